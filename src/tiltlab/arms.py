@@ -1,0 +1,147 @@
+"""The arms of a study: what is held side by side.
+
+An arm is either a way of sampling the base model or a regime to train it in. Both are plain values from a recipe:
+
+    - {arm: base}                              the base model at temperature 1
+    - {arm: temperature, temperature: 0.25}    the base model, sampled colder
+    - {arm: tempered, alpha: 4}                trained towards p^alpha / Z; alpha 1 is the null control
+    - {arm: sharpening}                        trained towards the argmax of p
+    - {arm: task_reward}                       trained on the reward alone
+    - {arm: tilted, beta: 0.1, alpha: 2}       trained towards p^alpha exp(r / beta) / Z
+    - {arm: objective, reward: 1, sharpen: 0.5, kl: 0.2}    any other weights of the objective
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, model_validator
+
+from tiltlab import objective as objectives
+from tiltlab.objective import Length, Objective
+from tiltlab.samplers.temperature import Temperature
+
+
+class _Arm(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    label: str = ""
+    """How the arm is called in tables; made from its values where it is left out."""
+
+    @property
+    def name(self) -> str:
+        return self.label or self._described()
+
+    def _described(self) -> str:
+        raise NotImplementedError
+
+    def sampler(self) -> Temperature:
+        """How the model is sampled when it is evaluated."""
+        return Temperature(1.0)
+
+    def objective(self) -> Objective | None:
+        """What the model is trained on; None for an arm that only samples the base."""
+        return None
+
+
+class Base(_Arm):
+    arm: Literal["base"]
+
+    def _described(self) -> str:
+        return "base"
+
+
+class LowTemperature(_Arm):
+    arm: Literal["temperature"]
+    temperature: PositiveFloat
+
+    def _described(self) -> str:
+        return f"temperature {self.temperature:g}"
+
+    def sampler(self) -> Temperature:
+        return Temperature(self.temperature)
+
+
+class Trained(_Arm):
+    """An arm that trains; its samples are drawn at temperature 1."""
+
+    length: Length = "sum"
+    """Normalisation of the sharpening term: anything but "sum" is an ablation whose optimum is not p^alpha."""
+
+    fixed_length: bool = False
+    """Ignore EOS while sampling in training, so that every response has max_tokens tokens."""
+
+    normalize: bool = False
+    """Divide advantages by the group's spread: an ablation that moves the optimum."""
+
+    @property
+    def name(self) -> str:
+        return self.label or ", ".join([self._described(), *self._ablations()])
+
+    def _ablations(self) -> list[str]:
+        length = [] if self.length == "sum" else [f"length {self.length}"]
+        return length + ["fixed length"] * self.fixed_length + ["normalized"] * self.normalize
+
+    @model_validator(mode="after")
+    def _usable(self) -> "Trained":
+        self.objective()  # raises ValueError for weights that make no objective
+        return self
+
+
+class Tempered(Trained):
+    arm: Literal["tempered"]
+    alpha: float
+
+    def _described(self) -> str:
+        return "null control" if self.alpha == 1 else f"tempered {self.alpha:g}"
+
+    def objective(self) -> Objective:
+        return objectives.tempered(self.alpha, self.length)
+
+
+class Sharpening(Trained):
+    arm: Literal["sharpening"]
+
+    def _described(self) -> str:
+        return "sharpening"
+
+    def objective(self) -> Objective:
+        return objectives.sharpening(self.length)
+
+
+class TaskReward(Trained):
+    arm: Literal["task_reward"]
+
+    def _described(self) -> str:
+        return "task reward"
+
+    def objective(self) -> Objective:
+        return objectives.task_reward()
+
+
+class Tilted(Trained):
+    arm: Literal["tilted"]
+    beta: float
+    alpha: float = 1.0
+
+    def _described(self) -> str:
+        return f"tilted {self.beta:g}" + (f", alpha {self.alpha:g}" if self.alpha != 1 else "")
+
+    def objective(self) -> Objective:
+        return objectives.tilted(self.beta, self.alpha, self.length)
+
+
+class AnyObjective(Trained):
+    arm: Literal["objective"]
+    reward: float = 0.0
+    sharpen: float = 0.0
+    kl: float = 0.0
+
+    def _described(self) -> str:
+        return f"w={self.reward:g} s={self.sharpen:g} beta={self.kl:g}"
+
+    def objective(self) -> Objective:
+        return Objective(self.reward, self.sharpen, self.kl, self.length)
+
+
+Arm = Annotated[
+    Base | LowTemperature | Tempered | Sharpening | TaskReward | Tilted | AnyObjective, Field(discriminator="arm")
+]

@@ -1,0 +1,201 @@
+"""One cell of a study: one arm, one task, one seed, from the base model to graded records.
+
+Left out on purpose: comparison. A cell knows nothing of the others; what they share (prompts, their order, seeds,
+budget) they share by being functions of the same recipe.
+"""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+
+from tiltlab.arms import Arm, Trained
+from tiltlab.errors import Stopped
+from tiltlab.evaluate import evaluate
+from tiltlab.metrics import averages
+from tiltlab.models.hf import HFModel
+from tiltlab.models.loading import ModelConfig, load_codec, load_reference, make_policy
+from tiltlab.objective import Objective
+from tiltlab.optimizer import Optimizer
+from tiltlab.recipe import Recipe
+from tiltlab.rundir import CellDir, append_line, keep_lines, read_json, read_lines, slug, write_json, write_records
+from tiltlab.seeds import derive
+from tiltlab.tasks.base import Split, Task
+from tiltlab.tasks.rewards import load_reward
+from tiltlab.train import TrainConfig, train
+from tiltlab.types import Record
+
+Tell = Callable[[str, int, int], None]
+"""Told (what is being done, how much of it, out of how much) again and again."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What to run. `key` names it to people, `folder` on disk."""
+
+    task: Task
+    arm: Arm
+    seed: int
+
+    @property
+    def key(self) -> str:
+        return f"{self.task.name} / {self.arm.name} / seed {self.seed}"
+
+    def folder(self, run: Path) -> CellDir:
+        return CellDir(run / "cells" / slug(self.task.name) / slug(self.arm.name) / f"seed-{self.seed}")
+
+
+@dataclass(frozen=True)
+class Work:
+    """A cell with what it takes to run it. `stopping` is asked between steps whether to save and stop."""
+
+    cell: Cell
+    recipe: Recipe
+    folder: CellDir
+    tell: Tell
+    stopping: Callable[[], bool]
+
+
+@dataclass(frozen=True)
+class State:
+    """Where a training is: steps done, and the best evaluation so far (accuracy -1 before the first)."""
+
+    step: int = 0
+    best_step: int = 0
+    best_accuracy: float = -1.0
+
+
+def run_cell(work: Work) -> None:
+    """Run a cell to its end, from wherever an earlier try left it. A cell that is done is left alone.
+
+    Raises Stopped, after saving where it is, once `work.stopping()` says so.
+    """
+    if work.folder.result.exists():
+        return
+    work.folder.path.mkdir(parents=True, exist_ok=True)
+    reference = _reference(work.recipe.model)
+    objective = work.cell.arm.objective()
+    if objective is None:
+        _report(work, "last", reference, reference)
+        write_json(work.folder.result, {"trained": False, "reference": reference.fingerprint()})
+    else:
+        _run_trained(work, objective, reference)
+
+
+def _run_trained(work: Work, objective: Objective, base: HFModel) -> None:
+    recipe, folder = work.recipe, work.folder
+    policy, reference = make_policy(base, recipe.model, derive(work.cell.seed, "adapters"))
+    optimizer = Optimizer(policy.trainable(), recipe.train.optimizer)
+    untouched = reference.fingerprint()
+    state = _resume(folder, policy, optimizer)
+    if not read_lines(folder.select):
+        _select(work, policy, reference, 0)
+    config = _train_config(work)
+    reward = load_reward(recipe.train.reward) if recipe.train.reward else None
+    for metrics in train(
+        policy, reference, work.cell.task, objective, config, optimizer, start=state.step, reward=reward
+    ):
+        append_line(folder.metrics, metrics)
+        state = replace(state, step=metrics["step"] + 1)
+        work.tell("training", state.step, config.steps)
+        last = state.step == config.steps
+        due = last or state.step % recipe.select.every == 0
+        if due:
+            accuracy = _select(work, policy, reference, state.step)
+            if accuracy > state.best_accuracy:
+                state = State(state.step, state.step, accuracy)
+        if due or work.stopping():
+            _save(folder, policy, optimizer, state)
+        if work.stopping() and not last:
+            raise Stopped(f"{work.cell.key} stopped after step {state.step}")
+    _report(work, "last", policy, reference)
+    if state.best_step != state.step:
+        policy.restore(folder.checkpoints.step(state.best_step), state.best_step)
+        _report(work, "best", policy, reference)
+    if reference.fingerprint() != untouched:
+        raise RuntimeError(f"{work.cell.key}: the reference's weights changed during training; its results are void")
+    for step in folder.checkpoints.steps():
+        folder.checkpoints.optimizer(step).unlink(missing_ok=True)
+    write_json(folder.result, {"trained": True, "reference": untouched} | asdict(state))
+
+
+def _train_config(work: Work) -> TrainConfig:
+    budget, arm = work.recipe.train, work.cell.arm
+    assert isinstance(arm, Trained)
+    return TrainConfig(
+        steps=budget.steps,
+        prompts=budget.prompts,
+        responses=budget.responses,
+        max_tokens=budget.max_tokens,
+        seed=work.cell.seed,
+        fixed_length=arm.fixed_length,
+        micro_batch_tokens=budget.micro_batch_tokens,
+        normalize=arm.normalize,
+    )
+
+
+def _resume(folder: CellDir, policy: HFModel, optimizer: Optimizer) -> State:
+    """The newest checkpoint's state, with the weights and the optimiser as they were and later log lines dropped."""
+    checkpoints = folder.checkpoints
+    steps = checkpoints.steps()
+    state = State(**read_json(checkpoints.state(steps[-1]))) if steps else State()
+    keep_lines(folder.metrics, before_step=state.step)
+    keep_lines(folder.select, before_step=state.step + 1)
+    if steps:
+        policy.restore(checkpoints.step(state.step), state.step)
+        optimizer.restore(checkpoints.optimizer(state.step))
+    return state
+
+
+def _save(folder: CellDir, policy: HFModel, optimizer: Optimizer, state: State) -> None:
+    checkpoints = folder.checkpoints
+    with checkpoints.new(state.step, policy.nbytes + optimizer.nbytes) as part:
+        policy.save(part)
+        optimizer.save(part / checkpoints.optimizer(state.step).name)
+        write_json(part / checkpoints.state(state.step).name, asdict(state))
+    checkpoints.keep({state.best_step, state.step})
+
+
+def _select(work: Work, policy: HFModel, reference: HFModel, step: int) -> float:
+    """Evaluate on the select split, log it, return the accuracy."""
+    records = _evaluate(work, policy, reference, "select")
+    found = averages(records)
+    append_line(work.folder.select, {"step": step} | found)
+    return found["accuracy"]
+
+
+def _report(work: Work, which: str, policy: HFModel, reference: HFModel) -> None:
+    """Evaluate on the test split and keep the records; done once."""
+    if not work.folder.records(which).exists():
+        write_records(work.folder.records(which), _evaluate(work, policy, reference, "test"))
+
+
+def _evaluate(work: Work, policy: HFModel, reference: HFModel, split: Split) -> list[Record]:
+    cell, recipe = work.cell, work.recipe
+    settings = recipe.test if split == "test" else recipe.select
+    problems = cell.task.problems(split)[: settings.problems]
+
+    def on_progress(done: int) -> None:
+        work.tell(f"{split} split", done, len(problems))
+        if work.stopping():
+            raise Stopped(f"{cell.key} stopped while evaluating")
+
+    return evaluate(
+        policy,
+        reference,
+        cell.arm.sampler(),
+        cell.task,
+        problems,
+        n=settings.n,
+        max_tokens=recipe.train.max_tokens,
+        seed=derive(cell.seed, split),
+        reward=load_reward(recipe.train.reward) if recipe.train.reward else None,
+        on_progress=on_progress,
+    )
+
+
+@lru_cache(maxsize=1)
+def _reference(config: ModelConfig) -> HFModel:
+    """The base model, loaded once a process: cells copy it before they change anything."""
+    reference: HFModel = load_reference(config, load_codec(config))
+    return reference

@@ -1,0 +1,156 @@
+"""The command line. It parses, shows progress and says what went wrong; the work is elsewhere."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from tiltlab.errors import Stopped, UserError
+from tiltlab.runtime import tune
+
+if TYPE_CHECKING:
+    from tiltlab.cell import Cell
+    from tiltlab.study import OnProgress
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Was the model taught something, or only sharpened?",
+)
+console = Console()
+_BARS = (
+    TextColumn("{task.description}"),
+    BarColumn(),
+    MofNCompleteColumn(),
+    TimeElapsedColumn(),
+    TimeRemainingColumn(),
+)
+errors = Console(stderr=True, soft_wrap=True, highlight=False)
+
+
+@app.command()
+def study(
+    recipe: Annotated[str | None, typer.Argument(help="A YAML recipe; the embedded default where left out.")] = None,
+    out: Annotated[Path | None, typer.Option(help="The run folder; runs/NAME where left out.")] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="How many seeds, from the recipe's first.")] = 1,
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="Cells side by side: one a GPU, or 2 on CPU, where left out.")
+    ] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="Change a key of the recipe: train.steps=5")] = None,
+) -> None:
+    """Train and sample every regime by one procedure, and report them side by side.
+
+    Stopped or killed, the same command goes on where it was.
+    """
+    from tiltlab.recipe import load_recipe
+    from tiltlab.study import run_study
+
+    plan = load_recipe(recipe, set_ or ())
+    run = out or Path("runs") / plan.name
+    devices = _devices(plan.model.device)
+    on_gpu = devices[0].startswith("cuda")
+    with _progress() as on_progress:
+        run_study(
+            plan,
+            run,
+            seeds=seeds,
+            jobs=jobs or (len(devices) if on_gpu else 2),
+            devices=devices,
+            on_progress=on_progress,
+        )
+    report(run)
+
+
+@app.command()
+def report(run: Annotated[Path, typer.Argument(help="A run folder.")]) -> None:
+    """Make the page and the table of a run folder again."""
+    from tiltlab.report.page import write_report
+    from tiltlab.report.terminal import print_tables
+
+    page = write_report(run)
+    print_tables(run, console)
+    console.print(f"report: {page}")
+
+
+@app.command()
+def lab(
+    out: Annotated[Path, typer.Option(help="Where to write the page.")] = Path("lab.html"),
+    seeds: Annotated[int, typer.Option(min=2, help="Independent runs for each batch size.")] = 40,
+) -> None:
+    """What theory demands of sharpening and rewards, shown on languages small enough to enumerate."""
+    from dataclasses import asdict
+
+    from tiltlab.lab import run_lab
+    from tiltlab.provenance import provenance
+    from tiltlab.report.lab import write_lab_page
+    from tiltlab.report.terminal import print_lab
+
+    with Progress(*_BARS, console=errors, transient=True) as bars:
+        task = bars.add_task("lab", total=None)
+        found = run_lab(
+            seeds, tell=lambda what, done, total: bars.update(task, description=what, completed=done, total=total)
+        )
+    results = asdict(found) | {"wrong": found.commitment.wrong()}
+    print_lab(results, console)
+    write_lab_page(results, provenance(), out)
+    console.print(f"page: {out}")
+
+
+def main() -> None:
+    """Entry point: errors of the user's making are one line and exit code 2; a stop by Ctrl-C is exit code 130."""
+    tune()
+    try:
+        app()
+    except UserError as error:
+        errors.print(f"[bold red]error:[/] {escape(str(error))}")
+        sys.exit(2)
+    except Stopped as stopped:
+        errors.print(f"{escape(str(stopped))}; the same command goes on from there")
+        sys.exit(130)
+    except KeyboardInterrupt:
+        errors.print("interrupted; the same command goes on from the last checkpoint")
+        sys.exit(130)
+
+
+def _devices(wanted: str) -> list[str]:
+    """All devices that cells can be spread over."""
+    import torch
+
+    if wanted in ("auto", "cuda") and torch.cuda.is_available():
+        return [f"cuda:{i}" for i in range(torch.cuda.device_count())]
+    if wanted.startswith("cuda") and not torch.cuda.is_available():
+        raise UserError(f"the recipe asks for device {wanted}, and there is no GPU that torch can use")
+    return ["cpu"] if wanted == "auto" else [wanted]
+
+
+@contextmanager
+def _progress() -> Iterator["OnProgress"]:
+    """One bar for all cells, and one for each that is running."""
+    with Progress(*_BARS, console=errors, transient=True) as bars:
+        bar_of: dict[str, TaskID] = {}
+
+        def on_progress(cell: "Cell", doing: str, done: int, total: int) -> None:
+            if total == 0 and cell.key in bar_of:
+                bars.remove_task(bar_of.pop(cell.key))
+                bars.console.print(f"{cell.key}: done")
+                return
+            if cell.key not in bar_of:
+                bar_of[cell.key] = bars.add_task(cell.key)
+            bars.update(bar_of[cell.key], description=f"{escape(cell.key)} · {doing}", completed=done, total=total)
+
+        yield on_progress

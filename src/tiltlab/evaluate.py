@@ -1,0 +1,63 @@
+"""Model x sampler x task -> records.
+
+Left out on purpose: figures. Records are kept whole, and every figure is computed from them by metrics.py.
+"""
+
+from collections.abc import Callable, Sequence
+
+import torch
+
+from tiltlab.models.base import LanguageModel
+from tiltlab.samplers.base import Sampler
+from tiltlab.tasks.base import Task, grade_all
+from tiltlab.tasks.rewards import RewardFunction
+from tiltlab.types import Problem, Record
+
+CHUNK = 32
+"""Problems between two reports of progress."""
+
+
+def evaluate(
+    model: LanguageModel,
+    reference: LanguageModel,
+    sampler: Sampler,
+    task: Task,
+    problems: Sequence[Problem],
+    *,
+    n: int,
+    max_tokens: int,
+    seed: int,
+    reward: RewardFunction | None = None,
+    on_progress: Callable[[int], None] = lambda _: None,
+) -> list[Record]:
+    """n graded responses to each problem, with their log-probabilities under the model and the reference.
+
+    `on_progress` is told how many problems are done. Records come problem by problem, in order.
+    """
+    records: list[Record] = []
+    for start in range(0, len(problems), CHUNK):
+        some = problems[start : start + CHUNK]
+        prompts = [task.render(problem) for problem in some]
+        rollouts = sampler(model, prompts, n=n, max_tokens=max_tokens, seed=seed)
+        grades = grade_all(task, some, rollouts, reward)
+        with torch.no_grad():
+            ref_logp = reference.logprobs(prompts, rollouts).total_PG.tolist()
+        records += [
+            Record(
+                task=task.name,
+                problem=some[p].id,
+                sample=g,
+                text=rollout.text,
+                answer=grades[p][g].answer,
+                reward=grades[p][g].reward,
+                reason=grades[p][g].reason,
+                tokens=len(rollout.tokens),
+                complete=rollout.complete,
+                logp=sum(rollout.logprobs),
+                ref_logp=ref_logp[p][g],
+            )
+            for p, group in enumerate(rollouts)
+            for g, rollout in enumerate(group)
+        ]
+        on_progress(min(start + CHUNK, len(problems)))
+    return records

@@ -1,0 +1,139 @@
+"""What n graded samples a problem say: pass@k, maj@k, and intervals over problems. Pure, numpy only.
+
+Left out on purpose: anything that resamples the samples of a problem. The samples are exchangeable, so their part is
+done exactly; what an interval must account for is which problems there happened to be.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from math import comb, isnan
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from tiltlab.types import Record
+
+Floats = NDArray[np.float64]
+
+
+def pass_at_k(n: int, correct: int, k: int) -> float:
+    """Chance that k of the n samples, drawn without replacement, hold a correct one (unbiased; arXiv 2107.03374).
+
+    NaN for k > n: n samples say nothing unbiased about more.
+    """
+    if k > n:
+        return float("nan")
+    return 1 - comb(n - correct, k) / comb(n, k)
+
+
+def maj_at_k(answers: Sequence[str | None], correct: Sequence[bool], k: int) -> float:
+    """Chance that the most frequent answer among k of the n samples, drawn without replacement, is right. Exact.
+
+    Samples without an answer (None) cast no vote; where nobody votes, the outcome is wrong. Ties go to the answer seen
+    first, and since samples are exchangeable every tied answer is as likely to be the first. NaN for k > n.
+    """
+    if k > len(answers):
+        return float("nan")
+    votes = Counter(answer for answer in answers if answer is not None)
+    right = {answer for answer, is_right in zip(answers, correct, strict=True) if is_right}
+    silent = len(answers) - sum(votes.values())
+    sizes = [(votes[answer], answer in right) for answer in votes]
+    wins = 0.0
+    for size, is_right in sizes:
+        if is_right:
+            others = sorted(votes.values())
+            others.remove(size)
+            wins += _wins(size, tuple(others), silent, k)
+    return wins
+
+
+@lru_cache(maxsize=65536)
+def _wins(size: int, others: tuple[int, ...], silent: int, k: int) -> float:
+    """Chance that an answer given `size` times wins the vote of k samples against `others`, ties shared out equally."""
+    favourable = 0.0
+    for mine in range(1, min(size, k) + 1):
+        # ways[t, v]: ways to draw v votes for other answers, none above `mine`, t of them level with it
+        ways = np.zeros((len(others) + 1, k - mine + 1))
+        ways[0] = [comb(silent, v) for v in range(k - mine + 1)]
+        for count in others:
+            ways = _with_rival(ways, count, mine)
+        shares = 1 / (1 + np.arange(len(others) + 1))
+        favourable += comb(size, mine) * float(shares @ ways[:, k - mine])
+    return favourable / comb(size + sum(others) + silent, k)
+
+
+def _with_rival(ways: Floats, count: int, mine: int) -> Floats:
+    more = np.zeros_like(ways)
+    width = ways.shape[1]
+    for drawn in range(min(count, mine, width - 1) + 1):
+        moved = comb(count, drawn) * ways[:, : width - drawn]
+        if drawn == mine:
+            more[1:, drawn:] += moved[:-1]
+        else:
+            more[:, drawn:] += moved
+    return more
+
+
+def averages(records: Sequence[Record]) -> dict[str, float]:
+    """Plain means over responses, for curves: accuracy and reward over those that could be graded; length in tokens and
+    the share cut off over all; log-probabilities in nats a response, and their difference kl, over complete ones."""
+    graded = [r for r in records if not isnan(r.reward)]
+    complete = [r for r in records if r.complete]
+    return {
+        "accuracy": _mean([float(r.reason == "correct") for r in graded]),
+        "reward": _mean([r.reward for r in graded]),
+        "length": _mean([float(r.tokens) for r in records]),
+        "truncated": 1 - len(complete) / len(records),
+        "logp": _mean([r.logp for r in complete]),
+        "ref_logp": _mean([r.ref_logp for r in complete]),
+        "kl": _mean([r.logp - r.ref_logp for r in complete]),
+    }
+
+
+@dataclass(frozen=True)
+class Interval:
+    """An estimate and its two-sided confidence interval; ends are NaN where there is too little to say."""
+
+    value: float
+    low: float
+    high: float
+
+
+def mean_interval(values: Sequence[float] | Floats, level: float = 0.95) -> Interval:
+    """Mean of one value a problem (NaN left out) with Student's t interval over problems."""
+    known = _known(values)
+    if len(known) < 2:
+        return Interval(float(known.mean()) if len(known) else float("nan"), float("nan"), float("nan"))
+    mean = float(known.mean())
+    half = float(stats.t.ppf(0.5 + level / 2, len(known) - 1) * known.std(ddof=1) / np.sqrt(len(known)))
+    return Interval(mean, mean - half, mean + half)
+
+
+def share_interval(values: Sequence[float] | Floats, level: float = 0.95) -> Interval:
+    """Mean of one share in [0, 1] a problem (NaN left out), with an interval that stays in [0, 1].
+
+    Wilson's score interval at the effective sample size p (1 - p) / var(mean) of the clustered samples (the
+    design-effect correction of survey statistics), which is at least the number of problems; where all values are 0 or
+    all are 1 it is taken as that number, so that nothing is ever called certain.
+    """
+    known = _known(values)
+    if len(known) < 2:
+        return mean_interval(values, level)
+    p, variance = float(known.mean()), float(known.var(ddof=1)) / len(known)
+    size = max(p * (1 - p) / variance, len(known)) if variance > 0 else len(known)
+    t = float(stats.t.ppf(0.5 + level / 2, len(known) - 1))
+    centre = (p + t * t / (2 * size)) / (1 + t * t / size)
+    half = t / (1 + t * t / size) * np.sqrt(p * (1 - p) / size + t * t / (4 * size * size))
+    return Interval(p, max(0.0, centre - half), min(1.0, centre + half))
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values) if values else float("nan")
+
+
+def _known(values: Sequence[float] | Floats) -> Floats:
+    known: Floats = np.asarray(values, dtype=float)
+    return known[~np.isnan(known)]

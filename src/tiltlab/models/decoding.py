@@ -1,0 +1,84 @@
+"""Drawing responses token by token, many rows side by side.
+
+Left out on purpose: top-k, top-p, penalties. Training needs the model's own law, and samplers build on this one.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tiltlab.models.context import Context
+from tiltlab.seeds import derive
+
+LEAVE = 1 / 8
+"""Finished rows leave the batch once they are this share of it: each leaving copies the others' keys once."""
+
+
+class Drawn(NamedTuple):
+    """One response: its tokens, their log-probabilities at temperature 1, and whether it ended before the limit."""
+
+    tokens: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    complete: bool
+
+
+def noise(ids_P: Sequence[Sequence[int]], n: int, max_tokens: int, seed: int) -> Tensor:
+    """Uniform numbers in [0, 1), float64 [P * n, max_tokens]: all the randomness of a call to `generate`.
+
+    They depend on the seed, the prompt and the number of the response, so neither the other prompts of a batch nor rows
+    that leave it change a response. A prompt that comes twice gets other numbers the second time.
+    """
+    seen: Counter[tuple[int, ...]] = Counter()
+    blocks = []
+    for ids in map(tuple, ids_P):
+        blocks.append(np.random.default_rng(derive(seed, ids, seen[ids])).random((n, max_tokens)))
+        seen[ids] += 1
+    return torch.from_numpy(np.concatenate(blocks))
+
+
+def draw(logits_NV: Tensor, uniform_N: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+    """A token from softmax(logits / temperature) by inverting its distribution function at `uniform_N`, and its
+    log-probability at temperature 1: int64 [N], float32 [N]."""
+    logits_NV = logits_NV.float()
+    probs_NV = logits_NV.softmax(-1)
+    drawn_from_NV = probs_NV if temperature == 1 else (logits_NV / temperature).softmax(-1)
+    cumulative_NV = drawn_from_NV.cumsum(-1, dtype=torch.float64)
+    at_N1 = uniform_N[:, None] * cumulative_NV[:, -1:]  # rounding leaves the last entry a little off 1
+    token_N1 = torch.searchsorted(cumulative_NV, at_N1, right=True).clamp(max=logits_NV.shape[-1] - 1)
+    return token_N1[:, 0], probs_NV.gather(-1, token_N1).log()[:, 0]
+
+
+def decode(
+    head: Callable[[Tensor], Tensor],
+    read_on: Callable[[Context, Tensor], Context],
+    context: Context,
+    noise_NT: Tensor,
+    temperature: float,
+    ends_V: Tensor,
+) -> list[Drawn]:
+    """Continue every row of `context` until it draws a token marked in `ends_V` or reaches the noise's last column."""
+    size, limit = noise_NT.shape
+    tokens_NT = torch.zeros(size, limit, dtype=torch.long, device=ends_V.device)
+    logp_NT = torch.zeros(size, limit, device=ends_V.device)
+    length_N = torch.full((size,), limit, device=ends_V.device)
+    complete_N = torch.zeros(size, dtype=torch.bool, device=ends_V.device)
+    row_N, going_N = torch.arange(size, device=ends_V.device), torch.ones_like(complete_N)
+    for t in range(limit):
+        token_N, logp_N = draw(head(context.hidden_NH), noise_NT[row_N, t], temperature)
+        tokens_NT[row_N, t], logp_NT[row_N, t] = token_N, logp_N
+        ended_N = going_N & ends_V[token_N]
+        length_N[row_N[ended_N]], complete_N[row_N[ended_N]] = t + 1, True
+        going_N = going_N & ~ended_N
+        left = int(going_N.sum())
+        if left == 0 or t + 1 == limit:
+            break
+        if left <= (1 - LEAVE) * len(going_N):
+            stay = going_N.nonzero()[:, 0]
+            context, token_N, row_N, going_N = context.select(stay), token_N[stay], row_N[stay], going_N[stay]
+        context = read_on(context, token_N[:, None])
+    columns = zip(tokens_NT.tolist(), logp_NT.tolist(), length_N.tolist(), complete_N.tolist(), strict=True)
+    return [Drawn(tuple(ids[:end]), tuple(logps[:end]), complete) for ids, logps, end, complete in columns]

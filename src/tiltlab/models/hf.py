@@ -1,0 +1,250 @@
+"""Any causal language model of transformers, as tiltlab's LanguageModel and Policy.
+
+What it saves, for every such model, on CPU and GPU: a prompt is read once for all its responses; responses that are
+finished leave the batch; the vocabulary head sees only positions that hold a response token; responses of like length
+are scored together, so that little is padding; and the update's own forward serves as log pi, so that nothing is scored
+twice.
+
+Left out on purpose: models whose cache is not made of keys and values (Mamba, RWKV), encoder-decoders, several GPUs for
+one model. An HFModel checks itself when it is made and refuses a model that it would get wrong.
+"""
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tiltlab.errors import UserError
+from tiltlab.models import decoding
+from tiltlab.models.base import TokenLogprobs, pad_tokens
+from tiltlab.models.codec import Codec
+from tiltlab.models.context import Context, read, read_prompts, read_whole
+from tiltlab.models.vocabulary import chosen_logprobs
+from tiltlab.types import Prompt, Rollout
+
+
+class HFModel:
+    """A transformers causal LM with its codec. Dropout is off, always: log p must be a function of the weights.
+
+    batch_tokens: how many tokens (rows x their longest possible length) one forward without gradients may hold.
+    checkpointing: recompute activations in the backward pass; saves memory, costs a forward and the shared prompt.
+    adapter: of a module that carries a LoRA adapter, whether this view uses it. The reference of a LoRA policy is the
+        same module with the adapter off; adapters are never merged into the weights.
+
+    Raises UserError for a model whose log-probabilities come out differently than from its own plain forward.
+    """
+
+    def __init__(
+        self, module: Any, codec: Codec, *, batch_tokens: int = 32768, checkpointing: bool = False, adapter: bool = True
+    ) -> None:
+        self.module, self.codec, self.batch_tokens = module, codec, batch_tokens
+        self.checkpointing, self.adapter = checkpointing, adapter
+        self._version = 0
+        _quiet_dropout(module)
+        base = module.get_base_model() if hasattr(module, "get_base_model") else module
+        self._body, self._config, self._vocabulary_head = base.base_model, base.config, base.get_output_embeddings()
+        self._require_right_logprobs(base)
+
+    # LanguageModel
+
+    @property
+    def version(self) -> int:
+        return self._version
+
+    @torch.inference_mode()
+    def generate(
+        self,
+        prompts: Sequence[Prompt],
+        *,
+        n: int,
+        temperature: float = 1.0,
+        max_tokens: int,
+        seed: int,
+        ignore_eos: bool = False,
+    ) -> list[list[Rollout]]:
+        ids_P = [self.codec.encode(prompt, max_tokens) for prompt in prompts]
+        noise_NT = decoding.noise(ids_P, n, max_tokens, seed).to(self.device)
+        ends_V = torch.zeros(self.codec.vocabulary, dtype=torch.bool, device=self.device)
+        ends_V[[] if ignore_eos else list(self.codec.end_ids)] = True
+        owner_N = [p for p in range(len(ids_P)) for _ in range(n)]
+        drawn: list[decoding.Drawn] = []
+        with self._ready():
+            for rows in _slices(len(owner_N), self.batch_tokens // (max(map(len, ids_P)) + max_tokens)):
+                prompts_here = sorted(set(owner_N[rows]))
+                context = self._read_prompts([ids_P[p] for p in prompts_here], growing=True)
+                context = context.select(self._indices([prompts_here.index(p) for p in owner_N[rows]]))
+                drawn += decoding.decode(self._head, self._read_on, context, noise_NT[rows], temperature, ends_V)
+        texts = self.codec.decode([draw.tokens for draw in drawn])
+        flat = [
+            Rollout(draw.tokens, text, draw.complete or ignore_eos, draw.logprobs, self._version)
+            for draw, text in zip(drawn, texts, strict=True)
+        ]
+        return [flat[i : i + n] for i in range(0, len(flat), n)]
+
+    def logprobs(self, prompts: Sequence[Prompt], rollouts: Sequence[Sequence[Rollout]]) -> TokenLogprobs:
+        ids_P = [self.codec.encode(prompt) for prompt in prompts]
+        tokens_PGT, mask_PGT = (tensor.to(self.device) for tensor in pad_tokens(rollouts))
+        logps, entropies = [], []
+        with self._ready():
+            for rows in _slices(len(ids_P), self.batch_tokens // max(map(len, ids_P))):
+                logp, entropy = self._score(ids_P[rows], tokens_PGT[rows], mask_PGT[rows])
+                logps.append(logp)
+                entropies.append(entropy)
+        return TokenLogprobs(torch.cat(logps), mask_PGT, torch.cat(entropies))
+
+    def fingerprint(self) -> str:
+        digest = hashlib.sha256()
+        for name, tensor in sorted(self.module.state_dict().items()):
+            if self.adapter or ".lora_" not in name:
+                digest.update(name.encode() + tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()
+
+    # Policy
+
+    def trainable(self) -> Mapping[str, nn.Parameter]:
+        return {name: p for name, p in self.module.named_parameters() if p.requires_grad}
+
+    def updated(self) -> None:
+        self._version += 1
+
+    def save(self, folder: Path) -> None:
+        lora = {"save_embedding_layers": False} if self._has_adapter else {}
+        self.module.save_pretrained(folder, **lora)
+        self.codec.tokenizer.save_pretrained(folder)
+
+    def restore(self, folder: Path, version: int) -> None:
+        if self._has_adapter:
+            import peft
+
+            weights = peft.load_peft_weights(str(folder), device=str(self.device))
+            peft.set_peft_model_state_dict(self.module, weights)
+        else:
+            saved = type(self.module).from_pretrained(folder, dtype=self.module.dtype)
+            self.module.load_state_dict(saved.state_dict())
+        self._version = version
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that `save` writes, about: all weights, or with adapters only theirs."""
+        saved = self.trainable().values() if self._has_adapter else self.module.parameters()
+        return sum(p.numel() * p.element_size() for p in saved)
+
+    # Inside
+
+    @property
+    def device(self) -> torch.device:
+        return self._vocabulary_head.weight.device  # type: ignore[no-any-return]
+
+    @property
+    def _has_adapter(self) -> bool:
+        return hasattr(self.module, "disable_adapter")
+
+    def _ready(self) -> AbstractContextManager[None]:
+        # Activation checkpointing only happens in training mode; with dropout off the mode changes nothing else.
+        self.module.train(self.checkpointing and torch.is_grad_enabled())
+        if self._has_adapter and not self.adapter:
+            return self.module.disable_adapter()  # type: ignore[no-any-return]
+        return nullcontext()
+
+    def _score(self, ids_P: Sequence[Sequence[int]], tokens_PGT: Tensor, mask_PGT: Tensor) -> tuple[Tensor, Tensor]:
+        """log p and entropy of every token, [P, G, T], scoring responses of like length together."""
+        size = tokens_PGT.shape[1]
+        tokens_NT, mask_NT = tokens_PGT.flatten(0, 1), mask_PGT.flatten(0, 1)
+        context = None if self.checkpointing else self._read_prompts(ids_P, growing=False)
+        places, logps, entropies = [], [], []
+        for rows in _like_lengths(mask_NT.sum(1).tolist(), self.batch_tokens, max(map(len, ids_P))):
+            row_N = self._indices(rows)
+            width = int(mask_NT[row_N].sum(1).max())
+            tokens, mask = tokens_NT[row_N, :width], mask_NT[row_N, :width]
+            if context is None:
+                hidden = read_whole(self._body, [ids_P[row // size] for row in rows], tokens)
+            else:
+                hidden = self._read_response(context.select(row_N // size), tokens)
+            logp, entropy = chosen_logprobs(self._head, hidden[mask], tokens[mask], self.codec.vocabulary)
+            row, column = mask.nonzero(as_tuple=True)
+            places.append(row_N[row] * tokens_NT.shape[1] + column)
+            logps.append(logp)
+            entropies.append(entropy)
+        place, empty = torch.cat(places), torch.zeros(tokens_NT.numel(), device=self.device)
+        return (
+            empty.index_copy(0, place, torch.cat(logps)).view(tokens_PGT.shape),
+            empty.index_copy(0, place, torch.cat(entropies)).view(tokens_PGT.shape),
+        )
+
+    def _read_prompts(self, ids_P: Sequence[Sequence[int]], *, growing: bool) -> Context:
+        return read_prompts(self._body, self._config, ids_P, self.device, growing=growing)
+
+    def _read_on(self, context: Context, tokens_NT: Tensor) -> Context:
+        return read(self._body, context, tokens_NT)[0]
+
+    def _read_response(self, context: Context, tokens_NT: Tensor) -> Tensor:
+        """Hidden states that predict each response token: the prompt's last, then those of all tokens but the last."""
+        first = context.hidden_NH[:, None]
+        return (
+            torch.cat([first, read(self._body, context, tokens_NT[:, :-1])[1]], 1) if tokens_NT.shape[1] > 1 else first
+        )
+
+    def _head(self, hidden_NH: Tensor) -> Tensor:
+        """Logits [N, V], with what some families do after the head (Cohere, Granite, Gemma)."""
+        logits: Tensor = self._vocabulary_head(hidden_NH)
+        logits = logits * getattr(self._config, "logit_scale", 1.0) / getattr(self._config, "logits_scaling", 1.0)
+        cap = getattr(self._config, "final_logit_softcapping", None)
+        return cap * torch.tanh(logits / cap) if cap else logits
+
+    def _indices(self, rows: Sequence[int]) -> Tensor:
+        return torch.tensor(rows, device=self.device)
+
+    @torch.no_grad()
+    def _require_right_logprobs(self, base: Any) -> None:
+        """Score ragged random tokens both ways: through shared prompts and caches, and by the model's plain forward."""
+        generator = torch.Generator().manual_seed(0)
+        rows = torch.randint(self.codec.vocabulary, (2, 12), generator=generator).tolist()
+        prompts, lengths = [rows[0][:3], rows[0][:1] + rows[1][1:6]], [4, 6]
+        tokens = torch.tensor([rows[0][6:12], rows[1][6:12]], device=self.device)[:, None]
+        mask = (torch.arange(6) < torch.tensor(lengths)[:, None])[:, None].to(self.device)
+        with self._ready():
+            ours, _ = self._score(prompts, tokens, mask)
+            for p, (prompt, length) in enumerate(zip(prompts, lengths, strict=True)):
+                ids = torch.tensor([prompt + tokens[p, 0, :length].tolist()], device=self.device)
+                logits = base(input_ids=ids, use_cache=False).logits[0, len(prompt) - 1 : -1]
+                plain = logits.float().log_softmax(-1).gather(-1, ids[0, len(prompt) :, None])[:, 0]
+                error = (plain - ours[p, 0, :length]).abs().max().item()
+                if not error < (1e-3 if logits.dtype == torch.float32 else 0.5):
+                    raise UserError(
+                        f"model {self.codec.name} ({type(base).__name__}) is not supported: scored through its cache, "
+                        f"a token's log-probability is off by {error:.3g} nats from its plain forward"
+                    )
+
+
+def _quiet_dropout(module: nn.Module) -> None:
+    for part in module.modules():
+        if isinstance(part, nn.Dropout):
+            part.p = 0.0
+        if isinstance(getattr(part, "attention_dropout", None), float):
+            part.attention_dropout = 0.0  # type: ignore[assignment]  # read at run time by transformers' attention, in training mode
+
+
+def _slices(total: int, size: int) -> Iterator[slice]:
+    for start in range(0, total, max(1, size)):
+        yield slice(start, min(start + max(1, size), total))
+
+
+def _like_lengths(lengths: Sequence[int], batch_tokens: int, prompt: int) -> Iterator[list[int]]:
+    """Row numbers, longest first, in batches of which at most a quarter is padding and that fit `batch_tokens`."""
+    batch: list[int] = []
+    held = 0
+    for row in sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True):
+        if batch:
+            size = len(batch) + 1
+            padded = lengths[batch[0]] * size
+            if held + lengths[row] < 0.75 * padded or padded + prompt * size > batch_tokens:
+                yield batch
+                batch, held = [], 0
+        batch.append(row)
+        held += lengths[row]
+    if batch:
+        yield batch

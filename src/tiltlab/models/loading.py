@@ -1,0 +1,175 @@
+"""Models by name: the embedded one, a hub id, a local folder, or a GGUF file.
+
+Weights are read from safetensors (or GGUF) only, never unpickled, and no code that comes with a model runs unless
+`trust_remote_code` says so.
+"""
+
+import copy
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from tiltlab.errors import UserError
+from tiltlab.models.codec import Codec
+
+EMBEDDED = "embedded"
+
+
+@dataclass(frozen=True)
+class LoraConfig:
+    """Low-rank adapters on every linear layer but the head (peft's "all-linear"), or on the layers named."""
+
+    rank: int = 16
+    alpha: float = 32
+    targets: str | tuple[str, ...] = "all-linear"
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Which model, and how to run it.
+
+    path: "embedded", a hub id ("org/name"), a local folder, or a .gguf file (its weights are expanded on loading).
+    dtype: of the weights; auto is float32 on CPU and bfloat16 on GPU. Log-probabilities are float32 either way.
+    stop: a text that ends a response as EOS does, for prompts that a model does not answer with EOS (few-shot).
+    lora: train adapters instead of all weights; the reference is then the same model with them switched off.
+    checkpointing: recompute activations in the backward pass, to save memory.
+    batch_tokens: tokens that one forward without gradients may hold.
+    """
+
+    path: str = EMBEDDED
+    revision: str | None = None
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    device: str = "auto"
+    stop: str | None = None
+    lora: LoraConfig | None = None
+    checkpointing: bool = False
+    batch_tokens: int = 32768
+    trust_remote_code: bool = False
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
+
+
+def load_codec(config: ModelConfig) -> Codec:
+    """Tokenizer and limits, without weights. Raises UserError for a model that is missing or has no EOS."""
+    from transformers import AutoConfig, AutoTokenizer, GenerationConfig
+
+    name, options = _source(config)
+    with _said_plainly(config.path):
+        tokenizer = AutoTokenizer.from_pretrained(name, **options)
+        settings = AutoConfig.from_pretrained(name, **options)
+    try:
+        generation = GenerationConfig.from_pretrained(name, **options).eos_token_id
+    except (OSError, ValueError):  # many models come without one
+        generation = None
+    text = settings.get_text_config()
+    ids = {i for value in (generation, text.eos_token_id, tokenizer.eos_token_id) for i in _as_list(value)}
+    if not ids:
+        raise UserError(
+            f"model {config.path} names no EOS token, so no response of it would ever be complete; "
+            "set eos_token_id in its generation_config.json"
+        )
+    limits = (getattr(text, name, None) for name in ("max_position_embeddings", "n_positions", "max_seq_len"))
+    context = next((limit for limit in limits if limit), tokenizer.model_max_length)
+    return Codec(config.path, tokenizer, tuple(sorted(ids)), context, text.vocab_size, config.stop)
+
+
+def load_reference(config: ModelConfig, codec: Codec) -> Any:
+    """The model as it is, frozen. Returns an HFModel. Raises UserError for a model that cannot be used."""
+    import torch
+    from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
+
+    from tiltlab.models.hf import HFModel
+
+    logging.disable_progress_bar()  # they would run through the study's own
+
+    device = pick_device(config)
+    on_gpu = torch.device(device).type == "cuda"
+    dtype = {"auto": torch.bfloat16 if on_gpu else torch.float32}.get(config.dtype) or getattr(torch, config.dtype)
+    name, options = _source(config)
+    safe = {} if "gguf_file" in options else {"use_safetensors": True}
+    with _said_plainly(config.path):
+        module = AutoModelForCausalLM.from_pretrained(name, **options, **safe, dtype=dtype)
+    if "gguf_file" in options:
+        module = _plain(module)
+    module = module.to(device).requires_grad_(False)
+    return HFModel(module, codec, batch_tokens=config.batch_tokens, checkpointing=config.checkpointing)
+
+
+def make_policy(reference: Any, config: ModelConfig, seed: int) -> tuple[Any, Any]:
+    """A policy that starts as the reference, and the reference to train it against: (HFModel, HFModel).
+
+    Full fine-tuning copies the weights. With LoRA both are one module, and the reference is its view without adapters.
+    """
+    from tiltlab.models.hf import HFModel
+
+    keep: dict[str, Any] = {"batch_tokens": config.batch_tokens, "checkpointing": config.checkpointing}
+    module = copy.deepcopy(reference.module)
+    if config.lora is None:
+        return HFModel(module.requires_grad_(True), reference.codec, **keep), reference
+    import peft
+    import torch
+
+    torch.manual_seed(seed)  # the adapters' first factor starts random (the second at zero)
+    lora = peft.LoraConfig(
+        r=config.lora.rank, lora_alpha=config.lora.alpha, target_modules=_targets(config.lora), task_type="CAUSAL_LM"
+    )
+    wrapped = peft.get_peft_model(module, lora)
+    return HFModel(wrapped, reference.codec, **keep), HFModel(wrapped, reference.codec, **keep, adapter=False)
+
+
+def _plain(module: Any) -> Any:
+    """The same model without what transformers notes of its quantised origin: it trains, saves and loads as any."""
+    config = copy.deepcopy(module.config)
+    if hasattr(config, "quantization_config"):
+        del config.quantization_config
+    plain = type(module)(config).to(module.dtype)
+    plain.load_state_dict(module.state_dict())
+    return plain
+
+
+def pick_device(config: ModelConfig) -> str:
+    """The device asked for, or a GPU where there is one."""
+    import torch
+
+    return config.device if config.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _source(config: ModelConfig) -> tuple[str, dict[str, Any]]:
+    """Where `from_pretrained` finds the model, and what else to tell it."""
+    if config.path == EMBEDDED:
+        return str(files("tiltlab.embedded") / "sums-0.3M"), {}
+    path = Path(config.path).expanduser()
+    if path.suffix == ".gguf":
+        if not path.is_file():
+            raise UserError(f"model file {config.path} does not exist")
+        return str(path.parent), {"gguf_file": path.name}
+    common = {"trust_remote_code": config.trust_remote_code}
+    if path.is_dir():
+        return str(path), common
+    if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", config.path):
+        raise UserError(f"model folder {config.path} does not exist")
+    return config.path, {"revision": config.revision or "main", **common}
+
+
+@contextmanager
+def _said_plainly(name: str) -> Iterator[None]:
+    """Turns what transformers says about a model that cannot be loaded into one line."""
+    try:
+        yield
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        offline = " (HF_HUB_OFFLINE is set)" if os.environ.get("HF_HUB_OFFLINE") else ""
+        raise UserError(f"model {name} cannot be loaded{offline}: {' '.join(str(error).split())[:300]}") from error
+
+
+def _targets(lora: LoraConfig) -> str | list[str]:
+    return lora.targets if isinstance(lora.targets, str) else list(lora.targets)
+
+
+def _as_list(value: int | list[int] | None) -> list[int]:
+    return [] if value is None else value if isinstance(value, list) else [value]

@@ -1,0 +1,136 @@
+"""What a training step tells about itself: one line of metrics.jsonl.
+
+Left out on purpose: judgement. Whether a figure is alarming is for the reader of the metrics.
+"""
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tiltlab.models.base import TokenLogprobs
+from tiltlab.objective import Terms
+from tiltlab.types import Rollout
+
+Metrics = dict[str, Any]
+"""Numbers by name, and dicts of numbers by phase under "seconds"."""
+
+SAME = 1e-6
+"""Scores of a group closer together than this, relative to their size, are one score: they carry no signal."""
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A (micro-)batch after scoring; `ref` and `current` without gradients. Shapes [P, G]; NaN scores do not count."""
+
+    rollouts_PG: Sequence[Sequence[Rollout]]
+    rewards_PG: Tensor
+    terms: Terms
+    scores_PG: Tensor
+    advantages_PG: Tensor
+    ref: TokenLogprobs
+    current: TokenLogprobs
+
+
+def batch_metrics(parts: Sequence[Scored]) -> Metrics:
+    """Averages over the responses that count (those with a score), unless said otherwise.
+
+    reward: over all gradable responses. term_*: the parts of R, whose sum is `score`. kl: mean log pi - log p, in nats
+    a response. *_logp: in nats a response, *_logp_token: a token. entropy: nats a token. length: tokens, over all
+    responses. truncated, ungraded: shares of all responses. reward_spread, score_spread: standard deviation within a
+    group, averaged. no_signal: share of groups whose scores are all the same (or too few to compare). mismatch_mean,
+    mismatch_max: |sampler's log-probability - this forward's|, a token, over all tokens.
+    """
+    flat = {name: torch.cat([_columns(part)[name].flatten() for part in parts]) for name in _columns(parts[0])}
+    counted = ~flat["score"].isnan()
+    mean = {name: _mean(values[counted]) for name, values in flat.items()}
+    groups = torch.cat([part.scores_PG for part in parts])
+    rewards = torch.cat([part.rewards_PG for part in parts])
+    mismatch = torch.cat([_mismatch(part) for part in parts])
+    tokens = flat["length"][counted].sum().item() or float("nan")
+    return {
+        "reward": _mean(flat["reward"][~flat["reward"].isnan()]),
+        "score": mean["score"],
+        "term_reward": mean["term_reward"],
+        "term_sharpen": mean["term_sharpen"],
+        "term_kl": mean["term_kl"],
+        "kl": mean["policy_logp"] - mean["ref_logp"],
+        "ref_logp": mean["ref_logp"],
+        "policy_logp": mean["policy_logp"],
+        "ref_logp_token": flat["ref_logp"][counted].sum().item() / tokens,
+        "policy_logp_token": flat["policy_logp"][counted].sum().item() / tokens,
+        "entropy": flat["entropy"].sum().item() / flat["length"].sum().item(),
+        "length": _mean(flat["length"]),
+        "truncated": 1 - _mean(flat["complete"]),
+        "ungraded": _mean(flat["reward"].isnan().float()),
+        "reward_spread": _spread(rewards),
+        "score_spread": _spread(groups),
+        "no_signal": _no_signal(groups),
+        "mismatch_mean": _mean(mismatch),
+        "mismatch_max": mismatch.max().item(),
+    }
+
+
+class Phases:
+    """Seconds spent in each phase of a step: `with phases("rollout"): ...`."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, name: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        if torch.cuda.is_initialized():
+            torch.cuda.synchronize()  # otherwise the next phase would be billed for this one's kernels
+        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+
+    def metrics(self, rollouts_PG: Sequence[Sequence[Rollout]]) -> Metrics:
+        """Seconds a phase, and the response tokens that each phase handled once."""
+        return {"tokens": sum(len(r.tokens) for group in rollouts_PG for r in group), "seconds": self.seconds}
+
+
+def _columns(part: Scored) -> dict[str, Tensor]:
+    like = torch.zeros_like(part.scores_PG)
+    complete = torch.tensor([[r.complete for r in group] for group in part.rollouts_PG], device=like.device)
+    return {
+        "score": part.scores_PG,
+        "reward": part.rewards_PG,
+        "term_reward": like + part.terms.reward,
+        "term_sharpen": like + part.terms.sharpen,
+        "term_kl": like + part.terms.kl,
+        "ref_logp": part.ref.total_PG,
+        "policy_logp": part.current.total_PG,
+        "entropy": part.current.entropy_PGT.sum(-1),
+        "length": part.current.length_PG,
+        "complete": complete.float(),
+    }
+
+
+def _mismatch(part: Scored) -> Tensor:
+    drawn = torch.tensor([value for group in part.rollouts_PG for r in group for value in r.logprobs])
+    return (part.current.token_PGT[part.current.mask_PGT].cpu() - drawn).abs()
+
+
+def _mean(values: Tensor) -> float:
+    return values.double().mean().item()
+
+
+def _spread(values_PG: Tensor) -> float:
+    """Standard deviation within each group over what is not NaN, averaged over groups that have two values or more."""
+    known = ~values_PG.isnan()
+    enough = known.sum(1) > 1
+    centred = (values_PG - values_PG.nanmean(1, keepdim=True))[enough].double()
+    variance = centred.square().nansum(1) / (known.sum(1)[enough] - 1)
+    return _mean(variance.sqrt())
+
+
+def _no_signal(scores_PG: Tensor) -> float:
+    high = scores_PG.nan_to_num(nan=-torch.inf).amax(1)
+    low = scores_PG.nan_to_num(nan=torch.inf).amin(1)
+    few = (~scores_PG.isnan()).sum(1) < 2
+    return _mean((few | (high - low <= SAME * high.abs().clamp(min=1))).float())

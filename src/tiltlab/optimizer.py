@@ -1,0 +1,109 @@
+"""AdamW on float32 copies of the weights, with a linear warm-up.
+
+Why copies: at the learning rates of RL (1e-6) an update is far below the spacing of bfloat16 numbers, so steps taken on
+bf16 weights are rounded away. Where the weights are float32 already, the copy is the weight itself and costs nothing.
+
+Left out on purpose: learning-rate decay, parameter groups, 8-bit states.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """AdamW as in the paper's protocol: lr warms up linearly from `warmup_start` x lr over `warmup_steps` updates.
+
+    Except for weight decay (0.01 there): it pulls towards zero and not towards the reference, so it moves every
+    optimum, the null control's included.
+    """
+
+    lr: float = 1e-6
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = 0.0
+    warmup_steps: int = 50
+    warmup_start: float = 0.1
+    max_grad_norm: float = 1.0
+
+
+class Optimizer:
+    """Call `accumulate` after every backward pass and `step` once a batch."""
+
+    def __init__(self, parameters: Mapping[str, nn.Parameter], config: OptimizerConfig) -> None:
+        self.config = config
+        self._parameters = dict(parameters)
+        self._masters = {
+            name: p if p.dtype == torch.float32 else p.detach().float().requires_grad_()
+            for name, p in self._parameters.items()
+        }
+        self._adamw = torch.optim.AdamW(
+            self._masters.values(), lr=config.lr, betas=config.betas, weight_decay=config.weight_decay, fused=True
+        )
+
+    def lr(self, step: int) -> float:
+        """The learning rate of update number `step`, counted from 0."""
+        start, warmup = self.config.warmup_start, self.config.warmup_steps
+        progress = min(1.0, step / warmup) if warmup else 1.0
+        return self.config.lr * (start + (1 - start) * progress)
+
+    def accumulate(self) -> None:
+        """Move gradients into float32: adding micro-batches up in bf16 would lose the small ones."""
+        for name, parameter in self._parameters.items():
+            master = self._masters[name]
+            if master is parameter or parameter.grad is None:
+                continue
+            gradient = parameter.grad.float()
+            master.grad = gradient if master.grad is None else master.grad.add_(gradient)
+            parameter.grad = None
+
+    def step(self, step: int) -> float:
+        """Clip, update, clear. Returns the norm of the gradient before clipping.
+
+        Raises FloatingPointError, with the weights untouched, where that norm is not finite.
+        """
+        norm = float(nn.utils.clip_grad_norm_(self._masters.values(), self.config.max_grad_norm))
+        if not norm < float("inf"):
+            raise FloatingPointError(
+                f"the gradient of step {step} has norm {norm}; lower lr, or look at the scores logged so far"
+            )
+        for group in self._adamw.param_groups:
+            group["lr"] = self.lr(step)
+        self._adamw.step()
+        self._adamw.zero_grad()
+        with torch.no_grad():
+            for name, parameter in self._parameters.items():
+                if self._masters[name] is not parameter:
+                    parameter.copy_(self._masters[name])
+        return norm
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that `save` writes, about: two moments a weight, and the copy where there is one."""
+        copies = [3 if self._masters[name] is not p else 2 for name, p in self._parameters.items()]
+        return sum(4 * n * p.numel() for n, p in zip(copies, self._parameters.values(), strict=True))
+
+    def save(self, path: Path) -> None:
+        """Everything a later `restore` needs to go on to the last digit, as one safetensors file."""
+        tensors: dict[str, Tensor] = {}
+        for name, master in self._masters.items():
+            for key, value in self._adamw.state.get(master, {}).items():
+                tensors[f"{key}/{name}"] = value.detach().clone()
+            if master is not self._parameters[name]:
+                tensors[f"master/{name}"] = master.detach()
+        save_file(tensors, path)
+
+    def restore(self, path: Path) -> None:
+        tensors = load_file(path)
+        with torch.no_grad():
+            for key, value in tensors.items():
+                kind, _, name = key.partition("/")
+                master = self._masters[name]
+                if kind == "master":
+                    master.copy_(value)
+                else:
+                    self._adamw.state[master][kind] = value if kind == "step" else value.to(master.device)

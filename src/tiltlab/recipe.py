@@ -1,0 +1,153 @@
+"""A study's recipe: one YAML file, checked as a whole before anything is spent.
+
+Left out on purpose: inheritance between recipes and interpolation. A recipe can be read on its own.
+"""
+
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveInt, ValidationError, model_validator
+from pydantic_core import ErrorDetails
+
+from tiltlab.arms import Arm
+from tiltlab.errors import UserError
+from tiltlab.models.loading import ModelConfig
+from tiltlab.optimizer import OptimizerConfig
+from tiltlab.rundir import slug
+from tiltlab.tasks.addition import Addition
+from tiltlab.tasks.data import Data
+from tiltlab.tasks.sums import Sums
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Training(_Section):
+    """The budget that every trained arm gets."""
+
+    steps: PositiveInt
+    prompts: PositiveInt
+    responses: int = Field(ge=2)
+    max_tokens: PositiveInt
+    micro_batch_tokens: PositiveInt = 4096
+    optimizer: OptimizerConfig = OptimizerConfig()
+    reward: str | None = None
+    """A reward function of one's own, "package.module:function", in place of the task's."""
+
+
+class Selecting(_Section):
+    """How the best checkpoint is chosen: by accuracy on the select split, every so many steps."""
+
+    every: PositiveInt
+    problems: PositiveInt = 64
+    n: PositiveInt = 4
+
+
+class Testing(_Section):
+    """What is reported, on the test split."""
+
+    problems: PositiveInt | None = None
+    """How many; all where left out."""
+    n: PositiveInt = 16
+
+
+def _tagged(tag: str) -> BeforeValidator:
+    """Lets a bare name stand for {tag: name}: `- base` for `- {arm: base}`."""
+    return BeforeValidator(lambda value: {tag: value} if isinstance(value, str) else value)
+
+
+Task = Annotated[Annotated[Sums | Addition | Data, Field(discriminator="task")], _tagged("task")]
+
+
+class Recipe(_Section):
+    """Everything that decides what a study comes to, but for the number of seeds."""
+
+    name: str = Field(pattern=r"^[\w.-]+$")
+    model: ModelConfig = ModelConfig()
+    tasks: list[Task] = Field(min_length=1)
+    arms: list[Annotated[Arm, _tagged("arm")]] = Field(min_length=1)
+    train: Training
+    select: Selecting
+    test: Testing = Testing()
+    seed: int = 0
+
+    @model_validator(mode="after")
+    def _distinct(self) -> "Recipe":
+        for kind, names in (("task", [t.name for t in self.tasks]), ("arm", [a.name for a in self.arms])):
+            folders = [slug(name) for name in names]
+            twice = [name for name, folder in zip(names, folders, strict=True) if folders.count(folder) > 1]
+            if twice:
+                raise ValueError(f"two {kind}s are called {twice[0]!r}, or nearly so; give one another name")
+        return self
+
+
+def load_recipe(path: str | None, overrides: Sequence[str] = ()) -> Recipe:
+    """A recipe from a YAML file, or the embedded default; `overrides` are "train.steps=5" and the like.
+
+    Raises UserError with one line for the first thing that is wrong.
+    """
+    name, text = (path, _read(path)) if path else ("the default recipe", _default().read_text(encoding="utf-8"))
+    try:
+        data = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UserError(f"{name} is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(data, dict):
+        raise UserError(f"{name} must be a mapping with name, model, tasks, arms, train and select")
+    for override in overrides:
+        _set(data, override)
+    try:
+        return Recipe.model_validate(data)
+    except ValidationError as error:
+        raise UserError(f"{name}: {_first(error)}") from error
+
+
+def _default() -> Any:
+    return files("tiltlab.embedded") / "default.yaml"
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"recipe {path} cannot be read: {error.strerror}") from error
+
+
+def _set(data: dict[str, Any], override: str) -> None:
+    key, equals, value = override.partition("=")
+    if not equals:
+        raise UserError(f"--set {override}: write it as key.key=value")
+    *parents, last = key.split(".")
+    for parent in parents:
+        data = data.setdefault(parent, {})
+        if not isinstance(data, dict):
+            raise UserError(f"--set {override}: {parent} is no mapping")
+    data[last] = yaml.safe_load(value)
+
+
+def _first(error: ValidationError) -> str:
+    """The first complaint, said in the recipe's own terms."""
+    detail: ErrorDetails = error.errors()[0]
+    where = ""
+    for before, part in zip((None, *detail["loc"]), detail["loc"], strict=False):
+        if isinstance(part, int):
+            where += f"[{part + 1}]"
+        elif not isinstance(
+            before, int
+        ):  # after an index pydantic names the kind of arm or task, which the user did not
+            where += f".{part}" if where else part
+    context = detail.get("ctx", {})
+    match detail["type"]:
+        case "extra_forbidden" | "unexpected_keyword_argument":
+            return f"{where} is no key of its section"
+        case "missing":
+            return f"{where} is missing"
+        case "union_tag_invalid":
+            kind = context["discriminator"].strip("'")
+            return f"{where}: unknown {kind} {context['tag']!r}; it is one of {context['expected_tags']}"
+        case "value_error":
+            return f"{where + ': ' if where else ''}{context['error']}"
+    return f"{where}: {detail['msg']}, got {detail['input']!r}"

@@ -1,0 +1,56 @@
+"""A study as one HTML page that needs no network."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tiltlab.report.figures import arm_colours, at_k_curves, headline, learning_curves
+from tiltlab.report.html import render_page
+from tiltlab.report.load import Study, load_study
+from tiltlab.report.tables import result_rows
+from tiltlab.rundir import write_text
+
+SAMPLES = 4
+"""Problems whose responses are shown side by side, for each task."""
+
+
+def write_report(run: Path) -> Path:
+    """Render RUN/report.html. Raises UserError where the folder holds nothing to report."""
+    path = run / "report.html"
+    write_text(path, render(load_study(run)))
+    return path
+
+
+def render(study: Study) -> str:
+    rows = result_rows(study)
+    figures = {"headline": headline(study, rows)}
+    for i, task in enumerate(study.tasks):
+        figures[f"curves-{i}"] = learning_curves(study, task)
+        figures[f"at-k-{i}"] = at_k_curves(study, task)
+    return render_page(
+        "page.html.j2",
+        figures,
+        study=study,
+        rows=rows,
+        colours=arm_colours(study),
+        samples=[(task, _samples(study, task)) for task in study.tasks],
+        recipe=yaml.safe_dump(study.recipe, sort_keys=False),
+        rendered=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+    )
+
+
+def _samples(study: Study, task: str) -> list[dict[str, Any]]:
+    """The first response of every arm to a few problems."""
+    arms = study.on(task)
+    problems = list(dict.fromkeys(record.problem for record in arms[0].seeds[0].last))[:SAMPLES]
+    return [
+        {
+            "problem": study.problems.get((task, problem), {"question": problem, "answer": "?"}),
+            "responses": [
+                (arm.name, next(record for record in arm.seeds[0].last if record.problem == problem)) for arm in arms
+            ],
+        }
+        for problem in problems
+    ]

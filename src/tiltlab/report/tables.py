@@ -1,0 +1,147 @@
+"""Records -> rows of figures with intervals.
+
+Intervals are over problems (95 %). With several seeds a problem's value is its mean over them, and the spread of the
+seeds' own accuracies is given beside it, with Student's t interval over seeds.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+
+from tiltlab.metrics import Interval, maj_at_k, mean_interval, pass_at_k, share_interval
+from tiltlab.report.load import ArmOnTask, Study
+from tiltlab.types import Record
+
+Group = Sequence[Record]
+"""The samples of one problem."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One arm on one task, at its last or its best checkpoint."""
+
+    task: str
+    arm: str
+    which: str
+    """last, best, or "" for an arm that is not trained."""
+    steps: list[int]
+    """Of each seed; empty for an arm that is not trained."""
+    accuracy: Interval
+    gain: Interval | None
+    """Accuracy above the base's, problem by problem; None for the base itself, and where there is none."""
+    pass_k: Interval
+    maj_k: Interval
+    k: int
+    length: Interval
+    truncated: float
+    ungraded: float
+    logp: Interval
+    """log p under the base, in nats a response, over complete responses."""
+    kl: Interval
+    """log pi - log p, in nats a response, over complete responses: how far the arm went from the base."""
+    seed_accuracies: list[float]
+    over_seeds: Interval | None
+    """Of the seeds' accuracies; None for one seed."""
+
+
+def result_rows(study: Study) -> list[Row]:
+    """All rows, task by task; trained arms have one for the last checkpoint and one for the best."""
+    rows: list[Row] = []
+    for task in study.tasks:
+        base = study.base(task)
+        baseline = accuracies(base, "last") if base else None
+        rows += [
+            _row(arm, which, None if arm is base else baseline)
+            for arm in study.on(task)
+            for which in (("last", "best") if arm.trained else ("last",))
+        ]
+    return rows
+
+
+def accuracies(arm: ArmOnTask, which: str) -> dict[str, float]:
+    """Accuracy by problem, averaged over seeds."""
+    return _by_problem(arm, which, lambda group: _mean([float(r.reason == "correct") for r in _graded(group)]))
+
+
+def curve_at_k(arm: ArmOnTask, which: str, kind: str) -> list[tuple[int, Interval]]:
+    """pass@k ("pass") or maj@k ("maj") for k = 1 to the number of samples."""
+    at_k = pass_of if kind == "pass" else maj_of
+    n = min(len(group) for group in _groups(arm.seeds[0].last).values())
+    return [(k, share_interval(list(_by_problem(arm, which, partial(at_k, k=k)).values()))) for k in range(1, n + 1)]
+
+
+def pass_of(group: Group, k: int) -> float:
+    graded = _graded(group)
+    return pass_at_k(len(graded), sum(r.reason == "correct" for r in graded), k)
+
+
+def maj_of(group: Group, k: int) -> float:
+    graded = _graded(group)
+    return maj_at_k([r.answer for r in graded], [r.reason == "correct" for r in graded], k)
+
+
+def _row(arm: ArmOnTask, which: str, baseline: dict[str, float] | None) -> Row:
+    accuracy = accuracies(arm, which)
+    records = [record for seeded in arm.seeds for record in getattr(seeded, which)]
+    seeds = [_mean(_per_problem(getattr(seeded, which))) for seeded in arm.seeds]
+    k = min(len(group) for group in _groups(arm.seeds[0].last).values())
+    gains = (
+        [value - baseline[problem] for problem, value in accuracy.items() if problem in baseline] if baseline else None
+    )
+
+    def mean(value: Callable[[Record], float], complete: bool = False) -> Interval:
+        def of_problem(group: Group) -> float:
+            return _mean([value(r) for r in group if r.complete or not complete])
+
+        return mean_interval(list(_by_problem(arm, which, of_problem).values()))
+
+    return Row(
+        task=arm.task,
+        arm=arm.name,
+        which=which if arm.trained else "",
+        steps=[seeded.steps[which] for seeded in arm.seeds if seeded.steps],
+        accuracy=share_interval(list(accuracy.values())),
+        gain=mean_interval(gains) if gains else None,
+        pass_k=share_interval(list(_by_problem(arm, which, lambda group: pass_of(group, k)).values())),
+        maj_k=share_interval(list(_by_problem(arm, which, lambda group: maj_of(group, k)).values())),
+        k=k,
+        length=mean(lambda r: float(r.tokens)),
+        truncated=_mean([float(not r.complete) for r in records]),
+        ungraded=_mean([float(np.isnan(r.reward)) for r in records]),
+        logp=mean(lambda r: r.ref_logp, complete=True),
+        kl=mean(lambda r: r.logp - r.ref_logp, complete=True),
+        seed_accuracies=seeds,
+        over_seeds=mean_interval(seeds) if len(seeds) > 1 else None,
+    )
+
+
+def _by_problem(arm: ArmOnTask, which: str, value: Callable[[Group], float]) -> dict[str, float]:
+    """value(samples of a problem), averaged over seeds; problems in order of first appearance."""
+    values: dict[str, list[float]] = defaultdict(list)
+    for seeded in arm.seeds:
+        for problem, group in _groups(getattr(seeded, which)).items():
+            values[problem].append(value(group))
+    return {problem: _mean(of_seeds) for problem, of_seeds in values.items()}
+
+
+def _per_problem(records: Sequence[Record]) -> list[float]:
+    return [_mean([float(r.reason == "correct") for r in _graded(group)]) for group in _groups(records).values()]
+
+
+def _groups(records: Sequence[Record]) -> dict[str, list[Record]]:
+    groups: dict[str, list[Record]] = defaultdict(list)
+    for record in records:
+        groups[record.problem].append(record)
+    return groups
+
+
+def _graded(group: Group) -> list[Record]:
+    return [record for record in group if not np.isnan(record.reward)]
+
+
+def _mean(values: Sequence[float]) -> float:
+    known = [value for value in values if not np.isnan(value)]
+    return sum(known) / len(known) if known else float("nan")

@@ -1,0 +1,193 @@
+"""What a study leaves behind, and how it is written so that nothing half-written is ever read.
+
+    RUN/study.json                          recipe, seeds, versions, commit, command
+    RUN/problems.jsonl                      the questions and gold answers of the test split
+    RUN/cells/TASK/ARM/seed-S/              one arm of one task with one seed
+        metrics.jsonl   select.jsonl        a line a training step; a line an evaluation on the select split
+        checkpoints/step-000040/            weights in the model's own format, state.json, optimizer.safetensors
+        records-last.jsonl records-best.jsonl   graded responses on the test split
+        result.json                         written last: a cell that has it is done
+
+A whole file or folder appears under its name in one rename, after it is complete; of a file that grows line by line, a
+last line without its end is left out.
+
+Left out on purpose: figures (see report/). This module imports no torch.
+"""
+
+import json
+import math
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from tiltlab.errors import UserError
+from tiltlab.types import Record
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class CellDir:
+    """The files of one cell."""
+
+    path: Path
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def select(self) -> Path:
+        return self.path / "select.jsonl"
+
+    @property
+    def result(self) -> Path:
+        return self.path / "result.json"
+
+    def records(self, which: str) -> Path:
+        """`which` is "last" or "best"."""
+        return self.path / f"records-{which}.jsonl"
+
+    @property
+    def checkpoints(self) -> "Checkpoints":
+        return Checkpoints(self.path / "checkpoints")
+
+
+@dataclass(frozen=True)
+class Checkpoints:
+    """Folders step-N, each complete from the moment it is there."""
+
+    path: Path
+
+    def step(self, step: int) -> Path:
+        return self.path / f"step-{step:06d}"
+
+    def state(self, step: int) -> Path:
+        return self.step(step) / "state.json"
+
+    def optimizer(self, step: int) -> Path:
+        return self.step(step) / "optimizer.safetensors"
+
+    def steps(self) -> list[int]:
+        """Steps that have a checkpoint, in order."""
+        return sorted(int(folder.name[5:]) for folder in self.path.glob("step-[0-9]*") if folder.is_dir())
+
+    @contextmanager
+    def new(self, step: int, bytes_needed: int) -> Iterator[Path]:
+        """An empty folder to fill; it becomes step-N when the block ends, or vanishes if the block fails.
+
+        Raises UserError where the disk has no room for it; checkpoints that are there already stay.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        target, part = self.step(step), self.path / f"part-{step:06d}"
+        shutil.rmtree(part, ignore_errors=True)
+        kept = (
+            f"the checkpoint of step {self.steps()[-1]} is kept" if self.steps() else "nothing was lost but this step"
+        )
+        todo = "free some space and give the same command again to go on"
+        free = shutil.disk_usage(self.path).free
+        if free < bytes_needed:
+            raise UserError(
+                f"no room for the checkpoint of step {step} in {self.path}: it takes {_size(bytes_needed)} and "
+                f"{_size(free)} are free ({kept}); {todo}"
+            )
+        try:
+            part.mkdir()
+            yield part
+            shutil.rmtree(target, ignore_errors=True)
+            part.rename(target)
+        except Exception as error:
+            shutil.rmtree(part, ignore_errors=True)
+            if isinstance(error, OSError) or "No space left" in str(error) or "File too large" in str(error):
+                raise UserError(
+                    f"the checkpoint of step {step} could not be written to {self.path} ({error}; {kept}); {todo}"
+                ) from error
+            raise
+
+    def keep(self, steps: Iterable[int]) -> None:
+        """Remove all checkpoints but these, and what an interrupted save has left."""
+        wanted = {self.step(step).name for step in steps}
+        for folder in self.path.iterdir() if self.path.is_dir() else ():
+            if folder.name not in wanted:
+                shutil.rmtree(folder)
+
+
+def write_json(path: Path, data: Mapping[str, Any]) -> None:
+    """Write a JSON file whole or not at all."""
+    write_text(path, json.dumps(data, indent=1, allow_nan=True) + "\n")
+
+
+def read_json(path: Path) -> Json:
+    return json.loads(path.read_text(encoding="utf-8"))  # type: ignore[no-any-return]
+
+
+def append_line(path: Path, data: Mapping[str, Any]) -> None:
+    """Add one line to a JSONL file. Raises UserError where it cannot be written."""
+    try:
+        with path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(data) + "\n")
+    except OSError as error:
+        raise _cannot_write(path, error) from error
+
+
+def read_lines(path: Path) -> list[Json]:
+    """All whole lines of a JSONL file; none where there is no file. A last line without its end is left out."""
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n")[:-1]]
+
+
+def keep_lines(path: Path, before_step: int) -> None:
+    """Drop the lines of a metrics file whose step is `before_step` or later: they will be made again."""
+    lines = [line for line in read_lines(path) if line["step"] < before_step]
+    if path.exists():
+        write_text(path, "".join(json.dumps(line) + "\n" for line in lines))
+
+
+def write_records(path: Path, records: Iterable[Record]) -> None:
+    """Write records.jsonl whole or not at all. NaN rewards become null."""
+    lines = (asdict(record) | {"reward": _null(record.reward)} for record in records)
+    write_text(path, "".join(json.dumps(line) + "\n" for line in lines))
+
+
+def read_records(path: Path) -> list[Record]:
+    return [
+        Record(**(line | {"reward": math.nan if line["reward"] is None else line["reward"]}))
+        for line in read_lines(path)
+    ]
+
+
+def slug(label: str) -> str:
+    """A label as a folder name."""
+    return "".join(c if c.isalnum() or c in ".-" else "-" for c in label.lower()).lstrip(".") or "-"
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all. Raises UserError where it cannot be written."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    try:
+        with part.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise _cannot_write(path, error) from error
+
+
+def _cannot_write(path: Path, error: OSError) -> UserError:
+    return UserError(f"{path} could not be written: {error.strerror}; free some space or choose another --out")
+
+
+def _null(value: float) -> float | None:
+    return None if math.isnan(value) else value
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e9:.1f} GB" if count > 1e9 else f"{count / 1e6:.1f} MB"

@@ -1,0 +1,25 @@
+"""Random numbers that depend on where they are used and on nothing else.
+
+No generator is carried from step to step, so there is no generator state to save: a run that stopped goes on with the
+same numbers as one that did not.
+"""
+
+import hashlib
+
+import numpy as np
+
+
+def derive(seed: int, *keys: object) -> int:
+    """A 63-bit seed for the place named by `keys`, different for every (seed, keys), the same on every machine."""
+    digest = hashlib.sha256(repr((seed, *keys)).encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+def batch_indices(step: int, size: int, total: int, seed: int) -> list[int]:
+    """Which `size` of `total` items batch number `step` holds: item numbers from an endless run of shuffled epochs."""
+    positions = range(step * size, (step + 1) * size)
+    return [_order(position // total, total, seed)[position % total] for position in positions]
+
+
+def _order(epoch: int, total: int, seed: int) -> list[int]:
+    return np.random.default_rng(derive(seed, "epoch", epoch)).permutation(total).tolist()  # type: ignore[no-any-return]

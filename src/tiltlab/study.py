@@ -1,0 +1,166 @@
+"""A study: every arm on every task with every seed, by one procedure, in one run folder.
+
+Same prompts in the same order, same budget, same evaluation: all of it follows from the recipe and the seed alone.
+The report is made from the run folder and is not this module's business.
+"""
+
+import fcntl
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import IO, Any, get_args
+
+from tiltlab.cell import Cell, Work, run_cell
+from tiltlab.errors import UserError
+from tiltlab.models.loading import load_codec
+from tiltlab.provenance import provenance
+from tiltlab.recipe import Recipe
+from tiltlab.rundir import read_json, write_json, write_text
+from tiltlab.tasks.base import Split, Task, grade_all
+from tiltlab.tasks.rewards import RewardFunction, load_reward
+from tiltlab.types import Problem, Rollout
+from tiltlab.workers import run_all
+
+OnProgress = Callable[[Cell, str, int, int], None]
+"""Told (cell, what it is doing, how much is done, out of how much); total 0 means that the cell is finished."""
+
+
+def plan(recipe: Recipe, seeds: int) -> list[Cell]:
+    """All cells of a study. The arms that train come first in each task: they take longest."""
+    arms = sorted(recipe.arms, key=lambda arm: arm.objective() is None)
+    numbers = range(recipe.seed, recipe.seed + seeds)
+    return [Cell(task, arm, seed) for seed in numbers for task in recipe.tasks for arm in arms]
+
+
+def run_study(
+    recipe: Recipe, run: Path, *, seeds: int, jobs: int, devices: Sequence[str], on_progress: OnProgress
+) -> None:
+    """Run a study, or go on with one that was stopped or killed; what is done is not done again.
+
+    Raises UserError, before anything is written, for a recipe that cannot work and for a folder that holds another
+    study; Stopped after Ctrl-C, once everything is saved.
+    """
+    facts = check(recipe)
+    run.mkdir(parents=True, exist_ok=True)
+    with _alone_in(run) as workers_lock:
+        _open(recipe, run, seeds, facts)
+        cells = [cell for cell in plan(recipe, seeds) if not cell.folder(run).result.exists()]
+        pieces = [partial(_piece, cell, recipe, run, workers_lock) for cell in cells]
+        jobs = max(1, min(jobs, len(cells)))
+        run_all(pieces, jobs=jobs, devices=devices, on_progress=lambda i, *news: on_progress(cells[i], *news))
+
+
+def check(recipe: Recipe) -> dict[str, Any]:
+    """Everything that can be known to be wrong without loading weights. Returns the number and hash of each split's
+    problems, for the record.
+
+    Raises UserError for a model, a task, a prompt or a reward that cannot be used.
+    """
+    codec = load_codec(recipe.model)
+    if recipe.train.reward:
+        _try_reward(load_reward(recipe.train.reward), recipe.tasks[0])
+    facts: dict[str, Any] = {}
+    for task in recipe.tasks:
+        splits = {split: task.problems(split) for split in get_args(Split)}
+        for split, problems in splits.items():
+            if not problems:
+                raise UserError(f"task {task.name} has no problem in its {split} split")
+            for problem in problems:
+                codec.encode(task.render(problem), recipe.train.max_tokens)
+        facts[task.name] = {split: _fact(task, problems) for split, problems in splits.items()}
+    return facts
+
+
+def _try_reward(reward: RewardFunction, task: Task) -> None:
+    """Grade a few gold answers with it: a function that cannot be called, or that misbehaves, is better known now."""
+    problems = task.problems("train")[:2]
+    rollouts = [[Rollout((), problem.answer, True, ())] * 2 for problem in problems]
+    grade_all(task, problems, rollouts, reward)
+
+
+def _fact(task: Task, problems: Sequence[Problem]) -> dict[str, Any]:
+    text = json.dumps([[p.id, task.render(p), p.answer] for p in problems], sort_keys=True)
+    return {"problems": len(problems), "sha256": hashlib.sha256(text.encode()).hexdigest()}
+
+
+def _piece(
+    cell: Cell,
+    recipe: Recipe,
+    run: Path,
+    lock: Path,
+    *,
+    tell: Callable[[str, int, int], None],
+    stopping: Callable[[], bool],
+    device: str,
+) -> None:
+    placed = recipe.model_copy(update={"model": replace(recipe.model, device=device)})
+    with lock.open() as file:
+        fcntl.flock(file, fcntl.LOCK_SH)  # held while this process may write: see `_alone_in`
+        run_cell(Work(cell, placed, cell.folder(run), tell, stopping))
+
+
+def _open(recipe: Recipe, run: Path, seeds: int, facts: dict[str, Any]) -> None:
+    """Write study.json, or make sure that the one there is of the same study."""
+    path = run / "study.json"
+    wanted = recipe.model_dump(mode="json")
+    if path.exists():
+        found = read_json(path)
+        differing = _differences(found["recipe"], wanted) or _differences(found["data"], facts)
+        if differing:
+            raise UserError(
+                f"{run} holds another study: {differing} differs; go on with the recipe it was made by, "
+                "or choose another --out"
+            )
+        seeds = max(seeds, found["seeds"])
+        history = found["made"]
+    else:
+        history = []
+    made = provenance()
+    if not history or history[-1] != made:
+        history = [*history, made]
+    names = [arm.name for arm in recipe.arms]
+    shown = [
+        {"task": task.name, "id": problem.id, "question": problem.question, "answer": problem.answer}
+        for task in recipe.tasks
+        for problem in task.problems("test")[: recipe.test.problems]
+    ]
+    write_text(run / "problems.jsonl", "".join(json.dumps(problem) + "\n" for problem in shown))
+    write_json(path, {"recipe": wanted, "arms": names, "seeds": seeds, "data": facts, "made": history})
+
+
+def _differences(found: Any, wanted: Any, where: str = "") -> str | None:
+    """The first key in which two trees of plain values differ, or None."""
+    if isinstance(found, dict) and isinstance(wanted, dict):
+        for key in sorted({*found, *wanted}):
+            inner = _differences(found.get(key), wanted.get(key), f"{where}.{key}" if where else key)
+            if inner:
+                return inner
+        return None
+    return None if found == wanted else where
+
+
+@contextmanager
+def _alone_in(run: Path) -> Iterator[Path]:
+    """Hold the run folder against other processes. Yields the lock that each worker shares while it may write.
+
+    Workers outlive a killed parent by a moment, so their lock is awaited before anything is read.
+    """
+    workers = run / ".workers.lock"
+    with (run / ".lock").open("w") as mine, workers.open("w") as theirs:
+        if not _try_lock(mine):
+            raise UserError(f"another tiltlab is running in {run}; wait for it, or choose another --out")
+        fcntl.flock(theirs, fcntl.LOCK_EX)
+        fcntl.flock(theirs, fcntl.LOCK_UN)
+        yield workers
+
+
+def _try_lock(file: IO[str]) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

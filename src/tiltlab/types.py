@@ -1,0 +1,78 @@
+"""The nouns of tiltlab: small frozen values that travel between its parts.
+
+Left out on purpose: anything that computes. Whoever changes a value makes a new one.
+Shape suffixes used everywhere: _P prompts, _G responses to one prompt, _T tokens, _N rows (P x G flattened).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Message = Mapping[str, str]
+"""One chat turn: {"role": ..., "content": ...}."""
+
+Prompt = str | tuple[Message, ...]
+"""Plain text, fed to the model as it stands, or chat messages, which need a chat template."""
+
+Reason = Literal["correct", "wrong", "no_answer", "timeout", "error"]
+"""Why a grade is what it is. "timeout" and "error" mean that nobody knows: such a grade counts for nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing to solve. `columns` keeps whatever else its row of data held."""
+
+    id: str
+    question: str
+    answer: str
+    columns: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Rollout:
+    """One response, exactly as it was drawn.
+
+    tokens: every token drawn, the one that ended the response (EOS) included.
+    text: what a reader sees: up to the first EOS, special tokens left out.
+    complete: whether it came to an end of its own. A response cut off by the token limit is a prefix, not a response:
+        its log-probability says nothing about the law of responses.
+    logprobs: log-probability of each token when it was drawn, under the model at temperature 1 (whatever the
+        temperature of the draw). Only for watching: training scores with its own forward pass.
+    version: how many updates the policy that drew it had seen.
+    """
+
+    tokens: tuple[int, ...]
+    text: str
+    complete: bool
+    logprobs: tuple[float, ...]
+    version: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Grade:
+    """What a task thinks of one response. `reward` is NaN where it could not be graded; `answer` is what was read."""
+
+    reward: float
+    answer: str | None
+    reason: Reason
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One graded response of an evaluation; one line of records.jsonl.
+
+    logp is the sum of the response's token log-probabilities under the model that drew it, ref_logp under the
+    reference, both at temperature 1, in nats.
+    """
+
+    task: str
+    problem: str
+    sample: int
+    text: str
+    answer: str | None
+    reward: float
+    reason: Reason
+    tokens: int
+    complete: bool
+    logp: float
+    ref_logp: float

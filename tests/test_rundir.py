@@ -1,0 +1,111 @@
+import json
+import math
+import shutil
+from collections import namedtuple
+from pathlib import Path
+
+import pytest
+
+from tests.test_metrics import record
+from tiltlab.errors import UserError
+from tiltlab.rundir import (
+    Checkpoints,
+    append_line,
+    keep_lines,
+    read_lines,
+    read_records,
+    slug,
+    write_records,
+    write_text,
+)
+
+
+def test_records_come_back_as_they_were(tmp_path: Path) -> None:
+    records = [record(1.0, text='two\nlines, "quotes", </script> and \udcff a lone surrogate'), record(0.5, answer="7")]
+    write_records(tmp_path / "r.jsonl", [*records, record(math.nan)])
+    found = read_records(tmp_path / "r.jsonl")
+    assert found[:2] == records
+    assert math.isnan(found[2].reward)
+    assert [json.loads(line)["reward"] for line in (tmp_path / "r.jsonl").read_text().splitlines()] == [1.0, 0.5, None]
+
+
+def test_a_line_that_was_not_finished_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "m.jsonl"
+    for step in range(3):
+        append_line(path, {"step": step})
+    with path.open("a") as file:
+        file.write('{"step": 3, "rew')
+    assert [line["step"] for line in read_lines(path)] == [0, 1, 2]
+    keep_lines(path, before_step=2)
+    append_line(path, {"step": 2})
+    assert [line["step"] for line in read_lines(path)] == [0, 1, 2]
+    assert read_lines(tmp_path / "nothing.jsonl") == []
+
+
+def test_a_checkpoint_is_there_whole_or_not_at_all(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path)
+    with checkpoints.new(10, 0) as folder:
+        (folder / "weights").write_text("ten")
+        assert checkpoints.steps() == []
+    with pytest.raises(ZeroDivisionError), checkpoints.new(20, 0) as folder:
+        (folder / "weights").write_text("twe")
+        raise ZeroDivisionError
+    assert checkpoints.steps() == [10]
+    with checkpoints.new(10, 0) as folder:
+        (folder / "weights").write_text("ten again")
+    assert (checkpoints.step(10) / "weights").read_text() == "ten again"
+
+
+def test_what_a_killed_save_left_is_cleared_away(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path)
+    for step in (5, 10, 15):
+        with checkpoints.new(step, 0):
+            pass
+    (tmp_path / "part-000020").mkdir()
+    checkpoints.keep({5, 15})
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-000005", "step-000015"]
+
+
+def test_a_full_disk_is_said_before_and_keeps_what_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    checkpoints = Checkpoints(tmp_path)
+    with checkpoints.new(10, 0):
+        pass
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10**9, 10**9, 1000))
+    with (
+        pytest.raises(UserError, match="no room for the checkpoint of step 20.*step 10 is kept"),
+        checkpoints.new(20, 5 * 10**8),
+    ):
+        raise AssertionError("nothing may be written")
+    assert checkpoints.steps() == [10]
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), RuntimeError("I/O error: No space left")])
+def test_a_disk_that_fills_up_while_writing_keeps_what_is_there(tmp_path: Path, error: Exception) -> None:
+    checkpoints = Checkpoints(tmp_path)
+    with checkpoints.new(10, 0):
+        pass
+    with pytest.raises(UserError, match="could not be written.*step 10 is kept"), checkpoints.new(20, 0) as folder:
+        (folder / "weights").write_text("half")
+        raise error
+    assert [path.name for path in tmp_path.iterdir()] == ["step-000010"]
+
+
+def test_a_file_that_cannot_be_written_leaves_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "report.html"
+    write_text(path, "old")
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(UserError, match="No space left on device"):
+        write_text(path, "new")
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_slugs_are_safe_folder_names() -> None:
+    assert slug("tilted 0.1, alpha 2") == "tilted-0.1--alpha-2"
+    assert slug("../../etc") == "-..-etc"
+    assert slug("..") == "-"
