@@ -140,12 +140,24 @@ def recorded_gradients(
     return recorder.gradient * groups
 
 
-def projections(gradient: Tensor) -> Tensor:
-    """Coordinate groups of a gradient [..., prefixes, V]: every logit of the 13 shortest prefixes, and sums over the
-    prefixes of each greater length by token: [..., 64]."""
-    starts = [13, 40, 121, 364]
-    deep = [gradient[..., a:b, :].sum(-2) for a, b in zip(starts, starts[1:], strict=False)]
-    return torch.cat([gradient[..., :13, :].flatten(-2), *deep], -1)
+ENOUGH = 200
+"""Draws of a token that make the mean of its gradient near enough to normal for a standard error to mean anything."""
+
+
+def coordinate_groups(policy: TableLanguage, draws: int) -> Tensor:
+    """0 / 1 [prefixes * V, K]: one group for every logit whose token is drawn `ENOUGH` times or more in `draws`
+    responses, in expectation under the policy; the logits of the rarer ones are summed by the prefix's length and the
+    token. Chosen from the law, not from the sample."""
+    law = policy.logits.detach()[0].softmax(-1)
+    reached, length = torch.zeros(len(law)), torch.zeros(len(law), dtype=torch.long)
+    reached[0] = 1.0
+    for child in range(1, len(law)):
+        parent, symbol = divmod(child - 1, policy.symbols)
+        reached[child], length[child] = reached[parent] * law[parent, symbol], length[parent] + 1
+    often = (draws * reached[:, None] * law >= ENOUGH).flatten()
+    label = length[:, None] * law.shape[1] + torch.arange(law.shape[1])
+    pooled = torch.nn.functional.one_hot(label.flatten()).float() * ~often[:, None]
+    return torch.cat([torch.eye(len(often))[:, often], pooled[:, pooled.sum(0) > 0]], 1)
 
 
 BIASED = {
@@ -163,7 +175,8 @@ def estimator_z(objective: Objective, groups: int = 8_000) -> float:
     exact = expected_objective(objective, policy, reference, rewards_of(reference, rewards))
     (gradient,) = torch.autograd.grad(exact, policy.logits)
     batches = recorded_gradients(policy, reference, objective, rewards, groups)
-    return worst_z(projections(batches), projections(gradient[0]))
+    coordinates = coordinate_groups(policy, 4 * groups)
+    return worst_z(batches.flatten(1) @ coordinates, gradient.flatten() @ coordinates)
 
 
 @pytest.mark.parametrize("regime", BIASED)
@@ -248,7 +261,8 @@ def test_cut_off_responses_leave_the_law_of_the_complete_ones() -> None:
     chance = logp_S[complete].exp().sum().item()
     expected = gradient[0] * chance * (1 - (1 - chance) ** (size - 1))
     batches = recorded_gradients(policy, reference, objective, rewards, 8_000, size, limit)
-    assert worst_z(projections(batches), projections(expected)) < 4
+    coordinates = coordinate_groups(policy, 8_000 * size)
+    assert worst_z(batches.flatten(1) @ coordinates, expected.flatten() @ coordinates) < 4
 
 
 # Mechanics
