@@ -1,4 +1,6 @@
+import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -68,3 +70,43 @@ def test_state_comes_back_to_the_last_digit(dtype: torch.dtype, tmp_path: Path) 
     after.restore(tmp_path / "o.safetensors")
     walk(second, after, range(5, 8))
     assert torch.equal(straight, second)
+
+
+def test_all_state_comes_back_to_where_the_weights_are(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """`step` too: fused AdamW on a GPU refuses a step count that is on the CPU."""
+    moved = []
+
+    class Elsewhere:
+        def to(self, device: torch.device) -> torch.Tensor:
+            moved.append(device)
+            return torch.zeros((), device=device)
+
+    keys = ("step/w", "exp_avg/w", "exp_avg_sq/w")
+    monkeypatch.setattr("tiltlab.optimizer.load_file", lambda path: {key: Elsewhere() for key in keys})
+    weight = parameter(torch.float32)
+    Optimizer({"w": weight}, OptimizerConfig()).restore(tmp_path / "o.safetensors")
+    assert moved == [weight.device] * 3
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"lr": -1e-3}, "lr must be a finite number and not negative, got -0.001"),
+        ({"lr": math.nan}, "lr must be"),
+        ({"lr": math.inf}, "lr must be"),
+        ({"betas": (0.9, 1.0)}, "betas must be at least 0 and below 1"),
+        ({"betas": (-0.1, 0.9)}, "betas must be"),
+        ({"weight_decay": -1.0}, "weight_decay must be"),
+        ({"warmup_steps": -1}, "warmup_steps must not be negative"),
+        ({"warmup_start": 1.5}, "warmup_start must be from 0 to 1"),
+        ({"max_grad_norm": 0.0}, "max_grad_norm must be above 0"),
+        ({"max_grad_norm": math.nan}, "max_grad_norm must be above 0"),
+    ],
+)
+def test_settings_that_no_optimiser_can_use_are_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        OptimizerConfig(**changes)
+
+
+def test_gradients_may_be_left_unclipped() -> None:
+    assert OptimizerConfig(max_grad_norm=math.inf, warmup_start=1.0, betas=(0.0, 0.0)).max_grad_norm == math.inf

@@ -1,3 +1,4 @@
+import math
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ import yaml
 from tiltlab.errors import UserError
 from tiltlab.objective import Objective, sharpening, task_reward, tempered, tilted
 from tiltlab.recipe import load_recipe
+from tiltlab.tasks.addition import Addition
 
 RECIPES = sorted(Path("recipes").glob("*.yaml"))
 
@@ -18,6 +20,9 @@ SMALL: dict[str, Any] = {
     "select": {"every": 1, "problems": 2, "n": 1},
     "test": {"problems": 2, "n": 2},
 }
+
+DATA = {"task": "data", "train": "train.jsonl", "test": "test.jsonl"}
+NAN = math.nan
 
 
 def recipe(tmp_path: Path, **changes: Any) -> str:
@@ -77,6 +82,29 @@ def test_overrides_change_one_key(tmp_path: Path) -> None:
         ({"train": SMALL["train"] | {"responses": 1}}, "train.responses: .*greater than or equal to 2"),
         ({"train": SMALL["train"] | {"steps": "many"}}, "train.steps: .*integer.*got 'many'"),
         ({"name": "../up"}, "name: "),
+        ({"name": ".."}, "name: the study's folder is called so: .*got '..'"),
+        ({"name": "."}, "name: "),
+        ({"name": ""}, "name: "),
+        ({"name": "a\n"}, "name: "),
+        ({"arms": [{"arm": "tempered", "alpha": NAN}]}, r"arms\[1\]: .*finite, got nan"),
+        ({"arms": [{"arm": "tilted", "beta": NAN}]}, r"arms\[1\]: .*got nan"),
+        ({"arms": [{"arm": "tilted", "beta": 1, "alpha": NAN}]}, r"arms\[1\]: .*finite, got nan"),
+        ({"arms": [{"arm": "tempered", "alpha": 2, "length": NAN}]}, r"arms\[1\].length: .*finite number, got nan"),
+        ({"arms": [{"arm": "sharpening", "length": -math.inf}]}, r"arms\[1\].length: .*finite number, got -inf"),
+        ({"arms": [{"arm": "temperature", "temperature": math.inf}]}, r"arms\[1\].temperature: .*finite"),
+        ({"arms": [{"arm": "base", "label": ""}]}, r"arms\[1\].label: a label is one line of 1 to 80 printable"),
+        ({"arms": [{"arm": "base", "label": " "}]}, r"arms\[1\].label: a label"),
+        ({"arms": [{"arm": "base", "label": "two\nlines"}]}, r"arms\[1\].label: a label"),
+        ({"arms": [{"arm": "sharpening", "label": "\x1b[31mred"}]}, r"arms\[1\].label: a label"),
+        ({"arms": [{"arm": "base", "label": "x" * 81}]}, r"arms\[1\].label: a label"),
+        ({"train": SMALL["train"] | {"optimizer": {"lr": 0}}}, "train.optimizer: lr must be above 0, got 0"),
+        ({"train": SMALL["train"] | {"optimizer": {"lr": NAN}}}, "train.optimizer: lr must be .*finite.* got nan"),
+        ({"train": SMALL["train"] | {"optimizer": {"betas": [0.9, 1]}}}, "train.optimizer: betas must be"),
+        ({"tasks": [{"task": "addition", "digits": [0, 1]}]}, r"tasks\[1\]: addition: digits must be"),
+        ({"tasks": [{"task": "addition", "shots": -1}]}, r"tasks\[1\]: addition: shots must be"),
+        ({"tasks": [DATA | {"template": r"\boxed{} {question}"}]}, r"tasks\[1\]: template cannot be filled in"),
+        ({"tasks": [DATA | {"columns": {"question": "q"}}]}, r"tasks\[1\]: columns needs"),
+        ({"tasks": [DATA | {"select": 0}]}, r"tasks\[1\]: select must be at least 1"),
         ({"tasks": []}, "tasks: "),
     ],
 )
@@ -94,6 +122,9 @@ def test_a_recipe_that_is_wrong_is_told_in_one_line(tmp_path: Path, changes: dic
         ("- 1", "must be a mapping"),
         ("", "must be a mapping"),
         ("!!python/object:x {}", "not YAML"),
+        ("name: 2024-13-45", "r.yaml is not YAML: month"),
+        ("name: !!int ''", "r.yaml is not YAML"),
+        ("[" * 5000, "r.yaml is not YAML"),
     ],
 )
 def test_what_is_no_recipe_is_refused(tmp_path: Path, text: str, message: str) -> None:
@@ -103,5 +134,47 @@ def test_what_is_no_recipe_is_refused(tmp_path: Path, text: str, message: str) -
         load_recipe(str(path))
     with pytest.raises(UserError, match="cannot be read"):
         load_recipe(str(tmp_path / "none.yaml"))
-    with pytest.raises(UserError, match="key.key=value"):
-        load_recipe(None, ["train.steps"])
+
+
+def test_files_that_hold_no_text_are_refused_in_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "r.yaml"
+    path.write_bytes(b"name: caf\xe9\n")
+    for name, message in ((path, "it is not UTF-8"), (tmp_path, "Is a directory"), ("a\0b", "embedded null byte")):
+        with pytest.raises(UserError, match=f"cannot be read: {message}") as caught:
+            load_recipe(str(name))
+        assert "\n" not in str(caught.value)
+
+
+def test_overrides_reach_into_lists(tmp_path: Path) -> None:
+    path = recipe(tmp_path, tasks=["lazy-sum", {"task": "addition"}], arms=["base", {"arm": "tilted", "beta": 1}])
+    read = load_recipe(path, ["tasks.1.digits=[1,1]", "arms.1.beta=0.5", "arms.0=sharpening"])
+    assert read.tasks[1] == Addition(digits=(1, 1))
+    assert [arm.name for arm in read.arms] == ["sharpening", "tilted 0.5"]
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("train.steps", "write it as key.key=value"),
+        ("=3", "write it as key.key=value"),
+        ("train..steps=3", "write it as key.key=value"),
+        ("train.steps=[1", "the value of --set train.steps=.1 is not YAML"),
+        ("train.steps=2024-13-45", "the value of --set .* is not YAML: month"),
+        ("name.x=1", "x is no key here, as 'small' is no mapping"),
+        ("arms.2=base", "2 is no entry of a list of 2; they are counted from 0"),
+        ("arms.-1=base", "-1 is no entry"),
+        ("arms.beta=1", "beta is no entry"),
+        ("tasks.0.digits=[1,1]", "digits is no key here, as 'lazy-sum' is no mapping"),
+    ],
+)
+def test_an_override_that_is_wrong_is_told_in_one_line(tmp_path: Path, override: str, message: str) -> None:
+    with pytest.raises(UserError, match=message) as caught:
+        load_recipe(recipe(tmp_path), [override])
+    assert "\n" not in str(caught.value)
+
+
+def test_a_recipe_survives_being_written_down(tmp_path: Path) -> None:
+    read = load_recipe(None)
+    path = tmp_path / "again.yaml"
+    path.write_text(yaml.safe_dump(read.model_dump(mode="json")))
+    assert load_recipe(str(path)) == read

@@ -11,20 +11,33 @@ An arm is either a way of sampling the base model or a regime to train it in. Bo
     - {arm: objective, reward: 1, sharpen: 0.5, kl: 0.2}    any other weights of the objective
 """
 
+import math
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, field_validator, model_validator
 
 from tiltlab import objective as objectives
 from tiltlab.objective import Length, Objective
 from tiltlab.samplers.temperature import Temperature
 
+LONGEST_LABEL = 80
+"""Characters: a label stands in tables and names a folder."""
+
 
 class _Arm(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    label: str = ""
+    label: str | None = None
     """How the arm is called in tables; made from its values where it is left out."""
+
+    @field_validator("label")
+    @classmethod
+    def _readable(cls, label: str | None) -> str | None:
+        if label is not None and not (label.strip() and label.isprintable() and len(label) <= LONGEST_LABEL):
+            raise ValueError(
+                f"a label is one line of 1 to {LONGEST_LABEL} printable characters, got {label[:LONGEST_LABEL]!r}"
+            )
+        return label
 
     @property
     def name(self) -> str:
@@ -51,7 +64,7 @@ class Base(_Arm):
 
 class LowTemperature(_Arm):
     arm: Literal["temperature"]
-    temperature: PositiveFloat
+    temperature: PositiveFloat = Field(allow_inf_nan=False)
 
     def _described(self) -> str:
         return f"temperature {self.temperature:g}"
@@ -79,6 +92,13 @@ class Trained(_Arm):
     def _ablations(self) -> list[str]:
         length = [] if self.length == "sum" else [f"length {self.length}"]
         return length + ["fixed length"] * self.fixed_length + ["normalized"] * self.normalize
+
+    @field_validator("length")
+    @classmethod
+    def _finite(cls, length: Length) -> Length:
+        if isinstance(length, float) and not math.isfinite(length):
+            raise ValueError(f'length must be "sum", "mean" or a finite number, got {length}')
+        return length
 
     @model_validator(mode="after")
     def _usable(self) -> "Trained":

@@ -6,6 +6,7 @@ bf16 weights are rounded away. Where the weights are float32 already, the copy i
 Left out on purpose: learning-rate decay, parameter groups, 8-bit states.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,8 @@ class OptimizerConfig:
 
     Except for weight decay (0.01 there): it pulls towards zero and not towards the reference, so it moves every
     optimum, the null control's included.
+
+    Raises ValueError for values that no optimiser can use. lr = 0 passes: the loop can then be watched without moving.
     """
 
     lr: float = 1e-6
@@ -29,6 +32,21 @@ class OptimizerConfig:
     warmup_steps: int = 50
     warmup_start: float = 0.1
     max_grad_norm: float = 1.0
+
+    def __post_init__(self) -> None:
+        # Comparisons are written so that NaN fails them.
+        if not 0 <= self.lr < math.inf:
+            raise ValueError(f"lr must be a finite number and not negative, got {self.lr}")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"betas must be at least 0 and below 1, got {list(self.betas)}")
+        if not 0 <= self.weight_decay < math.inf:
+            raise ValueError(f"weight_decay must be a finite number and not negative, got {self.weight_decay}")
+        if self.warmup_steps < 0:
+            raise ValueError(f"warmup_steps must not be negative, got {self.warmup_steps}")
+        if not 0 <= self.warmup_start <= 1:
+            raise ValueError(f"warmup_start must be from 0 to 1, got {self.warmup_start}")
+        if not self.max_grad_norm > 0:
+            raise ValueError(f"max_grad_norm must be above 0 (.inf for no clipping), got {self.max_grad_norm}")
 
 
 class Optimizer:
@@ -106,4 +124,4 @@ class Optimizer:
                 if kind == "master":
                     master.copy_(value)
                 else:
-                    self._adamw.state[master][kind] = value if kind == "step" else value.to(master.device)
+                    self._adamw.state[master][kind] = value.to(master.device)  # `step` too: fused AdamW wants it there

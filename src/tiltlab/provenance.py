@@ -45,7 +45,7 @@ def _commit() -> str | None:
         commit = _git(folder, "rev-parse", "HEAD")
         inside = _git(folder, "ls-files", Path(__file__).name)  # a site-packages inside some other checkout is not it
         changes = _git(folder, "status", "--porcelain", "--untracked-files=no")
-    except (OSError, subprocess.CalledProcessError):
+    except (OSError, subprocess.SubprocessError):  # no git, no checkout, or a git that hangs
         return None
     return (commit + "+changes" * bool(changes)) if inside else None
 

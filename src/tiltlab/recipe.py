@@ -3,13 +3,23 @@
 Left out on purpose: inheritance between recipes and interpolation. A recipe can be read on its own.
 """
 
+import re
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveInt, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PositiveInt,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import ErrorDetails
 
 from tiltlab.arms import Arm
@@ -37,6 +47,13 @@ class Training(_Section):
     optimizer: OptimizerConfig = OptimizerConfig()
     reward: str | None = None
     """A reward function of one's own, "package.module:function", in place of the task's."""
+
+    @field_validator("optimizer")
+    @classmethod
+    def _moves(cls, optimizer: OptimizerConfig) -> OptimizerConfig:
+        if not optimizer.lr > 0:
+            raise ValueError(f"lr must be above 0, got {optimizer.lr}")
+        return optimizer
 
 
 class Selecting(_Section):
@@ -66,7 +83,7 @@ Task = Annotated[Annotated[Sums | Addition | Data, Field(discriminator="task")],
 class Recipe(_Section):
     """Everything that decides what a study comes to, but for the number of seeds."""
 
-    name: str = Field(pattern=r"^[\w.-]+$")
+    name: str
     model: ModelConfig = ModelConfig()
     tasks: list[Task] = Field(min_length=1)
     arms: list[Annotated[Arm, _tagged("arm")]] = Field(min_length=1)
@@ -74,6 +91,15 @@ class Recipe(_Section):
     select: Selecting
     test: Testing = Testing()
     seed: int = 0
+
+    @field_validator("name")
+    @classmethod
+    def _folder(cls, name: str) -> str:
+        if not re.fullmatch(r"\.*[\w-][\w.-]*", name):
+            raise ValueError(
+                f"the study's folder is called so: letters, digits, - and _, with dots among them, got {name!r}"
+            )
+        return name
 
     @model_validator(mode="after")
     def _distinct(self) -> "Recipe":
@@ -91,10 +117,7 @@ def load_recipe(path: str | None, overrides: Sequence[str] = ()) -> Recipe:
     Raises UserError with one line for the first thing that is wrong.
     """
     name, text = (path, _read(path)) if path else ("the default recipe", _default().read_text(encoding="utf-8"))
-    try:
-        data = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise UserError(f"{name} is not YAML: {' '.join(str(error).split())}") from error
+    data = _yaml(text, name)
     if not isinstance(data, dict):
         raise UserError(f"{name} must be a mapping with name, model, tasks, arms, train and select")
     for override in overrides:
@@ -112,20 +135,40 @@ def _default() -> Any:
 def _read(path: str) -> str:
     try:
         return Path(path).read_text(encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"recipe {path} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"recipe {path} cannot be read: it is not UTF-8 ({error})") from error
+    except (OSError, ValueError) as error:  # ValueError: a null in the path
+        raise UserError(f"recipe {path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+
+
+def _yaml(text: str, name: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except Exception as error:  # yaml lets errors of other kinds through: a month 13 in a date, an `!!int` of nothing
+        raise UserError(f"{name} is not YAML: {' '.join(str(error).split())}") from error
 
 
 def _set(data: dict[str, Any], override: str) -> None:
-    key, equals, value = override.partition("=")
-    if not equals:
+    path, equals, value = override.partition("=")
+    *parents, last = path.split(".")
+    if not equals or not all((*parents, last)):
         raise UserError(f"--set {override}: write it as key.key=value")
-    *parents, last = key.split(".")
+    place: Any = data
     for parent in parents:
-        data = data.setdefault(parent, {})
-        if not isinstance(data, dict):
-            raise UserError(f"--set {override}: {parent} is no mapping")
-    data[last] = yaml.safe_load(value)
+        key = _key(place, parent, override)
+        place = place.setdefault(key, {}) if isinstance(place, dict) else place[key]
+    place[_key(place, last, override)] = _yaml(value, f"the value of --set {override}")
+
+
+def _key(place: Any, part: str, override: str) -> Any:
+    """`part` as a key of `place`: a name in a mapping, a number from 0 in a list."""
+    if isinstance(place, dict):
+        return part
+    if not isinstance(place, list):
+        raise UserError(f"--set {override}: {part} is no key here, as {place!r} is no mapping")
+    if not (part.isdecimal() and int(part) < len(place)):
+        raise UserError(f"--set {override}: {part} is no entry of a list of {len(place)}; they are counted from 0")
+    return int(part)
 
 
 def _first(error: ValidationError) -> str:

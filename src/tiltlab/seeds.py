@@ -5,6 +5,7 @@ same numbers as one that did not.
 """
 
 import hashlib
+from functools import lru_cache
 
 import numpy as np
 
@@ -21,5 +22,6 @@ def batch_indices(step: int, size: int, total: int, seed: int) -> list[int]:
     return [_order(position // total, total, seed)[position % total] for position in positions]
 
 
-def _order(epoch: int, total: int, seed: int) -> list[int]:
-    return np.random.default_rng(derive(seed, "epoch", epoch)).permutation(total).tolist()  # type: ignore[no-any-return]
+@lru_cache(maxsize=4)  # a batch seldom reaches into more epochs than two, and an order can be long
+def _order(epoch: int, total: int, seed: int) -> tuple[int, ...]:
+    return tuple(np.random.default_rng(derive(seed, "epoch", epoch)).permutation(total).tolist())

@@ -1,8 +1,10 @@
 import json
 import random
+import re
+import time
 from collections import Counter
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 
@@ -10,7 +12,7 @@ from tiltlab.errors import UserError
 from tiltlab.tasks.addition import Addition
 from tiltlab.tasks.answers import grade_number, last_boxed, number
 from tiltlab.tasks.base import Split, Task
-from tiltlab.tasks.data import Data, read_problems
+from tiltlab.tasks.data import Data, _normal, read_problems
 from tiltlab.tasks.sums import Sums, write
 
 SPLITS: tuple[Split, ...] = get_args(Split)
@@ -91,6 +93,33 @@ def test_the_last_complete_box_counts(text: str, answer: str | None) -> None:
     assert last_boxed(text) == answer
 
 
+def test_boxes_without_end_are_read_in_one_pass() -> None:
+    start = time.perf_counter()
+    assert last_boxed(r"\boxed{" * (200_000 // 7)) is None
+    assert last_boxed(r"\boxed{4}" + r"\boxed{" * (200_000 // 7)) == "4"
+    assert time.perf_counter() - start < 5
+
+
+def naive_last_boxed(text: str) -> str | None:
+    for start in reversed([match.end() for match in re.finditer(r"\\boxed\s*\{", text)]):
+        depth = 1
+        for end in range(start, len(text)):
+            depth += {"{": 1, "}": -1}.get(text[end], 0)
+            if depth == 0:
+                return text[start:end].strip()
+    return None
+
+
+def test_the_last_box_is_the_one_found_by_looking_from_each() -> None:
+    rng, found = random.Random(0), Counter[bool]()
+    for _ in range(5000):
+        parts = rng.choices(["\\boxed{", "\\boxed \n{", "\\boxed", "{", "}", "}", "a", " ", "\\"], k=rng.randrange(16))
+        text = "".join(parts)
+        assert last_boxed(text) == naive_last_boxed(text), text
+        found[last_boxed(text) is None] += 1
+    assert min(found.values()) > 500
+
+
 @pytest.mark.parametrize(
     ("text", "gold", "reason"),
     [
@@ -147,6 +176,12 @@ def test_data_splits_are_disjoint_after_normalising(tmp_path: Path) -> None:
         ({"problem": "q", "answer": None}, "line 2 has no answer"),
         ({"answer": "3"}, "line 2 has no question"),
         ({"problem": "q", "answer": "x+1"}, "line 2: answer 'x.1' is not a number"),
+        ('{"problem": "q", "answer": NaN}', "line 2: answer 'nan' is not a number"),
+        ('{"problem": "q", "answer": -Infinity}', "line 2: answer '-inf' is not a number"),
+        ('{"problem": "a \\ud800 b", "answer": "1"}', "line 2 holds half a character"),
+        ('{"problem": "q", "answer": "1", "\\udfff": 1}', "line 2 holds half a character"),
+        ('{"problem": "q", "answer": ' + "1" * 5000 + "}", "line 2 is not JSON"),
+        ("[" * 100_000, "line 2 is not JSON"),
     ],
 )
 def test_a_row_that_cannot_be_used_is_named(tmp_path: Path, line: object, message: str) -> None:
@@ -163,3 +198,135 @@ def test_empty_and_missing_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no row to train on"):
         one = rows(tmp_path / "one.jsonl", {"problem": "q", "answer": "1"})
         Data("data", one, one).problems("train")
+
+
+def test_numbers_that_are_none_in_other_columns_are_kept(tmp_path: Path) -> None:
+    path = rows(tmp_path / "d.jsonl", '{"problem": "\\ud83d\\ude00?", "answer": "1", "score": NaN, "cost": Infinity}')
+    (problem,) = read_problems(path, "problem", "answer")
+    assert problem.question == "\U0001f600?"
+    assert json.dumps(problem.columns) == '{"score": NaN, "cost": Infinity}'
+
+
+def test_a_row_without_an_id_is_called_by_its_line(tmp_path: Path) -> None:
+    some = [{"id": i, "problem": "q", "answer": "1"} for i in (None, "a", 0, None)]
+    path = rows(tmp_path / "d.jsonl", *some, {"problem": "q", "answer": "1"})
+    ids = [problem.id for problem in read_problems(path, "problem", "answer")]
+    assert ids == [f"{path} line 1", "a", "0", f"{path} line 4", f"{path} line 5"]
+
+
+def test_two_rows_with_one_id_are_both_named(tmp_path: Path) -> None:
+    some = [{"id": i, "problem": f"q{i}", "answer": "1"} for i in ("a", 7, "b", "7")]
+    path = rows(tmp_path / "d.jsonl", *some)
+    with pytest.raises(UserError, match=f"{path} line 4 has the id '7', as {path} line 2 has"):
+        read_problems(path, "problem", "answer")
+    train = rows(tmp_path / "train.jsonl", *({"id": i, "problem": f"t{i}", "answer": "1"} for i in "abc"))
+    test = rows(tmp_path / "test.jsonl", {"id": "a", "problem": "q", "answer": "1"})
+    assert len(Data("data", train, test, select=1).problems("train")) == 2  # ids are a file's own
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"template": r"In \boxed{}: {question}"}, r"template cannot be filled in .*double all other braces"),
+        ({"template": "{question} {"}, "template cannot be filled in"),
+        ({"template": "{problem}"}, "template cannot be filled in .KeyError: 'problem'"),
+        ({"template": "{question.text}"}, "template cannot be filled in"),
+        ({"template": "{question!x}"}, "template cannot be filled in"),
+        ({"template": "{{question}}"}, "template has no {question}"),
+        ({"template": "Think."}, "template has no {question}"),
+        ({"template": "{question.__class__}"}, "template has no {question}"),
+        ({"columns": {"question": "q"}}, r"columns needs the keys .*, got \['question'\]"),
+        ({"columns": {"question": "q", "answer": "a", "id": "i"}}, "columns needs the keys"),
+        ({"select": 0}, "select must be at least 1"),
+        ({"select": -3}, "select must be at least 1"),
+    ],
+)
+def test_data_that_cannot_be_put_to_a_model_is_refused_at_once(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Data("data", "train.jsonl", "test.jsonl", **changes)
+
+
+def test_files_that_cannot_be_read_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UserError, match="cannot be read: Is a directory"):
+        read_problems(str(tmp_path), "problem", "answer")
+    with pytest.raises(UserError, match="cannot be read: embedded null byte"):
+        read_problems("a\0b", "problem", "answer")
+
+    def forbidden(*_: Any, **__: Any) -> str:
+        raise PermissionError(13, "Permission denied")
+
+    path = rows(tmp_path / "d.jsonl", {"problem": "q", "answer": "1"})
+    monkeypatch.setattr(Path, "read_text", forbidden)
+    with pytest.raises(UserError, match="d.jsonl cannot be read: Permission denied"):
+        read_problems(path, "problem", "answer")
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "alike"),
+    [
+        ("How many?", " how  MANY", True),
+        ('He said: "Stop, now!"', "he said stop now", True),
+        ("Don't; it's 5.", "dont its 5", True),
+        ("\uff11\uff12 caf\u00e9s", "12 cafe\u0301s", True),
+        ("1 2+3", "12-3", False),
+        ("1 2", "12", False),
+        ("2+3", "2-3", False),
+        ("2+3", "23", False),
+        ("x < 5", "x > 5", False),
+        ("is 1.5 more", "is 15 more", False),
+        ("at 1:15", "at 11:5", False),
+        ("3, 5", "3 5", True),
+    ],
+)
+def test_questions_are_alike_but_for_case_spaces_and_sentence_marks(one: str, other: str, alike: bool) -> None:
+    assert (_normal(one) == _normal(other)) is alike
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"digits": (0, 1)}, r"digits must be two numbers from 1 to 4, got \[0, 1\]"),
+        ({"digits": (5, 1)}, "digits must be two numbers"),
+        ({"digits": (1, -1)}, "digits must be two numbers"),
+        ({"shots": -1}, "shots must be from 0 to 892 for digits .2, 1., got -1"),
+        ({"digits": (1, 1), "shots": 100}, "shots must be from 0 to 92"),
+        ({"digits": (1, 1), "shots": 93}, "shots must be from 0 to 92"),
+    ],
+)
+def test_sums_that_cannot_be_made_are_refused_at_once(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Addition(**changes)
+
+
+def test_the_order_of_sums_never_changes() -> None:
+    """Splits of studies that are done depend on it."""
+    task = Addition()
+    first = {split: [p.question for p in task.problems(split)[:4]] for split in SPLITS}
+    assert first == {
+        "train": ["42+1", "63+2", "46+0", "76+9"],
+        "select": ["61+4", "88+3", "89+3", "99+5"],
+        "test": ["58+8", "68+9", "45+6", "95+8"],
+    }
+    assert task.render(task.problems("test")[0]) == "29+3=32\n99+9=108\n53+3=56\n55+3=58\n58+8="
+
+
+def test_of_long_numbers_some_sums_are_drawn() -> None:
+    start = time.perf_counter()
+    task = Addition(digits=(4, 4))
+    sums = [problem.question for split in SPLITS for problem in task.problems(split)]
+    assert time.perf_counter() - start < 5
+    assert len(set(sums)) == len(sums) == 20_000 - 4
+    assert all(re.fullmatch(r"[1-9]\d{3}\+[1-9]\d{3}", text) for text in sums)
+
+
+def test_prompts_are_made_without_shuffling_again() -> None:
+    task = Addition(digits=(2, 2))
+    (problem, *_), start = task.problems("test"), time.perf_counter()
+    for _ in range(1000):
+        task.render(problem)
+    assert time.perf_counter() - start < 1
+
+
+@pytest.mark.parametrize("shots", [0, 92])
+def test_every_split_has_a_problem_at_either_end(shots: int) -> None:
+    assert all(Addition(digits=(1, 1), shots=shots).problems(split) for split in SPLITS)

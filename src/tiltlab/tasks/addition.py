@@ -3,6 +3,7 @@
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import product
 from typing import ClassVar, Literal
 
@@ -11,14 +12,22 @@ from tiltlab.tasks.answers import grade_number
 from tiltlab.tasks.base import Split
 from tiltlab.types import Grade, Problem
 
+MOST_DIGITS = 4
+
+MOST_PAIRS = 20_000
+"""Where there are more sums than this, so many are drawn: 10^8 of them would be slow to list and are never needed."""
+
+FEWEST_PROBLEMS = 8
+"""An eighth of them is the select split, which needs one at least."""
+
 
 @dataclass(frozen=True)
 class Addition:
     """Sums a + b of numbers with `digits` digits each, after `shots` worked examples; the response's first line counts.
 
     The examples are the same for every problem and are no problems themselves. Problems are shuffled once and split:
-    a quarter test, an eighth select, the rest train. A model answers such a prompt with a line, not with EOS, so the
-    recipe's model should have `stop: "\\n"`.
+    a quarter test, an eighth select, the rest train; where there are more than 20,000 sums, so many are drawn. A model
+    answers such a prompt with a line, not with EOS, so the recipe's model should have `stop: "\\n"`.
     """
 
     task: Literal["addition"] = "addition"
@@ -27,21 +36,37 @@ class Addition:
     name: str = "addition"
     __pydantic_config__: ClassVar = {"extra": "forbid"}
 
+    def __post_init__(self) -> None:
+        """Raises ValueError for numbers that are too long and for more examples than there are sums to spare."""
+        if len(self.digits) != 2 or not all(1 <= d <= MOST_DIGITS for d in self.digits):
+            raise ValueError(f"addition: digits must be two numbers from 1 to {MOST_DIGITS}, got {list(self.digits)}")
+        most = len(_pairs(self.digits)) - FEWEST_PROBLEMS
+        if not 0 <= self.shots <= most:
+            raise ValueError(
+                f"addition: shots must be from 0 to {most} for digits {list(self.digits)}, got {self.shots}"
+            )
+
     def problems(self, split: Split) -> Sequence[Problem]:
-        pairs = self._pairs()[self.shots :]
+        pairs = _pairs(self.digits)[self.shots :]
         test, select = len(pairs) // 4, len(pairs) // 4 + len(pairs) // 8
         chosen = {"test": pairs[:test], "select": pairs[test:select], "train": pairs[select:]}[split]
         return [Problem(f"{a}+{b}", f"{a}+{b}", str(a + b)) for a, b in chosen]
 
     def render(self, problem: Problem) -> str:
-        shown = "".join(f"{a}+{b}={a + b}\n" for a, b in self._pairs()[: self.shots])
+        shown = "".join(f"{a}+{b}={a + b}\n" for a, b in _pairs(self.digits)[: self.shots])
         return f"{shown}{problem.question}="
 
     def grade(self, problem: Problem, text: str) -> Grade:
         return grade_number(text, problem.answer, "first_line")
 
-    def _pairs(self) -> list[tuple[int, int]]:
-        left, right = (range(10 ** (d - 1) if d > 1 else 0, 10**d) for d in self.digits)
-        pairs = list(product(left, right))
-        random.Random(derive(0, "addition", self.digits)).shuffle(pairs)
-        return pairs
+
+@cache
+def _pairs(digits: tuple[int, int]) -> tuple[tuple[int, int], ...]:
+    left, right = (range(10 ** (d - 1) if d > 1 else 0, 10**d) for d in digits)
+    rng = random.Random(derive(0, "addition", digits))
+    if len(left) * len(right) > MOST_PAIRS:
+        drawn = rng.sample(range(len(left) * len(right)), MOST_PAIRS)
+        return tuple((left[i // len(right)], right[i % len(right)]) for i in drawn)
+    pairs = list(product(left, right))
+    rng.shuffle(pairs)
+    return tuple(pairs)

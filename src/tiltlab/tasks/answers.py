@@ -26,14 +26,18 @@ def grade_number(text: str, gold: str, reading: Reading) -> Grade:
 
 
 def last_boxed(text: str) -> str | None:
-    """What stands in the last complete \\boxed{...}; None where there is none. One left open is not an answer."""
-    for start in reversed([match.end() for match in re.finditer(r"\\boxed\s*\{", text)]):
-        depth = 1
-        for end in range(start, len(text)):
-            depth += {"{": 1, "}": -1}.get(text[end], 0)
-            if depth == 0:
-                return text[start:end].strip()
-    return None
+    """What stands in the last complete \\boxed{...}; None where there is none. One left open is not an answer.
+
+    One pass with a stack: to look for each box's end anew would be quadratic in boxes left open.
+    """
+    last: tuple[int, int] | None = None
+    opened: list[int | None] = []  # where the inside of a box begins, None for other braces
+    for match in re.finditer(r"\\boxed\s*\{|[{}]", text):
+        if match[0] != "}":
+            opened.append(None if match[0] == "{" else match.end())
+        elif opened and (start := opened.pop()) is not None:
+            last = max(last or (0, 0), (start, match.start()))
+    return text[slice(*last)].strip() if last else None
 
 
 def first_line(text: str) -> str | None:

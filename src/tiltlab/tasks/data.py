@@ -4,6 +4,8 @@ Left out on purpose, for now: Parquet, CSV and hub data sets; answers that are n
 """
 
 import json
+import re
+import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -24,9 +26,10 @@ class Data:
     """Word problems with numbers for answers; the response's last complete \\boxed{} counts.
 
     train, test: JSONL files. The first `select` rows of train that do not stand in test become the select split, and
-    rows of train that stand in test or select (case, punctuation and spaces aside) are left out of it.
-    columns: which columns hold the question and the answer. prompt: "chat" sends a user message through the model's
-    chat template, "plain" sends the text as it is. template: the prompt, with {question} in it.
+    rows of train that stand in test or select (case, sentence punctuation and the width of spaces aside) are left out.
+    columns: which columns hold the question and the answer; the column id, where there is one, names a problem. prompt:
+    "chat" sends a user message through the model's chat template, "plain" sends the text as it is. template: the
+    prompt, with {question} in it and all other braces doubled, for str.format.
     """
 
     task: Literal["data"]
@@ -38,6 +41,14 @@ class Data:
     prompt: Literal["chat", "plain"] = "chat"
     template: str = INSTRUCTION
     __pydantic_config__: ClassVar = {"extra": "forbid"}
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for a template without {question}, columns other than the two, an empty select split."""
+        _check_template(self.template)
+        if set(self.columns) != {"question", "answer"}:
+            raise ValueError(f"columns needs the keys question and answer and no others, got {list(self.columns)}")
+        if self.select < 1:
+            raise ValueError(f"select must be at least 1, as it chooses the best checkpoint; got {self.select}")
 
     def problems(self, split: Split) -> Sequence[Problem]:
         splits = _splits(self.train, self.test, self.select, self.columns["question"], self.columns["answer"])
@@ -52,27 +63,62 @@ class Data:
 
 
 def read_problems(path: str, question: str, answer: str) -> list[Problem]:
-    """Every row of a JSONL file. Raises UserError, naming file and line, for a row that cannot be used."""
-    file = Path(path).expanduser()
-    if not file.is_file():
-        raise UserError(f"data file {path} does not exist")
-    problems = [_problem(row, question, answer, where) for where, row in _rows(file, path)]
+    """Every row of a JSONL file. Raises UserError, naming file and line, for a row that cannot be used, and for two
+    with the same id."""
+    problems: dict[str, Problem] = {}
+    lines: dict[str, str] = {}
+    for where, row in _rows(path):
+        problem = _problem(row, question, answer, where)
+        if problem.id in problems:
+            raise UserError(
+                f"{where} has the id {problem.id[:60]!r}, as {lines[problem.id]} has; "
+                "give every row of a file an id of its own, or none"
+            )
+        problems[problem.id], lines[problem.id] = problem, where
     if not problems:
         raise UserError(f"data file {path} is empty; it needs one JSON object a line")
-    return problems
+    return list(problems.values())
 
 
-def _rows(file: Path, path: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    for i, line in enumerate(file.read_text(encoding="utf-8", errors="replace").split("\n"), start=1):
+def _check_template(template: str) -> None:
+    mark = "a question"
+    try:
+        filled = template.format(question=mark)
+    except (ValueError, LookupError, AttributeError, TypeError) as error:
+        raise ValueError(
+            f"template cannot be filled in ({type(error).__name__}: {error}); "
+            "write {question} where the question goes, and double all other braces, as in \\boxed{{}}"
+        ) from error
+    if mark not in filled:
+        raise ValueError("template has no {question} in it; write {question} (single braces) where the question goes")
+
+
+def _rows(path: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    for i, line in enumerate(_text(path).split("\n"), start=1):
         if not line.strip():
             continue
+        where = f"{path} line {i}"
         try:
             row = json.loads(line)
-        except (json.JSONDecodeError, RecursionError) as error:
-            raise UserError(f"{path} line {i} is not JSON ({error}); it needs one JSON object a line") from error
+            json.dumps(row, ensure_ascii=False).encode()  # JSON can spell halves of characters that UTF-8 cannot hold
+        except UnicodeEncodeError as error:
+            raise UserError(
+                f"{where} holds half a character (a \\ud800-\\udfff escape without its pair); write the whole character"
+            ) from error
+        except (ValueError, RecursionError) as error:
+            raise UserError(f"{where} is not JSON ({error}); it needs one JSON object a line") from error
         if not isinstance(row, dict):
-            raise UserError(f"{path} line {i} holds a {type(row).__name__}, not a JSON object")
-        yield f"{path} line {i}", row
+            raise UserError(f"{where} holds a {type(row).__name__}, not a JSON object")
+        yield where, row
+
+
+def _text(path: str) -> str:
+    try:
+        return Path(path).expanduser().read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError as error:
+        raise UserError(f"data file {path} does not exist") from error
+    except (OSError, RuntimeError, ValueError) as error:  # RuntimeError: no home for ~; ValueError: a null in the path
+        raise UserError(f"data file {path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
 
 
 def _problem(row: dict[str, Any], question: str, answer: str, where: str) -> Problem:
@@ -85,7 +131,8 @@ def _problem(row: dict[str, Any], question: str, answer: str, where: str) -> Pro
     if number(gold) is None:
         raise UserError(f"{where}: answer {gold[:60]!r} is not a number; only numbers can be graded so far")
     rest = {key: value for key, value in row.items() if key not in (question, answer)}
-    return Problem(str(row.get("id", where)), str(row[question]), gold, rest)
+    name = where if row.get("id") is None else str(row["id"])
+    return Problem(name, str(row[question]), gold, rest)
 
 
 @cache
@@ -104,4 +151,6 @@ def _splits(train: str, test: str, select: int, question: str, answer: str) -> d
 
 
 def _normal(text: str) -> str:
-    return "".join(character for character in text.lower() if character.isalnum())
+    """What two wordings of one question share. A point, comma or colon between digits is a part of the number."""
+    plain = unicodedata.normalize("NFKC", text).casefold()
+    return " ".join(re.sub(r"""(?<!\d)[.,;:!?"']|[.,;:!?"'](?!\d)""", "", plain).split())
