@@ -31,11 +31,11 @@ if "--plain" not in sys.argv and "trl" not in sys.argv:
 import torch
 import transformers
 
-from tiltlab.models.loading import ModelConfig, load_codec, load_reference, make_policy
+from tiltlab.models.loading import ModelConfig, load_codec, load_reference, policy_from
 from tiltlab.objective import tilted
 from tiltlab.optimizer import Optimizer, OptimizerConfig
 from tiltlab.tasks.base import Split
-from tiltlab.train import TrainConfig, train_step
+from tiltlab.train import TrainConfig, train
 from tiltlab.types import Grade, Problem
 
 
@@ -91,19 +91,14 @@ def seconds(work: Callable[[], Any]) -> float:
     return time.perf_counter() - start
 
 
-def tiltlab_steps(shape: Shape, reference: Any) -> Callable[[], dict[str, float]]:
-    """A function that takes one step and returns its seconds by phase."""
-    task, counter = Ready(shape), iter(range(10**6))
-    policy, frozen = make_policy(reference, shape.model, 0)
-    optimizer = Optimizer(policy.trainable(), OptimizerConfig(lr=1e-6))
-    config = TrainConfig(10**6, shape.prompts, shape.responses, shape.tokens, fixed_length=True)
-
-    def step() -> dict[str, float]:
-        problems = task.problems("train")
-        metrics = train_step(policy, frozen, task, tilted(0.05), config, optimizer, problems, next(counter))
-        return dict(metrics["seconds"])
-
-    return step
+def tiltlab_steps(shape: Shape, reference: Any, steps: int) -> list[dict[str, float]]:
+    """Seconds by phase of some steps, after one to warm up."""
+    task = Ready(shape)
+    config = TrainConfig(steps + 1, shape.prompts, shape.responses, shape.tokens, fixed_length=True)
+    with policy_from(reference, shape.model, 0) as (policy, frozen):
+        optimizer = Optimizer(policy.trainable(), OptimizerConfig(lr=1e-6))
+        all_metrics = list(train(policy, frozen, task, tilted(0.05), config, optimizer))
+    return [dict(metrics["seconds"]) for metrics in all_metrics[1:]]
 
 
 def trl_steps(shape: Shape, reference: Any, rounds: int) -> Callable[[], list[float]]:
@@ -177,9 +172,7 @@ def measure(side: str, shape: Shape, steps: int) -> dict[str, Any]:
     if side == "trl":
         taken: list[Any] = trl_steps(shape, reference, steps)()
     else:
-        step = tiltlab_steps(shape, reference)
-        step()
-        taken = [step() for _ in range(steps)]
+        taken = tiltlab_steps(shape, reference, steps)
     weights = sum(p.numel() for p in reference.module.parameters())
     return {"steps": taken, "peak": max(peak, gemm_peak()), "weights": weights}
 

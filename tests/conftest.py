@@ -3,6 +3,7 @@
 import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["CUDA_VISIBLE_DEVICES"] = ""  # the same figures with a GPU and without
 os.environ["OMP_NUM_THREADS"] = "1"  # for the processes that tests start
 
 import torch

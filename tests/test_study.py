@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ import yaml
 
 from tests.models import tiny
 from tests.test_recipe import SMALL
-from tiltlab.cell import Cell, Work, run_cell
+from tiltlab import study as study_module
+from tiltlab.cell import Cell, State, Work, _judged, run_cell
 from tiltlab.errors import Stopped, UserError
 from tiltlab.recipe import Recipe
 from tiltlab.report.load import load_study
@@ -103,6 +105,63 @@ def test_a_study_that_is_done_is_left_alone(undisturbed: Path) -> None:
 def test_workers_side_by_side_give_the_same_study(undisturbed: Path, tmp_path: Path) -> None:
     study(tmp_path, jobs=2)
     assert essence(tmp_path) == essence(undisturbed)
+
+
+def test_a_stop_while_evaluating_loses_no_step(tmp_path: Path) -> None:
+    recipe = Recipe.model_validate(STUDY)
+    cell = next(cell for cell in plan(recipe, 1) if cell.arm.name == "task reward")
+    told: list[str] = []
+    folder = cell.folder(tmp_path)
+    with pytest.raises(Stopped):  # the fifth: step 0 evaluated, three steps, evaluating again
+        run_cell(Work(cell, recipe, folder, lambda *news: told.append(news[0]), lambda: len(told) >= 5))
+    assert told == ["select split", "training", "training", "training", "select split"]
+    assert folder.checkpoints.steps() == [3]
+    assert [line["step"] for line in read_lines(folder.select)] == [0]
+
+
+def test_killed_between_the_last_cleaning_and_the_result_a_cell_ends_the_same(
+    undisturbed: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(undisturbed, tmp_path / "run")
+    for path in (tmp_path / "run").rglob("result.json"):
+        path.unlink()
+    study(tmp_path / "run")
+    assert essence(tmp_path / "run") == essence(undisturbed)
+
+
+def test_an_arm_that_cannot_be_finished_leaves_the_others_alone(undisturbed: Path, tmp_path: Path) -> None:
+    overflowing = {"arm": "objective", "reward": 1e30}  # the square of its gradient is beyond float32
+    recipe = Recipe.model_validate(STUDY | {"arms": [overflowing, "base", "task_reward"]})
+    for _ in range(2):  # the same command tries again, and says so again
+        failed = run_study(recipe, tmp_path, seeds=1, jobs=1, devices=["cpu"], on_progress=lambda *_: None)
+        assert [cell.arm.name for cell in failed] == ["w=1e+30 s=0 beta=0"]
+        assert "gradient of step 0" in read_json(failed[0].folder(tmp_path).failed)["error"]
+    found, expected = essence(tmp_path), essence(undisturbed)
+    same = [path for path in found if "/base/" in path or "/task-reward/" in path]
+    assert same
+    assert {path: found[path] for path in same} == {path: expected[path] for path in same}
+
+
+def test_an_accuracy_that_nobody_knows_loses_to_any_other() -> None:
+    nan = float("nan")
+    state = _judged(State(step=3), nan)
+    assert (state.best_step, state.evaluated) == (3, 3)
+    state = _judged(replace(state, step=6), 0.1)
+    assert (state.best_step, state.best_accuracy) == (6, 0.1)
+    assert _judged(replace(state, step=9), nan).best_step == 6
+    assert _judged(replace(state, step=9), 0.1).best_step == 6
+
+
+def test_threads_do_not_change_with_the_cells_that_are_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[int] = []
+    real = study_module.run_all
+    monkeypatch.setattr(study_module, "run_all", lambda *a, **k: (given.append(k["threads"]), real(*a, **k)))
+    monkeypatch.setattr(study_module, "_cores", lambda: 6)
+    study(tmp_path, jobs=2, arms=["base", "task_reward"])
+    next(tmp_path.rglob("base/*/result.json")).unlink()
+    study(tmp_path, jobs=2, arms=["base", "task_reward"])
+    assert given == [3, 3]
+    assert read_json(tmp_path / "study.json")["made"][0]["threads"] == 3
 
 
 @pytest.mark.parametrize("stop_after", [1, 2, 4, 7, 13])

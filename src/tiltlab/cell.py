@@ -4,17 +4,19 @@ Left out on purpose: comparison. A cell knows nothing of the others; what they s
 budget) they share by being functions of the same recipe.
 """
 
+import traceback
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
+from math import isnan
 from pathlib import Path
 
 from tiltlab.arms import Arm, Trained
-from tiltlab.errors import Stopped
+from tiltlab.errors import Stopped, UserError
 from tiltlab.evaluate import evaluate
 from tiltlab.metrics import averages
 from tiltlab.models.hf import HFModel
-from tiltlab.models.loading import ModelConfig, load_codec, load_reference, make_policy
+from tiltlab.models.loading import ModelConfig, load_codec, load_reference, policy_from
 from tiltlab.objective import Objective
 from tiltlab.optimizer import Optimizer
 from tiltlab.recipe import Recipe
@@ -58,9 +60,11 @@ class Work:
 
 @dataclass(frozen=True)
 class State:
-    """Where a training is: steps done, and the best evaluation so far (accuracy -1 before the first)."""
+    """Where a training is: steps done, up to which of them it was evaluated, and the best evaluation so far (step 0 and
+    accuracy -1 before the first)."""
 
     step: int = 0
+    evaluated: int = 0
     best_step: int = 0
     best_accuracy: float = -1.0
 
@@ -68,46 +72,43 @@ class State:
 def run_cell(work: Work) -> None:
     """Run a cell to its end, from wherever an earlier try left it. A cell that is done is left alone.
 
-    Raises Stopped, after saving where it is, once `work.stopping()` says so.
+    A cell that cannot be finished (its gradient is no longer finite, say) leaves failed.json and returns: the others of
+    the study are not to suffer for it. Raises Stopped, after saving where it is, once `work.stopping()` says so, and
+    UserError for what would stop every cell alike, such as a full disk.
     """
-    if work.folder.result.exists():
+    folder = work.folder
+    if folder.result.exists():
         return
-    work.folder.path.mkdir(parents=True, exist_ok=True)
-    reference = _reference(work.recipe.model)
+    folder.path.mkdir(parents=True, exist_ok=True)
+    folder.failed.unlink(missing_ok=True)
+    try:
+        _run(work)
+    except (Stopped, UserError):
+        raise
+    except Exception as error:
+        said = str(error) if isinstance(error, FloatingPointError) else f"{type(error).__name__}: {error}"
+        write_json(folder.failed, {"error": " ".join(said.split()), "traceback": traceback.format_exc()})
+
+
+def _run(work: Work) -> None:
+    base = load_base(work.recipe.model)
     objective = work.cell.arm.objective()
     if objective is None:
-        _report(work, "last", reference, reference)
-        write_json(work.folder.result, {"trained": False, "reference": reference.fingerprint()})
-    else:
-        _run_trained(work, objective, reference)
+        _report(work, "last", base, base)
+        write_json(work.folder.result, {"trained": False, "reference": base.fingerprint()})
+        return
+    with policy_from(base, work.recipe.model, derive(work.cell.seed, "adapters")) as (policy, reference):
+        _run_trained(work, objective, policy, reference)
 
 
-def _run_trained(work: Work, objective: Objective, base: HFModel) -> None:
-    recipe, folder = work.recipe, work.folder
-    policy, reference = make_policy(base, recipe.model, derive(work.cell.seed, "adapters"))
-    optimizer = Optimizer(policy.trainable(), recipe.train.optimizer)
+def _run_trained(work: Work, objective: Objective, policy: HFModel, reference: HFModel) -> None:
+    folder = work.folder
+    optimizer = Optimizer(policy.trainable(), work.recipe.train.optimizer)
     untouched = reference.fingerprint()
-    state = _resume(folder, policy, optimizer)
+    state = _resume(work, policy, optimizer)
     if not read_lines(folder.select):
         _select(work, policy, reference, 0)
-    config = _train_config(work)
-    reward = load_reward(recipe.train.reward) if recipe.train.reward else None
-    for metrics in train(
-        policy, reference, work.cell.task, objective, config, optimizer, start=state.step, reward=reward
-    ):
-        append_line(folder.metrics, metrics)
-        state = replace(state, step=metrics["step"] + 1)
-        work.tell("training", state.step, config.steps)
-        last = state.step == config.steps
-        due = last or state.step % recipe.select.every == 0
-        if due:
-            accuracy = _select(work, policy, reference, state.step)
-            if accuracy > state.best_accuracy:
-                state = State(state.step, state.step, accuracy)
-        if due or work.stopping():
-            _save(folder, policy, optimizer, state)
-        if work.stopping() and not last:
-            raise Stopped(f"{work.cell.key} stopped after step {state.step}")
+    state = _train(work, objective, policy, reference, optimizer, state)
     _report(work, "last", policy, reference)
     if state.best_step != state.step:
         policy.restore(folder.checkpoints.step(state.best_step), state.best_step)
@@ -117,6 +118,50 @@ def _run_trained(work: Work, objective: Objective, base: HFModel) -> None:
     for step in folder.checkpoints.steps():
         folder.checkpoints.optimizer(step).unlink(missing_ok=True)
     write_json(folder.result, {"trained": True, "reference": untouched} | asdict(state))
+
+
+def _train(
+    work: Work, objective: Objective, policy: HFModel, reference: HFModel, optimizer: Optimizer, state: State
+) -> State:
+    """Train to the last step, evaluating on the select split and saving as the recipe says."""
+    recipe, config = work.recipe, _train_config(work)
+    reward = load_reward(recipe.train.reward) if recipe.train.reward else None
+    if _due(work, state.step) and state.evaluated < state.step:  # a stop came in between
+        state = _evaluated(work, policy, reference, optimizer, state)
+    for metrics in train(
+        policy, reference, work.cell.task, objective, config, optimizer, start=state.step, reward=reward
+    ):
+        append_line(work.folder.metrics, metrics)
+        state = replace(state, step=metrics["step"] + 1)
+        work.tell("training", state.step, config.steps)
+        if work.stopping():
+            _save(work.folder, policy, optimizer, state)
+            raise Stopped(f"{work.cell.key} stopped after step {state.step}")
+        if _due(work, state.step):
+            state = _evaluated(work, policy, reference, optimizer, state)
+    return state
+
+
+def _due(work: Work, step: int) -> bool:
+    return step == work.recipe.train.steps or step % work.recipe.select.every == 0
+
+
+def _evaluated(work: Work, policy: HFModel, reference: HFModel, optimizer: Optimizer, state: State) -> State:
+    """Evaluate on the select split and save; a stop while evaluating saves what training has done."""
+    try:
+        state = _judged(state, _select(work, policy, reference, state.step))
+    except Stopped:
+        _save(work.folder, policy, optimizer, state)
+        raise
+    _save(work.folder, policy, optimizer, state)
+    return state
+
+
+def _judged(state: State, accuracy: float) -> State:
+    """The state after an evaluation. One whose accuracy is NaN (nothing could be graded) loses to any other."""
+    better = state.best_step == 0 or isnan(state.best_accuracy) or accuracy > state.best_accuracy
+    state = replace(state, evaluated=state.step)
+    return replace(state, best_step=state.step, best_accuracy=accuracy) if better else state
 
 
 def _train_config(work: Work) -> TrainConfig:
@@ -134,16 +179,17 @@ def _train_config(work: Work) -> TrainConfig:
     )
 
 
-def _resume(folder: CellDir, policy: HFModel, optimizer: Optimizer) -> State:
+def _resume(work: Work, policy: HFModel, optimizer: Optimizer) -> State:
     """The newest checkpoint's state, with the weights and the optimiser as they were and later log lines dropped."""
-    checkpoints = folder.checkpoints
+    folder, checkpoints = work.folder, work.folder.checkpoints
     steps = checkpoints.steps()
     state = State(**read_json(checkpoints.state(steps[-1]))) if steps else State()
     keep_lines(folder.metrics, before_step=state.step)
-    keep_lines(folder.select, before_step=state.step + 1)
+    keep_lines(folder.select, before_step=state.evaluated + 1)
     if steps:
         policy.restore(checkpoints.step(state.step), state.step)
-        optimizer.restore(checkpoints.optimizer(state.step))
+        if state.step < work.recipe.train.steps:  # at the end its state is removed before the cell is done
+            optimizer.restore(checkpoints.optimizer(state.step))
     return state
 
 
@@ -195,7 +241,7 @@ def _evaluate(work: Work, policy: HFModel, reference: HFModel, split: Split) -> 
 
 
 @lru_cache(maxsize=1)
-def _reference(config: ModelConfig) -> HFModel:
-    """The base model, loaded once a process: cells copy it before they change anything."""
+def load_base(config: ModelConfig) -> HFModel:
+    """The base model, loaded once a process: cells copy it, or put adapters on it for as long as they last."""
     reference: HFModel = load_reference(config, load_codec(config))
     return reference

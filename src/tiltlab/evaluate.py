@@ -32,7 +32,8 @@ def evaluate(
 ) -> list[Record]:
     """n graded responses to each problem, with their log-probabilities under the model and the reference.
 
-    `on_progress` is told how many problems are done. Records come problem by problem, in order.
+    Both score the responses that the sampler gave, whatever law it drew them from, by the same code: where the weights
+    agree, so do the two. `on_progress` is told how many problems are done. Records come problem by problem, in order.
     """
     records: list[Record] = []
     for start in range(0, len(problems), CHUNK):
@@ -42,6 +43,7 @@ def evaluate(
         grades = grade_all(task, some, rollouts, reward)
         with torch.no_grad():
             ref_logp = reference.logprobs(prompts, rollouts).total_PG.tolist()
+            logp = ref_logp if model is reference else model.logprobs(prompts, rollouts).total_PG.tolist()
         records += [
             Record(
                 task=task.name,
@@ -53,7 +55,7 @@ def evaluate(
                 reason=grades[p][g].reason,
                 tokens=len(rollout.tokens),
                 complete=rollout.complete,
-                logp=sum(rollout.logprobs),
+                logp=logp[p][g],
                 ref_logp=ref_logp[p][g],
             )
             for p, group in enumerate(rollouts)

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from tiltlab.types import Record
+from tiltlab.types import UNKNOWN, Record
 
 Floats = NDArray[np.float64]
 
@@ -78,13 +78,13 @@ def _with_rival(ways: Floats, count: int, mine: int) -> Floats:
 
 
 def averages(records: Sequence[Record]) -> dict[str, float]:
-    """Plain means over responses, for curves: accuracy and reward over those that could be graded; length in tokens and
-    the share cut off over all; log-probabilities in nats a response, and their difference kl, over complete ones."""
-    graded = [r for r in records if not isnan(r.reward)]
+    """Plain means over responses, for curves: accuracy over those that could be graded, reward over those that have
+    one; length in tokens and the share cut off over all; log-probabilities in nats a response, and their difference kl,
+    over complete ones."""
     complete = [r for r in records if r.complete]
     return {
-        "accuracy": _mean([float(r.reason == "correct") for r in graded]),
-        "reward": _mean([r.reward for r in graded]),
+        "accuracy": _mean([float(r.reason == "correct") for r in records if r.reason not in UNKNOWN]),
+        "reward": _mean([r.reward for r in records if not isnan(r.reward)]),
         "length": _mean([float(r.tokens) for r in records]),
         "truncated": 1 - len(complete) / len(records),
         "logp": _mean([r.logp for r in complete]),

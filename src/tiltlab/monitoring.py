@@ -17,7 +17,7 @@ from tiltlab.objective import Terms
 from tiltlab.types import Rollout
 
 Metrics = dict[str, Any]
-"""Numbers by name, and dicts of numbers by phase under "seconds"."""
+"""Numbers by name, and dicts of numbers by phase under "seconds" and "tokens"."""
 
 SAME = 1e-6
 """Scores of a group closer together than this, relative to their size, are one score: they carry no signal."""
@@ -90,8 +90,9 @@ class Phases:
         self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
 
     def metrics(self, rollouts_PG: Sequence[Sequence[Rollout]]) -> Metrics:
-        """Seconds a phase, and the response tokens that each phase handled once."""
-        return {"tokens": sum(len(r.tokens) for group in rollouts_PG for r in group), "seconds": self.seconds}
+        """Seconds and response tokens by phase: each handles every token of the batch once."""
+        tokens = sum(len(rollout.tokens) for group in rollouts_PG for rollout in group)
+        return {"tokens": dict.fromkeys(self.seconds, tokens), "seconds": self.seconds}
 
 
 def _columns(part: Scored) -> dict[str, Tensor]:

@@ -7,6 +7,7 @@
         checkpoints/step-000040/            weights in the model's own format, state.json, optimizer.safetensors
         records-last.jsonl records-best.jsonl   graded responses on the test split
         result.json                         written last: a cell that has it is done
+        failed.json                         instead, where it could not be finished: why. The next try removes it
 
 A whole file or folder appears under its name in one rename, after it is complete; of a file that grows line by line, a
 last line without its end is left out.
@@ -47,6 +48,10 @@ class CellDir:
     @property
     def result(self) -> Path:
         return self.path / "result.json"
+
+    @property
+    def failed(self) -> Path:
+        return self.path / "failed.json"
 
     def records(self, which: str) -> Path:
         """`which` is "last" or "best"."""
@@ -98,6 +103,7 @@ class Checkpoints:
         try:
             part.mkdir()
             yield part
+            _sync(part)
             shutil.rmtree(target, ignore_errors=True)
             part.rename(target)
         except Exception as error:
@@ -179,6 +185,16 @@ def write_text(path: Path, text: str) -> None:
     except OSError as error:
         part.unlink(missing_ok=True)
         raise _cannot_write(path, error) from error
+
+
+def _sync(folder: Path) -> None:
+    """Wait until everything in a folder is on the disk: after a power cut, a rename may otherwise outlive its files."""
+    for path in (*folder.rglob("*"), folder):
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def _cannot_write(path: Path, error: OSError) -> UserError:

@@ -7,6 +7,7 @@ The report is made from the run folder and is not this module's business.
 import fcntl
 import hashlib
 import json
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -14,9 +15,9 @@ from functools import partial
 from pathlib import Path
 from typing import IO, Any, get_args
 
-from tiltlab.cell import Cell, Work, run_cell
+from tiltlab.cell import Cell, Work, load_base, run_cell
 from tiltlab.errors import UserError
-from tiltlab.models.loading import load_codec
+from tiltlab.models.loading import load_codec, policy_from
 from tiltlab.provenance import provenance
 from tiltlab.recipe import Recipe
 from tiltlab.rundir import read_json, write_json, write_text
@@ -38,20 +39,58 @@ def plan(recipe: Recipe, seeds: int) -> list[Cell]:
 
 def run_study(
     recipe: Recipe, run: Path, *, seeds: int, jobs: int, devices: Sequence[str], on_progress: OnProgress
-) -> None:
-    """Run a study, or go on with one that was stopped or killed; what is done is not done again.
+) -> list[Cell]:
+    """Run a study, or go on with one that was stopped or killed; what is done is not done again. Returns the cells that
+    could not be finished; each says why in its failed.json.
 
     Raises UserError, before anything is written, for a recipe that cannot work and for a folder that holds another
     study; Stopped after Ctrl-C, once everything is saved.
     """
     facts = check(recipe)
-    run.mkdir(parents=True, exist_ok=True)
+    if not (run / "study.json").exists():
+        _try_model(_placed(recipe, devices[0]), keep=jobs == 1)
+    _make_folder(run)
     with _alone_in(run) as workers_lock:
-        _open(recipe, run, seeds, facts)
+        threads = max(1, _cores() // jobs)
+        _open(recipe, run, seeds, facts, provenance() | {"jobs": jobs, "threads": threads, "devices": list(devices)})
         cells = [cell for cell in plan(recipe, seeds) if not cell.folder(run).result.exists()]
         pieces = [partial(_piece, cell, recipe, run, workers_lock) for cell in cells]
-        jobs = max(1, min(jobs, len(cells)))
-        run_all(pieces, jobs=jobs, devices=devices, on_progress=lambda i, *news: on_progress(cells[i], *news))
+        run_all(
+            pieces,
+            jobs=max(1, min(jobs, len(cells))),
+            threads=threads,
+            devices=devices,
+            on_progress=lambda i, *news: on_progress(cells[i], *news),
+        )
+        return [cell for cell in cells if cell.folder(run).failed.exists()]
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _placed(recipe: Recipe, device: str) -> Recipe:
+    return recipe.model_copy(update={"model": replace(recipe.model, device=device)})
+
+
+def _make_folder(run: Path) -> None:
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+        if not os.access(run, os.W_OK):
+            raise PermissionError(13, "it is not writable")
+    except OSError as error:
+        raise UserError(f"run folder {run} cannot be used: {error.strerror}; choose another --out") from error
+
+
+def _try_model(recipe: Recipe, *, keep: bool) -> None:
+    """Load the model and try the adapters on it: what is wrong with either shows before anything is written, and not in
+    some worker. Done once a study. `keep`: this process will need the model."""
+    base = load_base(recipe.model)
+    if recipe.model.lora:
+        with policy_from(base, recipe.model, seed=0):
+            pass
+    if not keep:
+        load_base.cache_clear()
 
 
 def check(recipe: Recipe) -> dict[str, Any]:
@@ -62,7 +101,8 @@ def check(recipe: Recipe) -> dict[str, Any]:
     """
     codec = load_codec(recipe.model)
     if recipe.train.reward:
-        _try_reward(load_reward(recipe.train.reward), recipe.tasks[0])
+        for task in recipe.tasks:
+            _try_reward(load_reward(recipe.train.reward), task)
     facts: dict[str, Any] = {}
     for task in recipe.tasks:
         splits = {split: task.problems(split) for split in get_args(Split)}
@@ -97,13 +137,12 @@ def _piece(
     stopping: Callable[[], bool],
     device: str,
 ) -> None:
-    placed = recipe.model_copy(update={"model": replace(recipe.model, device=device)})
     with lock.open() as file:
         fcntl.flock(file, fcntl.LOCK_SH)  # held while this process may write: see `_alone_in`
-        run_cell(Work(cell, placed, cell.folder(run), tell, stopping))
+        run_cell(Work(cell, _placed(recipe, device), cell.folder(run), tell, stopping))
 
 
-def _open(recipe: Recipe, run: Path, seeds: int, facts: dict[str, Any]) -> None:
+def _open(recipe: Recipe, run: Path, seeds: int, facts: dict[str, Any], made: dict[str, object]) -> None:
     """Write study.json, or make sure that the one there is of the same study."""
     path = run / "study.json"
     wanted = recipe.model_dump(mode="json")
@@ -119,7 +158,6 @@ def _open(recipe: Recipe, run: Path, seeds: int, facts: dict[str, Any]) -> None:
         history = found["made"]
     else:
         history = []
-    made = provenance()
     if not history or history[-1] != made:
         history = [*history, made]
     names = [arm.name for arm in recipe.arms]

@@ -38,8 +38,9 @@ class TrainConfig:
 
     prompts, responses: P and G of a batch. max_tokens: the limit on a response, in tokens.
     fixed_length: the regime's twin in which EOS is ignored while sampling: every response has max_tokens tokens.
-    micro_batch_tokens: how many tokens (prompt and padding included) one backward pass may hold. A group is never
-        split, since its baseline needs the log pi of all its responses; one that is larger goes alone.
+    micro_batch_tokens: how many response tokens (padding included) one backward pass may hold; a prompt, read once for
+        its group, adds to it once. A group is never split, since its baseline needs the log pi of all its responses;
+        one that is larger goes alone.
     normalize: divide advantages by the group's spread. An ablation: it moves the optimum.
     """
 
@@ -114,9 +115,9 @@ def train_step(
             loss.backward()
             optimizer.accumulate()
         parts.append(scored)
+    require_on_policy(rollouts_PG, policy.version)
     with phases("update"):
         grad_norm = optimizer.step(step)
-    require_on_policy(rollouts_PG, policy.version)
     policy.updated()
     update = {"step": step, "lr": optimizer.lr(step), "grad_norm": grad_norm}
     return update | batch_metrics(parts) | phases.metrics(rollouts_PG)

@@ -17,6 +17,8 @@ Prompt = str | tuple[Message, ...]
 Reason = Literal["correct", "wrong", "no_answer", "timeout", "error"]
 """Why a grade is what it is. "timeout" and "error" mean that nobody knows: such a grade counts for nothing."""
 
+UNKNOWN: frozenset[Reason] = frozenset({"timeout", "error"})
+
 
 @dataclass(frozen=True, slots=True)
 class Problem:
@@ -50,7 +52,11 @@ class Rollout:
 
 @dataclass(frozen=True, slots=True)
 class Grade:
-    """What a task thinks of one response. `reward` is NaN where it could not be graded; `answer` is what was read."""
+    """What a task thinks of one response. `answer` is what was read.
+
+    `reward` is NaN where there is none: the task could not grade it, or a reward function of the user's own returned
+    None, which leaves `reason` as it is.
+    """
 
     reward: float
     answer: str | None

@@ -7,13 +7,15 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
+from transformers import MambaConfig, MambaForCausalLM
 
 from tests.models import tiny
 from tests.tolerances import tv_tolerance
 from tiltlab.errors import UserError
 from tiltlab.models.hf import HFModel
-from tiltlab.models.loading import LoraConfig, ModelConfig, make_policy
+from tiltlab.models.loading import LoraConfig, ModelConfig, load_codec, load_reference, policy_from
 from tiltlab.models.table import total_variation
 from tiltlab.types import Rollout
 
@@ -219,37 +221,108 @@ def step(policy: HFModel, rollouts: list[list[Rollout]]) -> None:
 def test_a_policy_starts_as_the_reference_and_leaves_it_alone(lora: LoraConfig | None, tmp_path: Path) -> None:
     base = tiny.model(tiny.llama().requires_grad_(False))
     untouched = base.fingerprint()
-    policy, reference = make_policy(base, ModelConfig(lora=lora), seed=1)
     rollouts = drawn(base)
-    with torch.no_grad():
-        before = reference.logprobs(PROMPTS, rollouts).total_PG
-        assert torch.equal(policy.logprobs(PROMPTS, rollouts).total_PG, before)
-    print_before = reference.fingerprint()
-    for _ in range(2):
-        step(policy, rollouts)
-    with torch.no_grad():
-        assert not torch.allclose(policy.logprobs(PROMPTS, rollouts).total_PG, before, atol=0.1)
-        assert torch.equal(reference.logprobs(PROMPTS, rollouts).total_PG, before)
-    assert reference.fingerprint() == print_before
-    assert base.fingerprint() == untouched
-    assert policy.version == 2
-    assert reference.version == 0
-    policy.save(tmp_path)
+    with policy_from(base, ModelConfig(lora=lora), seed=1) as (policy, reference):
+        with torch.no_grad():
+            before = reference.logprobs(PROMPTS, rollouts).total_PG
+            assert torch.equal(policy.logprobs(PROMPTS, rollouts).total_PG, before)
+        print_before = reference.fingerprint()
+        for _ in range(2):
+            step(policy, rollouts)
+        with torch.no_grad():
+            after = policy.logprobs(PROMPTS, rollouts).total_PG
+            assert not torch.allclose(after, before, atol=0.1)
+            assert torch.equal(reference.logprobs(PROMPTS, rollouts).total_PG, before)
+        assert reference.fingerprint() == print_before
+        assert policy.version == 2
+        assert reference.version == 0
+        print_after = policy.fingerprint()
+        policy.save(tmp_path)
     assert not list(tmp_path.glob("*.bin"))
-    again, _ = make_policy(base, ModelConfig(lora=lora), seed=2)
-    again.restore(tmp_path, version=2)
+    assert base.fingerprint() == untouched
     with torch.no_grad():
-        torch.testing.assert_close(
-            again.logprobs(PROMPTS, rollouts).total_PG, policy.logprobs(PROMPTS, rollouts).total_PG, atol=0, rtol=0
-        )
-    assert again.fingerprint() == policy.fingerprint()
+        assert torch.equal(base.logprobs(PROMPTS, rollouts).total_PG, before)
+    with policy_from(base, ModelConfig(lora=lora), seed=2) as (again, _):
+        again.restore(tmp_path, version=2)
+        with torch.no_grad():
+            assert torch.equal(again.logprobs(PROMPTS, rollouts).total_PG, after)
+        assert again.fingerprint() == print_after
 
 
 def test_lora_trains_few_weights() -> None:
     base = tiny.model(tiny.llama().requires_grad_(False))
-    policy, _ = make_policy(base, ModelConfig(lora=LoraConfig(rank=2)), seed=0)
-    assert all(".lora_" in name for name in policy.trainable())
-    assert policy.nbytes < base.nbytes
+    with policy_from(base, ModelConfig(lora=LoraConfig(rank=2)), seed=0) as (policy, _):
+        assert all(".lora_" in name for name in policy.trainable())
+        assert policy.nbytes < base.nbytes
+
+
+def test_adapters_that_a_model_cannot_have_are_refused() -> None:
+    base = tiny.model(tiny.llama().requires_grad_(False))
+    with (
+        pytest.raises(UserError, match="cannot have the adapters"),
+        policy_from(base, ModelConfig(lora=LoraConfig(targets=("nowhere",))), seed=0),
+    ):
+        pass
+
+
+@pytest.mark.parametrize("lora", [None, LoraConfig(rank=2)])
+def test_checkpointing_reads_every_layer_again_in_the_backward_pass(lora: LoraConfig | None) -> None:
+    base = tiny.model(tiny.llama().requires_grad_(False), checkpointing=True)
+    rollouts = drawn(base)
+    with policy_from(base, ModelConfig(lora=lora, checkpointing=True), seed=0) as (policy, _):
+        calls: list[int] = []
+        # the hook goes before the layer: recomputing stops once all that the backward pass needs is there
+        layer = next(part for name, part in policy.module.named_modules() if name.endswith("layers.0.mlp"))
+        hook = layer.register_forward_pre_hook(lambda *_: calls.append(1))
+        total = policy.logprobs(PROMPTS, rollouts).total_PG.sum()
+        forward = len(calls)
+        total.backward()
+        hook.remove()
+        assert len(calls) == 2 * forward > 0
+        assert all(p.grad is not None for p in policy.trainable().values())
+
+
+# Loading
+
+
+def saved(folder: Path) -> Path:
+    tiny.llama().save_pretrained(folder)
+    tiny.tokenizer().save_pretrained(folder)
+    return folder
+
+
+def loaded(folder: Path, **options: Any) -> HFModel:
+    config = ModelConfig(path=str(folder), device="cpu", **options)
+    model: HFModel = load_reference(config, load_codec(config))
+    return model
+
+
+def test_a_checkpoint_that_lacks_weights_is_refused(tmp_path: Path) -> None:
+    """transformers would fill them with random numbers and only warn."""
+    weights = load_file(saved(tmp_path) / "model.safetensors")
+    assert loaded(tmp_path).fingerprint() == loaded(tmp_path).fingerprint()
+    gone = next(name for name in weights if "layers.1" in name)
+    save_file({k: v for k, v in weights.items() if k != gone}, tmp_path / "model.safetensors", {"format": "pt"})
+    with pytest.raises(UserError, match="lacks 1 of its weights"):
+        loaded(tmp_path)
+
+
+def test_a_truncated_checkpoint_is_refused(tmp_path: Path) -> None:
+    whole = (saved(tmp_path) / "model.safetensors").read_bytes()
+    (tmp_path / "model.safetensors").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(UserError, match="cannot be loaded"):
+        loaded(tmp_path)
+
+
+def test_a_stop_text_that_no_token_holds_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no token"):
+        loaded(saved(tmp_path), stop="xyz")
+
+
+def test_a_model_without_a_cache_of_keys_is_refused() -> None:
+    sizes = {"hidden_size": 16, "state_size": 4, "num_hidden_layers": 1, "vocab_size": 9, "eos_token_id": 0}
+    with pytest.raises(UserError, match="not supported"):
+        tiny.model(MambaForCausalLM(MambaConfig(**sizes)))
 
 
 def test_dropout_is_off_even_where_the_config_asks_for_it() -> None:

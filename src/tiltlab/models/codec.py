@@ -57,11 +57,20 @@ class Codec:
 
     @cached_property
     def end_ids(self) -> tuple[int, ...]:
-        """All tokens that end a response: EOS, and every token whose text holds `stop`."""
+        """All tokens that end a response: EOS, and every token whose text holds `stop`.
+
+        Raises UserError for a stop text that no token holds.
+        """
         if self.stop is None:
             return self.eos_ids
         pieces = self.tokenizer.batch_decode([[i] for i in range(len(self.tokenizer))])
-        return tuple(sorted({*self.eos_ids, *(i for i, piece in enumerate(pieces) if self.stop in piece)}))
+        stops = {i for i, piece in enumerate(pieces) if self.stop in piece}
+        if not stops:
+            raise UserError(
+                f"no token of model {self.name} holds the stop text {self.stop!r}, so it would never end a response; "
+                "choose one that a single token can bring"
+            )
+        return tuple(sorted({*self.eos_ids, *stops}))
 
     def decode(self, rows: Sequence[Sequence[int]]) -> list[str]:
         """The text a reader sees of each response: up to its first end, without special tokens."""

@@ -26,7 +26,8 @@ class GrowingLayer(DynamicLayer):  # type: ignore[misc]
     For decoding only: it writes in place, which gradients do not survive.
     """
 
-    ROOM = 8
+    ROOM = 1 / 4
+    """Of what it holds, room for more: copying it all each time the room is used up costs a constant a token."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -40,7 +41,8 @@ class GrowingLayer(DynamicLayer):  # type: ignore[misc]
         length = self.keys.shape[-2]
         end = length + key_states.shape[-2]
         if self._store is None or self._store[0].shape[-2] < end:
-            self._store = (_with_room(self.keys, end + self.ROOM), _with_room(self.values, end + self.ROOM))
+            capacity = end + 8 + int(self.ROOM * end)
+            self._store = (_with_room(self.keys, capacity), _with_room(self.values, capacity))
         for store, states in zip(self._store, (key_states, value_states), strict=True):
             store[:, :, length:end] = states
         self.keys, self.values = (store[:, :, :end] for store in self._store)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from tiltlab.models.context import Context
+from tiltlab.models.vocabulary import log_normaliser
 from tiltlab.seeds import derive
 
 LEAVE = 1 / 8
@@ -49,7 +50,7 @@ def draw(logits_NV: Tensor, uniform_N: Tensor, temperature: float) -> tuple[Tens
     cumulative_NV = drawn_from_NV.cumsum(-1, dtype=torch.float64)
     at_N1 = uniform_N[:, None] * cumulative_NV[:, -1:]  # rounding leaves the last entry a little off 1
     token_N1 = torch.searchsorted(cumulative_NV, at_N1, right=True).clamp(max=logits_NV.shape[-1] - 1)
-    return token_N1[:, 0], probs_NV.gather(-1, token_N1).log()[:, 0]
+    return token_N1[:, 0], logits_NV.gather(-1, token_N1)[:, 0] - log_normaliser(logits_NV, probs_NV)
 
 
 def decode(

@@ -11,7 +11,7 @@ one model. An HFModel checks itself when it is made and refuses a model that it 
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -46,8 +46,11 @@ class HFModel:
         self._version = 0
         _quiet_dropout(module)
         base = module.get_base_model() if hasattr(module, "get_base_model") else module
-        self._body, self._config, self._vocabulary_head = base.base_model, base.config, base.get_output_embeddings()
-        self._require_right_logprobs(base)
+        with self._refusing(base):
+            self._body, self._config, self._vocabulary_head = base.base_model, base.config, base.get_output_embeddings()
+            if checkpointing:
+                _checkpoint_layers(base)
+            self._require_right_logprobs(base)
 
     # LanguageModel
 
@@ -55,7 +58,7 @@ class HFModel:
     def version(self) -> int:
         return self._version
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def generate(
         self,
         prompts: Sequence[Prompt],
@@ -191,7 +194,9 @@ class HFModel:
     def _head(self, hidden_NH: Tensor) -> Tensor:
         """Logits [N, V], with what some families do after the head (Cohere, Granite, Gemma)."""
         logits: Tensor = self._vocabulary_head(hidden_NH)
-        logits = logits * getattr(self._config, "logit_scale", 1.0) / getattr(self._config, "logits_scaling", 1.0)
+        scale, divisor = (getattr(self._config, name, None) or 1.0 for name in ("logit_scale", "logits_scaling"))
+        if (scale, divisor) != (1.0, 1.0):  # a pass over the largest tensor there is: not for nothing
+            logits = logits * (scale / divisor)
         cap = getattr(self._config, "final_logit_softcapping", None)
         return cap * torch.tanh(logits / cap) if cap else logits
 
@@ -214,10 +219,31 @@ class HFModel:
                 plain = logits.float().log_softmax(-1).gather(-1, ids[0, len(prompt) :, None])[:, 0]
                 error = (plain - ours[p, 0, :length]).abs().max().item()
                 if not error < (1e-3 if logits.dtype == torch.float32 else 0.5):
-                    raise UserError(
-                        f"model {self.codec.name} ({type(base).__name__}) is not supported: scored through its cache, "
-                        f"a token's log-probability is off by {error:.3g} nats from its plain forward"
+                    raise ValueError(
+                        f"scored through its cache, a token's log-probability is off by {error:.3g} nats from its "
+                        "plain forward"
                     )
+
+    @contextmanager
+    def _refusing(self, base: Any) -> Iterator[None]:
+        """Whatever goes wrong while a model is looked over means that it is not one for us (Mamba, RWKV, ...)."""
+        try:
+            yield
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:
+            raise UserError(
+                f"model {self.codec.name} ({type(base).__name__}) is not supported: "
+                f"{' '.join(str(error).split())[:300] or type(error).__name__}"
+            ) from error
+
+
+def _checkpoint_layers(module: Any) -> None:
+    if any(getattr(part, "gradient_checkpointing", False) for part in module.modules()):
+        return
+    # newer releases of transformers call it by another name
+    enable = getattr(module, "activation_checkpointing_enable", None) or module.gradient_checkpointing_enable
+    enable({"use_reentrant": False})
 
 
 def _quiet_dropout(module: nn.Module) -> None:

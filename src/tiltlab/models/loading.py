@@ -14,6 +14,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+from safetensors import SafetensorError
+
 from tiltlab.errors import UserError
 from tiltlab.models.codec import Codec
 
@@ -28,6 +30,12 @@ class LoraConfig:
     alpha: float = 32
     targets: str | tuple[str, ...] = "all-linear"
     __pydantic_config__: ClassVar = {"extra": "forbid"}
+
+    def __post_init__(self) -> None:
+        if self.rank < 1:
+            raise ValueError(f"rank must be 1 or more, got {self.rank}")
+        if not 0 < self.alpha < float("inf"):
+            raise ValueError(f"alpha must be above 0, got {self.alpha}")
 
 
 @dataclass(frozen=True)
@@ -75,7 +83,9 @@ def load_codec(config: ModelConfig) -> Codec:
         )
     limits = (getattr(text, name, None) for name in ("max_position_embeddings", "n_positions", "max_seq_len"))
     context = next((limit for limit in limits if limit), tokenizer.model_max_length)
-    return Codec(config.path, tokenizer, tuple(sorted(ids)), context, text.vocab_size, config.stop)
+    codec = Codec(config.path, tokenizer, tuple(sorted(ids)), context, text.vocab_size, config.stop)
+    assert codec.end_ids  # raises UserError for a stop text that cannot be
+    return codec
 
 
 def load_reference(config: ModelConfig, codec: Codec) -> Any:
@@ -94,33 +104,64 @@ def load_reference(config: ModelConfig, codec: Codec) -> Any:
     name, options = _source(config)
     safe = {} if "gguf_file" in options else {"use_safetensors": True}
     with _said_plainly(config.path):
-        module = AutoModelForCausalLM.from_pretrained(name, **options, **safe, dtype=dtype)
+        module, info = AutoModelForCausalLM.from_pretrained(
+            name, **options, **safe, dtype=dtype, output_loading_info=True
+        )
+    _require_whole(config.path, info)
     if "gguf_file" in options:
         module = _plain(module)
-    module = module.to(device).requires_grad_(False)
+    with _said_plainly(config.path):
+        module = module.to(device).requires_grad_(False)
     return HFModel(module, codec, batch_tokens=config.batch_tokens, checkpointing=config.checkpointing)
 
 
-def make_policy(reference: Any, config: ModelConfig, seed: int) -> tuple[Any, Any]:
+@contextmanager
+def policy_from(reference: Any, config: ModelConfig, seed: int) -> Iterator[tuple[Any, Any]]:
     """A policy that starts as the reference, and the reference to train it against: (HFModel, HFModel).
 
-    Full fine-tuning copies the weights. With LoRA both are one module, and the reference is its view without adapters.
+    Full fine-tuning copies the weights. With LoRA both are one module, the one that `reference` holds, and the
+    reference is its view without adapters; they are taken out again when the block ends, so use the two views within.
+
+    Raises UserError for adapters that this model cannot have.
     """
     from tiltlab.models.hf import HFModel
 
     keep: dict[str, Any] = {"batch_tokens": config.batch_tokens, "checkpointing": config.checkpointing}
-    module = copy.deepcopy(reference.module)
     if config.lora is None:
-        return HFModel(module.requires_grad_(True), reference.codec, **keep), reference
-    import peft
+        module = copy.deepcopy(reference.module).requires_grad_(True)
+        yield HFModel(module, reference.codec, **keep), reference
+        return
+    wrapped = _with_adapters(reference, config.lora, seed)
+    try:
+        yield HFModel(wrapped, reference.codec, **keep), HFModel(wrapped, reference.codec, **keep, adapter=False)
+    finally:
+        wrapped.unload()
+
+
+def _with_adapters(reference: Any, config: LoraConfig, seed: int) -> Any:
     import torch
 
+    try:
+        import peft
+    except ImportError as error:
+        raise UserError("adapters need peft; `pip install peft`, or leave out `model.lora`") from error
     torch.manual_seed(seed)  # the adapters' first factor starts random (the second at zero)
     lora = peft.LoraConfig(
-        r=config.lora.rank, lora_alpha=config.lora.alpha, target_modules=_targets(config.lora), task_type="CAUSAL_LM"
+        r=config.rank, lora_alpha=config.alpha, target_modules=_targets(config), task_type="CAUSAL_LM"
     )
-    wrapped = peft.get_peft_model(module, lora)
-    return HFModel(wrapped, reference.codec, **keep), HFModel(wrapped, reference.codec, **keep, adapter=False)
+    try:
+        return peft.get_peft_model(reference.module, lora)
+    except (ValueError, KeyError) as error:
+        said = " ".join(str(error).split())[:200]
+        raise UserError(f"model {reference.codec.name} cannot have the adapters asked for: {said}") from error
+
+
+def _require_whole(name: str, info: Any) -> None:
+    """transformers fills weights that a checkpoint lacks with random numbers, and only warns."""
+    for kind, what in (("missing_keys", "lacks"), ("mismatched_keys", "has another shape for")):
+        keys = sorted(str(key) for key in info.get(kind) or ())
+        if keys:
+            raise UserError(f"model {name} {what} {len(keys)} of its weights (such as {keys[0]}); is it a causal LM?")
 
 
 def _plain(module: Any) -> Any:
@@ -162,7 +203,7 @@ def _said_plainly(name: str) -> Iterator[None]:
     """Turns what transformers says about a model that cannot be loaded into one line."""
     try:
         yield
-    except (OSError, ValueError, KeyError, ImportError) as error:
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError, AttributeError, SafetensorError) as error:
         offline = " (HF_HUB_OFFLINE is set)" if os.environ.get("HF_HUB_OFFLINE") else ""
         raise UserError(f"model {name} cannot be loaded{offline}: {' '.join(str(error).split())[:300]}") from error
 

@@ -15,8 +15,8 @@ Head = Callable[[Tensor], Tensor]
 """Hidden states [N, H] -> logits [N, V]."""
 
 CHUNK_BYTES = 1 << 29
-"""Logits of more than this are never all in memory: they are made, used and dropped chunk by chunk, and made again in
-the backward pass."""
+"""One call makes no more logits than this at a time: beyond it they are made, used and dropped chunk by chunk, and made
+again in the backward pass. What a call keeps for its backward adds up over the calls of a micro-batch."""
 
 
 def chosen_logprobs(head: Head, hidden_NH: Tensor, tokens_N: Tensor, vocabulary: int) -> tuple[Tensor, Tensor]:
@@ -39,15 +39,20 @@ def _chunk(head: Head, hidden_NH: Tensor, tokens_N: Tensor) -> tuple[Tensor, Ten
     return logp, entropy
 
 
+def log_normaliser(logits_NV: Tensor, probs_NV: Tensor) -> Tensor:
+    """log of the sum of exp(logits), [N], from their softmax without another exponential: the log of the likeliest
+    token's probability (at least 1 / V) is exact to rounding, which that of an unlikely one is not."""
+    best_N1 = probs_NV.max(-1, keepdim=True)
+    return (logits_NV.gather(-1, best_N1.indices) - best_N1.values.log())[:, 0]
+
+
 class _Chosen(torch.autograd.Function):
     """logits -> (log-softmax at the chosen token, entropy of the softmax), in as few passes over [N, V] as will do."""
 
     @staticmethod
     def forward(ctx: Any, logits_NV: Tensor, tokens_N: Tensor) -> tuple[Tensor, Tensor]:
         probs_NV = logits_NV.softmax(-1)
-        # The normaliser, from the likeliest token: log of its probability (at least 1 / V) is exact to rounding.
-        best_N1 = probs_NV.max(-1, keepdim=True)
-        normaliser_N = (logits_NV.gather(-1, best_N1.indices) - best_N1.values.log())[:, 0]
+        normaliser_N = log_normaliser(logits_NV, probs_NV)
         chosen_N = logits_NV.gather(-1, tokens_N[:, None])[:, 0] - normaliser_N
         entropy_N = normaliser_N - torch.einsum("nv,nv->n", probs_NV, logits_NV)
         if entropy_N.isnan().any():  # 0 * -inf: tokens that some model rules out
