@@ -11,10 +11,11 @@ def leave_one_out(scores_PG: Tensor) -> Tensor:
     """A_i = R_i - mean of the *other* valid scores of its group (RLOO, arXiv 2402.14740). Unbiased.
 
     scores_PG: [P, G], NaN where a response is not to count (cut off, or not gradable). Returns [P, G] in the same
-    dtype; responses that do not count, and groups with fewer than two that do, get 0 and so carry no gradient.
+    dtype; responses that do not count, and groups with fewer than two that do, get 0 and so carry no gradient. An
+    infinite score makes its group's advantages NaN: nothing that has overflowed passes for a number.
     """
     valid_PG = ~scores_PG.isnan()
-    known_PG = scores_PG.nan_to_num(0.0).double()  # sums of log p reach -1e4: keep their differences
+    known_PG = torch.where(valid_PG, scores_PG, 0.0).double()  # sums of log p reach -1e4: keep their differences
     others_P1 = valid_PG.sum(1, keepdim=True) - 1
     baseline_PG = (known_PG.sum(1, keepdim=True) - known_PG) / others_P1.clamp(min=1)
     return torch.where(valid_PG & (others_P1 > 0), known_PG - baseline_PG, 0.0).to(scores_PG.dtype)
