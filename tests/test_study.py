@@ -130,11 +130,11 @@ def test_killed_between_the_last_cleaning_and_the_result_a_cell_ends_the_same(
 
 
 def test_an_arm_that_cannot_be_finished_leaves_the_others_alone(undisturbed: Path, tmp_path: Path) -> None:
-    overflowing = {"arm": "objective", "sharpen": 1e38}  # times log p, it is beyond float32
+    overflowing = {"arm": "objective", "sharpen": 1e39}  # times log p, it is beyond float32
     recipe = Recipe.model_validate(STUDY | {"arms": [overflowing, "base", "task_reward"]})
     for _ in range(2):  # the same command tries again, and says so again
         failed = run_study(recipe, tmp_path, seeds=1, jobs=1, devices=["cpu"], on_progress=lambda *_: None)
-        assert [cell.arm.name for cell in failed] == ["w=0 s=1e+38 beta=0"]
+        assert [cell.arm.name for cell in failed] == ["w=0 s=1e+39 beta=0"]
         assert "gradient of step 0" in read_json(failed[0].folder(tmp_path).failed)["error"]
     found, expected = essence(tmp_path), essence(undisturbed)
     same = [path for path in found if "/base/" in path or "/task-reward/" in path]
