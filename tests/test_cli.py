@@ -120,7 +120,6 @@ def test_bad_input_is_one_line_and_exit_code_2(
         ["study", "nowhere.yaml"],
         ["study", "--seeds", "0"],
         ["study", "--set", "arms=[{arm: tilted, beta: -1}]"],
-        ["report", "nowhere"],
         ["nonsense"],
     ],
 )
@@ -151,3 +150,93 @@ def test_a_reward_that_fails_in_mid_run_loses_nothing(
     assert "reward late_nan returned nan for problem" in capsys.readouterr().err
     assert (out / "study.json").exists()
     assert not list(out.rglob("result.json"))
+
+
+@pytest.mark.parametrize(
+    ("device", "message"),
+    [
+        ("gpu", "device gpu, and torch knows none of that name; it is auto, cpu, cuda or cuda:N"),
+        ("cuda:9", "device cuda:9, and the last GPU is cuda:1"),
+        ("cuda:-1", "device cuda:-1, and torch knows none of that name"),
+        ("meta", "device meta, and torch cannot compute on it here"),
+    ],
+)
+def test_a_device_that_is_not_there_is_refused(
+    device: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    out = tmp_path / "run"
+    assert run(monkeypatch, "study", "--out", str(out), "--set", f"model.device={device}") == 2
+    (said,) = capsys.readouterr().err.strip().splitlines()
+    assert message in said
+    assert not out.exists()
+
+
+def test_devices_that_are_there_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    wanted = ("auto", "cuda", "cuda:1", "cpu")
+    assert [cli._devices(device) for device in wanted] == [
+        ["cuda:0", "cuda:1"],
+        ["cuda:0", "cuda:1"],
+        ["cuda:1"],
+        ["cpu"],
+    ]
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert cli._devices("auto") == ["cpu"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("nowhere", None, "nowhere does not exist"),
+        ("a-file", "x", "a-file is a file, not a run folder"),
+        ("folder/notes.txt", "x", "there is no study.json in it"),
+        ("folder/study.json", "{", "study.json cannot be read: Expecting"),
+        ("folder/study.json", "[]", "its study.json is not one of tiltlab's"),
+        ("folder/study.json", '{"recipe": {}}', "its study.json is not one of tiltlab's"),
+    ],
+)
+def test_what_is_no_run_folder_is_refused(
+    name: str,
+    content: str | None,
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    if content is not None:
+        Path(name).parent.mkdir(exist_ok=True)
+        Path(name).write_text(content)
+    before = sorted(tmp_path.rglob("*"))
+    assert run(monkeypatch, "report", name.split("/")[0]) == 2
+    (said,) = capsys.readouterr().err.strip().splitlines()
+    assert message in said
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_names_that_look_like_markup_are_shown_as_they_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "[red]run :x:"
+    path = recipe(tmp_path, arms=[{"arm": "base", "label": "[/] [bold]x :x:"}])
+    assert run(monkeypatch, "study", path, "--out", str(out), "--jobs", "1") == 0
+    said = capsys.readouterr()
+    assert "lazy-sum / [/] [bold]x :x: / seed 0: done" in said.err
+    assert f"report: {out / 'report.html'}\n" in said.out
+    assert "[/] [bold]x :x: " in said.out
+
+
+def test_a_failed_arm_is_told_beside_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    path = recipe(tmp_path, arms=["base", {"arm": "objective", "sharpen": 1e39, "label": "far"}])
+    assert run(monkeypatch, "study", path, "--out", str(out), "--jobs", "1") == 0
+    said = capsys.readouterr()
+    assert "lazy-sum / far / seed 0: failed" in said.err
+    assert "lazy-sum / base / seed 0: done" in said.err
+    assert "Failed: lazy-sum / far / seed 0: " in said.out
+    assert "<strong>Failed:</strong> lazy-sum / far / seed 0: " in (out / "report.html").read_text()

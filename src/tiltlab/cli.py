@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -18,6 +17,7 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.text import Text
 
 from tiltlab.errors import Stopped, UserError
 from tiltlab.runtime import tune
@@ -34,7 +34,7 @@ app = typer.Typer(
 )
 console = Console()
 _BARS = (
-    TextColumn("{task.description}"),
+    TextColumn("{task.description}", markup=False),  # names may look like markup
     BarColumn(),
     MofNCompleteColumn(),
     TimeElapsedColumn(),
@@ -64,7 +64,7 @@ def study(
     run = out or Path("runs") / plan.name
     devices = _devices(plan.model.device)
     on_gpu = devices[0].startswith("cuda")
-    with _progress() as on_progress:
+    with _progress(run) as on_progress:
         run_study(
             plan,
             run,
@@ -84,7 +84,7 @@ def report(run: Annotated[Path, typer.Argument(help="A run folder.")]) -> None:
 
     page = write_report(run)
     print_tables(run, console)
-    console.print(f"report: {page}")
+    console.print(Text(f"report: {page}"), soft_wrap=True)
 
 
 @app.command()
@@ -108,7 +108,7 @@ def lab(
     results = asdict(found) | {"wrong": found.commitment.wrong()}
     print_lab(results, console)
     write_lab_page(results, provenance(), out)
-    console.print(f"page: {out}")
+    console.print(Text(f"page: {out}"), soft_wrap=True)
 
 
 def main() -> None:
@@ -117,10 +117,10 @@ def main() -> None:
     try:
         app()
     except UserError as error:
-        errors.print(f"[bold red]error:[/] {escape(str(error))}")
+        errors.print(Text.assemble(("error:", "bold red"), f" {error}"))
         sys.exit(2)
     except Stopped as stopped:
-        errors.print(f"{escape(str(stopped))}; the same command goes on from there")
+        errors.print(Text(f"{stopped}; the same command goes on from there"))
         sys.exit(130)
     except KeyboardInterrupt:
         errors.print("interrupted; the same command goes on from the last checkpoint")
@@ -128,18 +128,40 @@ def main() -> None:
 
 
 def _devices(wanted: str) -> list[str]:
-    """All devices that cells can be spread over."""
+    """All devices that cells can be spread over. Raises UserError for one that is not there."""
     import torch
 
-    if wanted in ("auto", "cuda") and torch.cuda.is_available():
-        return [f"cuda:{i}" for i in range(torch.cuda.device_count())]
-    if wanted.startswith("cuda") and not torch.cuda.is_available():
-        raise UserError(f"the recipe asks for device {wanted}, and there is no GPU that torch can use")
-    return ["cpu"] if wanted == "auto" else [wanted]
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if wanted in ("auto", "cuda") and gpus:
+        return [f"cuda:{i}" for i in range(gpus)]
+    if wanted == "auto":
+        return ["cpu"]
+    asked = f"the recipe asks for device {wanted}"
+    try:
+        device = torch.device(wanted)
+    except RuntimeError as error:
+        raise UserError(f"{asked}, and torch knows none of that name; it is auto, cpu, cuda or cuda:N") from error
+    if device.type == "cuda" and not gpus:
+        raise UserError(f"{asked}, and there is no GPU that torch can use")
+    if device.type == "cuda" and (device.index or 0) >= gpus:
+        raise UserError(f"{asked}, and the last GPU is cuda:{gpus - 1}")
+    if device.type != "cuda":
+        _try_device(wanted, asked)
+    return [wanted]
+
+
+def _try_device(wanted: str, asked: str) -> None:
+    # Not for GPUs: this process computes nothing on them, and would hold some of their memory until it ends.
+    import torch
+
+    try:
+        torch.ones(1, device=wanted).item()
+    except (RuntimeError, AssertionError, ImportError) as error:
+        raise UserError(f"{asked}, and torch cannot compute on it here") from error
 
 
 @contextmanager
-def _progress() -> Iterator["OnProgress"]:
+def _progress(run: Path) -> Iterator["OnProgress"]:
     """One bar for all cells, and one for each that is running."""
     with Progress(*_BARS, console=errors, transient=True) as bars:
         bar_of: dict[str, TaskID] = {}
@@ -147,10 +169,11 @@ def _progress() -> Iterator["OnProgress"]:
         def on_progress(cell: "Cell", doing: str, done: int, total: int) -> None:
             if total == 0 and cell.key in bar_of:
                 bars.remove_task(bar_of.pop(cell.key))
-                bars.console.print(f"{cell.key}: done")
+                ended = "failed" if cell.folder(run).failed.exists() else "done"
+                bars.console.print(Text(f"{cell.key}: {ended}"))
                 return
             if cell.key not in bar_of:
                 bar_of[cell.key] = bars.add_task(cell.key)
-            bars.update(bar_of[cell.key], description=f"{escape(cell.key)} · {doing}", completed=done, total=total)
+            bars.update(bar_of[cell.key], description=f"{cell.key} · {doing}", completed=done, total=total)
 
         yield on_progress

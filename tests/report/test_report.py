@@ -1,18 +1,23 @@
 import json
+import math
 import re
 import shutil
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import plotly.graph_objects as go
 import pytest
 
 from tests.test_metrics import record
 from tests.test_recipe import SMALL
 from tiltlab.errors import UserError
 from tiltlab.recipe import Recipe
-from tiltlab.report.figures import arm_colours, at_k_curves, headline, learning_curves
+from tiltlab.report.figures import arm_colours, at_k_curve, headline, learning_curves
+from tiltlab.report.html import plain
 from tiltlab.report.load import load_study
 from tiltlab.report.page import render, write_report
 from tiltlab.report.tables import curve_at_k, result_rows
@@ -22,9 +27,12 @@ from tiltlab.types import Record
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)> {{ 7 * 7 }} </script>"
 
 
-def made_study(run: Path, seeds: int = 1, text: str = "so 12") -> Path:
-    """A finished study written by hand: two problems, four samples, two arms."""
-    recipe = Recipe.model_validate(SMALL | {"arms": ["base", "task_reward", "sharpening"]})
+ARMS: list[dict[str, Any]] = [{"arm": "base"}, {"arm": "task_reward"}, {"arm": "sharpening"}]
+
+
+def made_study(run: Path, seeds: int = 1, text: str = "so 12", arms: list[dict[str, Any]] = ARMS) -> Path:
+    """A study written by hand: two problems, four samples; all arms finished but for sharpening, which is missing."""
+    recipe = Recipe.model_validate(SMALL | {"arms": arms})
     about = {
         "recipe": recipe.model_dump(mode="json"),
         "arms": [arm.name for arm in recipe.arms],
@@ -37,10 +45,10 @@ def made_study(run: Path, seeds: int = 1, text: str = "so 12") -> Path:
     write_json(run / "study.json", about)
     append_line(run / "problems.jsonl", {"task": "lazy-sum", "id": "p0", "question": text, "answer": "12"})
     for seed in range(seeds):
-        for arm, right in (("base", (1, 2)), ("task reward", (3, 4 - seed))):
-            folder = CellDir(run / "cells" / "lazy-sum" / slug(arm) / f"seed-{seed}")
-            trained = arm != "base"
-            write_records(folder.records("last"), samples(right, text))
+        for arm in (arm for arm in recipe.arms if arm.arm != "sharpening"):
+            folder = CellDir(run / "cells" / "lazy-sum" / slug(arm.name) / f"seed-{seed}")
+            trained = arm.objective() is not None
+            write_records(folder.records("last"), samples((3, 4 - seed) if trained else (1, 2), text))
             if trained:
                 write_records(folder.records("best"), samples((4, 4), text))
                 for step in range(3):
@@ -81,6 +89,36 @@ def test_rows_hold_what_the_records_say(tmp_path: Path) -> None:
     assert last.kl.value == 2
 
 
+def test_only_samples_of_temperature_1_say_how_far_an_arm_is_from_the_base(tmp_path: Path) -> None:
+    arms = [{"arm": "base"}, *({"arm": "temperature", "temperature": t} for t in (0.25, 1))]
+    rows = {row.arm: row for row in result_rows(load_study(made_study(tmp_path, arms=arms)))}
+    assert math.isnan(rows["temperature 0.25"].kl.value)
+    assert rows["temperature 1"].kl.value == rows["base"].kl.value == 2
+    page = write_report(tmp_path).read_text()
+    assert page.count('<td title="–">–</td>') == 1
+    assert "another temperature has none" in page
+    assert "another temperature has none" not in write_report(made_study(tmp_path / "without")).read_text()
+
+
+def test_the_base_is_known_by_its_kind(tmp_path: Path) -> None:
+    arms = [{"arm": "task_reward", "label": "base"}, {"arm": "base", "label": "untouched"}]
+    study = load_study(made_study(tmp_path, arms=arms))
+    rows = result_rows(study)
+    assert {row.arm: row.gain is None for row in rows} == {"base": False, "untouched": True}
+    (dotted,) = headline(study, rows).layout.shapes
+    assert dotted.x0 == pytest.approx(3 / 8)
+
+
+def test_a_study_without_a_base_shows_no_gains(tmp_path: Path) -> None:
+    study = load_study(made_study(tmp_path, arms=[{"arm": "task_reward"}]))
+    rows = result_rows(study)
+    assert [row.gain for row in rows] == [None, None]
+    assert not headline(study, rows).layout.shapes
+    page = render(study)
+    assert "gain on the base" not in page
+    assert "Dotted" not in page
+
+
 def test_several_seeds_are_averaged_by_problem_and_shown_apart(tmp_path: Path) -> None:
     rows = result_rows(load_study(made_study(tmp_path, seeds=2)))
     last = next(row for row in rows if row.arm == "task reward" and row.which == "last")
@@ -110,6 +148,80 @@ def test_a_study_that_is_not_finished_can_be_looked_at(tmp_path: Path) -> None:
         load_study(tmp_path)
 
 
+def fail(run: Path, arm: str, seed: int, error: str) -> None:
+    """Turn a cell into one that broke off after two steps."""
+    folder = CellDir(run / "cells" / "lazy-sum" / slug(arm) / f"seed-{seed}")
+    folder.result.unlink(missing_ok=True)
+    folder.metrics.unlink(missing_ok=True)
+    write_json(folder.failed, {"error": error, "traceback": "..."})
+    for step, value in enumerate((0.5, math.nan)):
+        append_line(folder.metrics, {"step": step} | dict.fromkeys(("reward", "length", "ref_logp", "entropy"), value))
+
+
+def test_a_failed_cell_is_told_and_the_others_shown(tmp_path: Path) -> None:
+    fail(made_study(tmp_path, seeds=2), "sharpening", 0, "its gradient <b>is</b>\nnot finite")
+    fail(tmp_path, "task reward", 1, "too")
+    study = load_study(tmp_path)
+    assert study.missing == 1  # seed 1 of sharpening
+    assert [str(cell) for cell in study.failed] == [
+        "lazy-sum / task reward / seed 1: too",
+        "lazy-sum / sharpening / seed 0: its gradient <b>is</b> not finite",
+    ]
+    page = render(study)
+    assert (
+        "<strong>Failed:</strong> lazy-sum / sharpening / seed 0: its gradient &lt;b&gt;is&lt;/b&gt; not finite" in page
+    )
+    assert 'data-arm="sharpening"' in page
+    last = next(row for row in result_rows(study) if row.which == "last")
+    assert last.accuracy.value == pytest.approx(7 / 8)  # of the seed that was finished
+    reward = learning_curves(study, "lazy-sum", [("metrics", "reward", "")])
+    assert [(len(trace.x), trace.line.dash) for trace in reward.data] == [(3, None), (2, "dash"), (2, "dash")]
+
+
+def test_a_study_of_failures_alone_says_why(tmp_path: Path) -> None:
+    made_study(tmp_path, arms=[{"arm": "task_reward"}])
+    fail(tmp_path, "task reward", 0, "no gradient")
+    with pytest.raises(UserError, match="no finished cell; failed: lazy-sum / task reward / seed 0: no gradient"):
+        load_study(tmp_path)
+
+
+def strictly(text: str) -> Any:
+    """JSON as a browser reads it, without NaN."""
+
+    def refuse(constant: str) -> None:
+        raise ValueError(constant)
+
+    return json.loads(text, parse_constant=refuse)
+
+
+def test_what_is_not_finite_reaches_the_browser_as_null(tmp_path: Path) -> None:
+    folder = CellDir(made_study(tmp_path) / "cells" / "lazy-sum" / "task-reward" / "seed-0")
+    strange = {"step": 3, "reward": math.nan, "length": math.inf, "ref_logp": None, "kl": -math.inf, "entropy": 1.0}
+    append_line(folder.metrics, strange)
+    base = CellDir(tmp_path / "cells" / "lazy-sum" / "base" / "seed-0")
+    ungraded = [replace(record, reward=math.nan, reason="error") for record in samples((1, 2), "")]
+    write_records(base.records("last"), ungraded)
+    page = write_report(tmp_path).read_text()
+    (figures,) = re.findall(r'<script type="application/json" id="figures">(.*?)</script>', page, flags=re.DOTALL)
+    drawn = strictly(figures)
+    assert drawn["curves-0-reward"]["data"][0]["y"] == [0.5, 0.5, 0.5, None]
+    assert not drawn["headline-0"]["layout"].get("shapes")  # no dotted line at a base that nobody could grade
+    assert drawn["headline-0"]["data"][0]["x"] == [None]
+    assert "nan" not in re.sub(r"<script[ >].*?</script>", "", page, flags=re.DOTALL)
+
+
+def test_every_kind_of_number_finds_its_null() -> None:
+    figure = go.Figure()
+    figure.add_scatter(x=np.array([1.0, math.nan]), y=[math.inf, np.float32(2)], customdata=np.array([None, math.nan]))
+    figure.add_heatmap(z=np.array([[1, 2], [3, -math.inf]], dtype="f4"))
+    figure.add_scatter(x=np.array([1.0, 2.0]), meta={"a": (np.float64("nan"), np.int64(3), "NaN")})
+    scatter, heatmap, finite = strictly(json.dumps(plain(figure.to_plotly_json())))["data"]
+    assert (scatter["x"], scatter["y"], scatter["customdata"]) == ([1, None], [None, 2], [None, None])
+    assert heatmap["z"] == [[1, 2], [3, None]]
+    assert finite["x"]["dtype"] == "f8"  # packed as it was
+    assert finite["meta"]["a"] == [None, 3, "NaN"]
+
+
 def test_hostile_text_stays_text(tmp_path: Path) -> None:
     page = write_report(made_study(tmp_path, text=HOSTILE)).read_text()
     outside = re.sub(r"<script[ >].*?</script>", "", page, flags=re.DOTALL)
@@ -131,14 +243,19 @@ def test_colours_tell_arms_apart_in_every_figure(tmp_path: Path) -> None:
     drawn = headline(study, rows).to_plotly_json()["data"]
     assert {trace["name"]: trace["marker"]["color"] for trace in drawn} == colours
     assert len(learning_curves(study, "lazy-sum").data) == 6 * 3  # line and two edges of a band, in six panels
-    assert {trace.name for trace in at_k_curves(study, "lazy-sum").data} == set(colours)
+    assert {trace.name for trace in at_k_curve(study, "lazy-sum", "maj").data} == set(colours)
 
 
 def test_a_label_cannot_break_the_page(tmp_path: Path) -> None:
     study = load_study(made_study(tmp_path))
     renamed = replace(study, arms=[replace(arm, name=f"{HOSTILE} {i}") for i, arm in enumerate(study.arms)])
-    outside = re.sub(r"<script[ >].*?</script>", "", render(renamed), flags=re.DOTALL)
+    page = render(renamed)
+    outside = re.sub(r"<script[ >].*?</script>", "", page, flags=re.DOTALL)
     assert "<img" not in outside
+    (figures,) = re.findall(r'id="figures">(.*?)</script>', page, flags=re.DOTALL)
+    shown = json.loads(figures)["headline-0"]["data"][0]["y"][0]
+    assert "<img" not in shown.replace("<br>", "")  # Plotly reads markup of its own in what it draws
+    assert "&lt;script&gt;" in shown
 
 
 def test_the_report_needs_neither_torch_nor_transformers(tmp_path: Path) -> None:
@@ -166,6 +283,8 @@ def test_a_browser_draws_the_page_and_runs_no_text(tmp_path: Path) -> None:
     once = f"--virtual-time-budget=5000 --dump-dom --user-data-dir={tmp_path / 'profile'}"
     arguments = [CHROMIUM, *quiet.split(), *once.split(), page.as_uri()]
     dom = subprocess.run(arguments, capture_output=True, text=True, timeout=60, check=True).stdout
-    assert dom.count('class="main-svg"') >= 3  # plots were drawn
+    plots = re.findall(r'class="[^"]*\bplot\b[^"]*" id="([\w-]+)"|id="([\w-]+)" class="[^"]*\bplot\b', dom)
+    assert len(plots) == 1 + 6 + 2
+    assert dom.count("js-plotly-plot") >= len(plots)  # all were drawn
     assert "alert(1)" in dom
     assert "<img src" not in dom

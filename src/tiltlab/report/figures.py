@@ -2,14 +2,19 @@
 likelihood, cool ones the reward."""
 
 from collections.abc import Sequence
+from html import escape
+from math import isfinite
+from textwrap import wrap
 from typing import Any
 
+import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from tiltlab.metrics import Interval
-from tiltlab.report.load import ArmOnTask, Study
+from tiltlab.metrics import Floats, Interval
+from tiltlab.report.load import ArmOnTask, Failure, Study
 from tiltlab.report.tables import Row, curve_at_k
+from tiltlab.rundir import Json
 
 _PALETTE = {
     "base": ["#6b7280"],
@@ -22,7 +27,10 @@ _PALETTE = {
 }
 _NULL_CONTROL = "#a3a3a3"
 
-CURVES = (
+Curve = tuple[str, str, str]
+"""File, key and title of a learning curve."""
+
+CURVES: tuple[Curve, ...] = (
     ("select", "accuracy", "accuracy, select split"),
     ("metrics", "reward", "reward, training batch"),
     ("metrics", "length", "response length, tokens"),
@@ -30,123 +38,155 @@ CURVES = (
     ("metrics", "kl", "KL from the base, nats a response"),
     ("metrics", "entropy", "entropy, nats a token"),
 )
-"""(file, key, title) of the learning curves."""
 
 
-def headline(study: Study, rows: Sequence[Row]) -> go.Figure:
-    """Accuracy of every arm on every task, with its interval, beside the base's."""
-    tasks = study.tasks
-    figure = make_subplots(cols=len(tasks), shared_yaxes=True, subplot_titles=tasks, horizontal_spacing=0.04)
+def headline(study: Study, rows: Sequence[Row], tasks: Sequence[str] | None = None) -> go.Figure:
+    """Accuracy of every arm, with its interval, beside the base's; on these tasks side by side (all where left out)."""
+    tasks = tasks or study.tasks
+    shown = [row for row in rows if row.task in tasks and row.which != "best"]
+    titles = [label(task) for task in tasks]
+    figure = make_subplots(cols=len(tasks), shared_yaxes=True, subplot_titles=titles, horizontal_spacing=0.04)
     colours = arm_colours(study)
     for column, task in enumerate(tasks, start=1):
-        shown = [row for row in rows if row.task == task and row.which != "best"]
-        for row in shown:
+        for row in (row for row in shown if row.task == task):
             figure.add_scatter(
                 x=[row.accuracy.value],
-                y=[row.arm],
+                y=[label(row.arm)],
                 error_x=_bars([row.accuracy]),
                 mode="markers",
+                cliponaxis=False,
                 marker={"size": 11, "color": colours[row.arm]},
-                name=row.arm,
+                name=label(row.arm),
                 showlegend=False,
-                hovertemplate=f"{row.arm}<br>accuracy %{{x:.3f}}<br>{row.length.value:.1f} tokens<extra></extra>",
+                hovertemplate=f"%{{y}}<br>accuracy %{{x:.3f}}<br>{row.length.value:.1f} tokens<extra></extra>",
                 row=1,
                 col=column,
             )
-        base = next((row for row in shown if row.arm == "base"), None)
-        if base:
-            figure.add_vline(x=base.accuracy.value, line={"dash": "dot", "color": colours["base"]}, row=1, col=column)
-        figure.update_xaxes(range=[-0.02, 1.02], title="accuracy, test split", row=1, col=column)
-    names = list(dict.fromkeys(row.arm for row in rows))
-    figure.update_yaxes(categoryorder="array", categoryarray=names[::-1])
+        _dotted_base(figure, study, shown, task, column)
+        figure.update_xaxes(
+            range=[-0.02, 1.02], title={"text": "accuracy, test split", "standoff": 6}, row=1, col=column
+        )
+    names = [label(name) for name in study.configs]  # of other tasks too: figures in a row line up
+    figure.update_yaxes(categoryorder="array", categoryarray=names[::-1], range=[-0.6, len(names) - 0.4])
     return dressed(figure, 130 + 32 * len(names)).update_layout(margin={"b": 50})
 
 
-def learning_curves(study: Study, task: str) -> go.Figure:
-    """Every trained arm through its training; of several seeds the mean, and a band from the lowest to the highest."""
-    columns = 3
+def learning_curves(study: Study, task: str, curves: Sequence[Curve] = CURVES) -> go.Figure:
+    """Every trained arm through its training; of several seeds the mean, and a band from the lowest to the highest. A
+    cell that failed is dashed, up to there. A single curve has no legend: the page has one for all."""
+    columns = min(3, len(curves))
+    rows = -(-len(curves) // columns)
     figure = make_subplots(
-        rows=2,
+        rows=rows,
         cols=columns,
-        subplot_titles=[title for *_, title in CURVES],
+        subplot_titles=[title for *_, title in curves],
         horizontal_spacing=0.07,
         vertical_spacing=0.16,
     )
     colours = arm_colours(study)
-    for arm in (arm for arm in study.on(task) if arm.trained):
-        for i, (file, key, _) in enumerate(CURVES):
-            place = {"row": i // columns + 1, "col": i % columns + 1}
-            steps, mean, low, high = _over_seeds(arm, file, key)
-            if len(arm.seeds) > 1:
-                band = {"mode": "lines", "line": {"width": 0}, "hoverinfo": "skip", "showlegend": False}
-                figure.add_scatter(x=steps, y=low, legendgroup=arm.name, **band, **place)
-                fill = _faint(colours[arm.name])
-                figure.add_scatter(
-                    x=steps, y=high, legendgroup=arm.name, fill="tonexty", fillcolor=fill, **band, **place
-                )
-            figure.add_scatter(
-                x=steps,
-                y=mean,
-                mode="lines+markers" if file == "select" else "lines",
-                line={"color": colours[arm.name], "width": 2},
-                name=arm.name,
-                legendgroup=arm.name,
-                showlegend=i == 0,
-                **place,
-            )
-    return dressed(figure, 620)
+    for i, curve in enumerate(curves):
+        place = {"row": i // columns + 1, "col": i % columns + 1}
+        for arm in (arm for arm in study.on(task) if arm.trained):
+            _add_curve(figure, arm, curve, colours[arm.name], i == 0 and len(curves) > 1, place)
+        for failure in (failure for failure in study.failed if failure.task == task):
+            _add_failed(figure, failure, curve, colours[failure.arm], place)
+    return dressed(figure, 120 + 250 * rows) if len(curves) > 1 else _small(figure, "step", 260)
 
 
-def at_k_curves(study: Study, task: str) -> go.Figure:
-    """pass@k and maj@k of every arm, last checkpoints, with their intervals over problems on hover."""
-    figure = make_subplots(cols=2, subplot_titles=["pass@k", "maj@k"], shared_yaxes=True, horizontal_spacing=0.04)
+def at_k_curve(study: Study, task: str, kind: str) -> go.Figure:
+    """pass@k ("pass") or maj@k ("maj") of every arm, last checkpoints, with their intervals over problems on hover."""
+    figure = make_subplots(subplot_titles=[f"{kind}@k"])
     colours = arm_colours(study)
     for arm in study.on(task):
-        for column, kind in enumerate(("pass", "maj"), start=1):
-            curve = curve_at_k(arm, "last", kind)
-            figure.add_scatter(
-                x=[k for k, _ in curve],
-                y=[interval.value for _, interval in curve],
-                customdata=[[interval.low, interval.high] for _, interval in curve],
-                hovertemplate="k=%{x}: %{y:.3f} [%{customdata[0]:.3f}, %{customdata[1]:.3f}]",
-                mode="lines+markers",
-                line={"color": colours[arm.name], "width": 2},
-                marker={"size": 5},
-                name=arm.name,
-                legendgroup=arm.name,
-                showlegend=column == 1,
-                row=1,
-                col=column,
-            )
-            figure.update_xaxes(type="log", dtick=0.30103, title="k", row=1, col=column)  # a tick for each doubling
+        curve = curve_at_k(arm, "last", kind)
+        figure.add_scatter(
+            x=[k for k, _ in curve],
+            y=[interval.value for _, interval in curve],
+            customdata=[[interval.low, interval.high] for _, interval in curve],
+            hovertemplate="k=%{x}: %{y:.3f} [%{customdata[0]:.3f}, %{customdata[1]:.3f}]",
+            mode="lines+markers",
+            line={"color": colours[arm.name], "width": 2},
+            marker={"size": 5},
+            name=label(arm.name),
+            legendgroup=arm.name,
+            showlegend=False,
+        )
+    figure.update_xaxes(type="log", dtick=0.30103)  # a tick for each doubling
     figure.update_yaxes(range=[-0.02, 1.02])
-    return dressed(figure, 400)
+    return _small(figure, "k", 340)
 
 
 def arm_colours(study: Study) -> dict[str, str]:
     """A colour for each arm by name, the same in every figure of a study."""
     used: dict[str, int] = {}
     colours = {}
-    for arm in study.arms:
-        if arm.name in colours:
-            continue
-        kind = arm.config["arm"]
-        if kind == "tempered" and arm.config["alpha"] == 1:
-            colours[arm.name] = _NULL_CONTROL
+    for name, config in study.configs.items():
+        kind = config["arm"]
+        if kind == "tempered" and config["alpha"] == 1:
+            colours[name] = _NULL_CONTROL
             continue
         shades = _PALETTE[kind]
-        colours[arm.name] = shades[used.get(kind, 0) % len(shades)]
+        colours[name] = shades[used.get(kind, 0) % len(shades)]
         used[kind] = used.get(kind, 0) + 1
     return colours
 
 
-def _over_seeds(arm: ArmOnTask, file: str, key: str) -> tuple[list[int], list[float], list[float], list[float]]:
-    lines = [getattr(seeded, file) for seeded in arm.seeds]
-    length = min(map(len, lines))
-    values = [[line[key] for line in seed[:length]] for seed in lines]
-    columns = list(zip(*values, strict=True))
-    steps = [line["step"] + (file == "metrics") for line in lines[0][:length]]
-    return steps, [sum(c) / len(c) for c in columns], [min(c) for c in columns], [max(c) for c in columns]
+def label(name: str) -> str:
+    """A name as Plotly shows it: its own little markup escaped, and in lines that leave a phone's screen some room."""
+    return "<br>".join(escape(line, quote=False) for line in wrap(name, 24)) or " "
+
+
+def _dotted_base(figure: go.Figure, study: Study, rows: Sequence[Row], task: str, column: int) -> None:
+    base = study.base(task)
+    for row in (row for row in rows if base and (row.task, row.arm) == (task, base.name)):
+        if isfinite(row.accuracy.value):  # Plotly would put a line at null somewhere of its own choice
+            line = {"dash": "dot", "color": arm_colours(study)[row.arm]}
+            figure.add_vline(x=row.accuracy.value, line=line, row=1, col=column)
+
+
+def _add_curve(
+    figure: go.Figure, arm: ArmOnTask, curve: Curve, colour: str, legend: bool, place: dict[str, int]
+) -> None:
+    file, key, _ = curve
+    steps, values = _by_step([getattr(seeded, file) for seeded in arm.seeds], file, key)
+    if len(arm.seeds) > 1:
+        band = {"mode": "lines", "line": {"width": 0}, "hoverinfo": "skip", "showlegend": False}
+        figure.add_scatter(x=steps, y=values.min(1), legendgroup=arm.name, **band, **place)
+        fill = {"fill": "tonexty", "fillcolor": _faint(colour)}
+        figure.add_scatter(x=steps, y=values.max(1), legendgroup=arm.name, **fill, **band, **place)
+    figure.add_scatter(
+        x=steps,
+        y=values.mean(1),
+        mode="lines+markers" if file == "select" else "lines",
+        line={"color": colour, "width": 2},
+        name=label(arm.name),
+        legendgroup=arm.name,
+        showlegend=legend,
+        **place,
+    )
+
+
+def _add_failed(figure: go.Figure, failure: Failure, curve: Curve, colour: str, place: dict[str, int]) -> None:
+    file, key, _ = curve
+    steps, values = _by_step([getattr(failure, file)], file, key)
+    figure.add_scatter(
+        x=steps,
+        y=values[:, 0],
+        mode="lines",
+        line={"color": colour, "width": 2, "dash": "dash"},
+        name=label(f"{failure.arm}, seed {failure.seed}, failed"),
+        legendgroup=failure.arm,
+        showlegend=False,
+        **place,
+    )
+
+
+def _by_step(lines: Sequence[Sequence[Json]], file: str, key: str) -> tuple[list[int], Floats]:
+    """Steps done, as far as all seeds went, and the seeds' values [step, seed], NaN where there is none."""
+    columns = list(zip(*lines, strict=False))
+    steps = [column[0]["step"] + (file == "metrics") for column in columns]
+    values = np.array([[line.get(key) for line in column] for column in columns], dtype=float)
+    return steps, values.reshape(len(steps), len(lines))
 
 
 def _bars(intervals: Sequence[Interval]) -> dict[str, Any]:
@@ -180,3 +220,9 @@ def dressed(figure: go.Figure, height: int) -> go.Figure:
         .update_yaxes(automargin=True, gridcolor="rgba(128,128,128,0.2)", zeroline=False)
         .update_xaxes(gridcolor="rgba(128,128,128,0.2)", zeroline=False)
     )
+
+
+def _small(figure: go.Figure, across: str, height: int) -> go.Figure:
+    """One of several figures in a grid, whose legend is the page's."""
+    figure.update_xaxes(title={"text": across, "standoff": 6})
+    return dressed(figure, height).update_layout(margin={"t": 36, "b": 44})

@@ -1,15 +1,18 @@
 """Templates and figures -> one self-contained page. Autoescape is on, and figures travel as escaped JSON: no text of a
 model or a data file can become markup."""
 
+import base64
+import math
 from collections.abc import Mapping
 from importlib.resources import files
 from typing import Any
 
 import jinja2
+import numpy as np
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
-from tiltlab.metrics import Interval
+from tiltlab.report.text import interval, number, signed
 
 
 def render_page(template: str, figures: Mapping[str, go.Figure], **values: Any) -> str:
@@ -22,19 +25,30 @@ def render_page(template: str, figures: Mapping[str, go.Figure], **values: Any) 
         lstrip_blocks=True,
     )
     environment.filters |= {"number": number, "interval": interval, "signed": signed}
-    plain = {name: figure.to_plotly_json() for name, figure in figures.items()}
-    return environment.get_template(template).render(figures=plain, plotly=get_plotlyjs(), **values)
+    drawn = {name: plain(figure.to_plotly_json()) for name, figure in figures.items()}
+    return environment.get_template(template).render(figures=drawn, plotly=get_plotlyjs(), **values)
 
 
-def number(value: float, digits: int = 3) -> str:
-    return "–" if value != value else f"{value:.{digits}f}"
+def plain(value: Any) -> Any:
+    """Values that JSON has words for. It has none for NaN and infinity: they become null, a gap in Plotly's eyes."""
+    match value:
+        case {"bdata": str(), "dtype": str()}:
+            array = _unpacked(value)
+            return value if np.isfinite(array).all() else plain(array.tolist())
+        case dict():
+            return {key: plain(inner) for key, inner in value.items()}
+        case list() | tuple():
+            return [plain(inner) for inner in value]
+        case np.ndarray():
+            return plain(value.tolist())
+        case np.generic():
+            return plain(value.item())
+        case float():
+            return value if math.isfinite(value) else None
+    return value
 
 
-def interval(found: Interval, digits: int = 3) -> str:
-    if found.low != found.low:
-        return number(found.value, digits)
-    return f"{found.value:.{digits}f} [{found.low:.{digits}f}, {found.high:.{digits}f}]"
-
-
-def signed(found: Interval | None) -> str:
-    return "" if found is None else f"{found.value:+.3f} [{found.low:+.3f}, {found.high:+.3f}]"
+def _unpacked(packed: Mapping[str, str]) -> np.ndarray[Any, Any]:
+    """An array out of Plotly's base64 form, whose shape is there only where it has several dimensions."""
+    array = np.frombuffer(base64.b64decode(packed["bdata"]), dtype=packed["dtype"])
+    return array.reshape([int(size) for size in packed["shape"].split(",")]) if "shape" in packed else array

@@ -1,4 +1,4 @@
-"""A run folder as plain values. What is missing (a study still running) is simply not there."""
+"""A run folder as plain values. What is missing (a study still running) is simply not there; what failed is told."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +35,28 @@ class ArmOnTask:
     def trained(self) -> bool:
         return self.config["arm"] not in ("base", "temperature")
 
+    @property
+    def own_law(self) -> bool:
+        """Whether its samples are of its model's own law, temperature 1. Records know log-probabilities at temperature
+        1 only, so of any other law they cannot say how far it is from the base."""
+        return bool(self.config["arm"] != "temperature" or self.config["temperature"] == 1)
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A cell that could not be finished, and its curves up to there."""
+
+    task: str
+    arm: str
+    config: Json
+    seed: int
+    error: str
+    metrics: list[Json]
+    select: list[Json]
+
+    def __str__(self) -> str:
+        return f"{self.task} / {self.arm} / seed {self.seed}: {self.error}"
+
 
 @dataclass(frozen=True)
 class Study:
@@ -49,10 +71,17 @@ class Study:
     problems: dict[tuple[str, str], Json]
     """Question and gold answer by (task, problem id)."""
     missing: int
+    failed: list[Failure]
 
     @property
     def tasks(self) -> list[str]:
         return list(dict.fromkeys(arm.task for arm in self.arms))
+
+    @property
+    def configs(self) -> dict[str, Json]:
+        """Each arm of which there is anything, by name, as the recipe has it and in its order."""
+        found = {arm.name: arm.config for arm in self.arms} | {cell.arm: cell.config for cell in self.failed}
+        return dict(sorted(found.items(), key=lambda arm: self.recipe["arms"].index(arm[1])))
 
     def on(self, task: str) -> list[ArmOnTask]:
         return [arm for arm in self.arms if arm.task == task]
@@ -64,25 +93,41 @@ class Study:
 
 def load_study(run: Path) -> Study:
     """Read a run folder. Raises UserError where it holds no study, or no finished cell."""
-    if not (run / "study.json").exists():
-        raise UserError(f"{run} holds no study: there is no study.json in it")
-    about = read_json(run / "study.json")
-    recipe = about["recipe"]
-    arms, missing = [], 0
+    about = _about(run)
+    recipe, seeds = about["recipe"], range(about["recipe"]["seed"], about["recipe"]["seed"] + about["seeds"])
+    arms: list[ArmOnTask] = []
+    failed: list[Failure] = []
+    missing = 0
     for task in about["data"]:
         for config, name in zip(recipe["arms"], about["arms"], strict=True):
-            folders = [
-                CellDir(run / "cells" / slug(task) / slug(name) / f"seed-{recipe['seed'] + i}")
-                for i in range(about["seeds"])
-            ]
-            done = [_seeded(folder, recipe["seed"] + i) for i, folder in enumerate(folders) if folder.result.exists()]
-            missing += len(folders) - len(done)
+            cells = {seed: CellDir(run / "cells" / slug(task) / slug(name) / f"seed-{seed}") for seed in seeds}
+            done = {seed: cell for seed, cell in cells.items() if cell.result.exists()}
+            broken = {seed: cell for seed, cell in cells.items() if seed not in done and cell.failed.exists()}
+            missing += len(cells) - len(done) - len(broken)
+            failed += [_failure(cell, task, name, config, seed) for seed, cell in broken.items()]
             if done:
-                arms.append(ArmOnTask(task, name, config, done))
+                arms.append(ArmOnTask(task, name, config, [_seeded(cell, seed) for seed, cell in done.items()]))
     problems = {(line["task"], line["id"]): line for line in read_lines(run / "problems.jsonl")}
     if not arms:
-        raise UserError(f"{run} holds no finished cell yet")
-    return Study(recipe["name"], recipe, about["made"], about["data"], about["seeds"], arms, problems, missing)
+        why = f"; failed: {failed[0]}" if failed else " yet"
+        raise UserError(f"{run} holds no finished cell{why}")
+    return Study(recipe["name"], recipe, about["made"], about["data"], about["seeds"], arms, problems, missing, failed)
+
+
+def _about(run: Path) -> Json:
+    """study.json. Raises UserError where there is none, or one of something else."""
+    path = run / "study.json"
+    if not run.is_dir():
+        raise UserError(f"{run} is a file, not a run folder" if run.exists() else f"{run} does not exist")
+    if not path.exists():
+        raise UserError(f"{run} holds no study: there is no study.json in it")
+    try:
+        about = read_json(path)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read: {' '.join(str(error).split())}") from error
+    if not (isinstance(about, dict) and {"recipe", "arms", "seeds", "data", "made"} <= about.keys()):
+        raise UserError(f"{run} holds no study: its study.json is not one of tiltlab's")
+    return about
 
 
 def _seeded(folder: CellDir, seed: int) -> Seeded:
@@ -91,3 +136,8 @@ def _seeded(folder: CellDir, seed: int) -> Seeded:
     best = read_records(folder.records("best")) if folder.records("best").exists() else last
     steps = {"last": result["step"], "best": result["best_step"]} if result["trained"] else None
     return Seeded(seed, last, best, steps, read_lines(folder.metrics), read_lines(folder.select))
+
+
+def _failure(folder: CellDir, task: str, arm: str, config: Json, seed: int) -> Failure:
+    error = " ".join(str(read_json(folder.failed)["error"]).split())
+    return Failure(task, arm, config, seed, error, read_lines(folder.metrics), read_lines(folder.select))

@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from tiltlab.report.figures import arm_colours, at_k_curves, headline, learning_curves
+from tiltlab.report.figures import CURVES, arm_colours, at_k_curve, headline, learning_curves
 from tiltlab.report.html import render_page
 from tiltlab.report.load import Study, load_study
 from tiltlab.report.tables import result_rows
@@ -25,20 +25,30 @@ def write_report(run: Path) -> Path:
 
 def render(study: Study) -> str:
     rows = result_rows(study)
-    figures = {"headline": headline(study, rows)}
+    figures = {}
     for i, task in enumerate(study.tasks):
-        figures[f"curves-{i}"] = learning_curves(study, task)
-        figures[f"at-k-{i}"] = at_k_curves(study, task)
+        figures[f"headline-{i}"] = headline(study, rows, [task])
+        figures |= {f"curves-{i}-{curve[1]}": learning_curves(study, task, [curve]) for curve in CURVES}
+        figures |= {f"at-k-{i}-{kind}": at_k_curve(study, task, kind) for kind in ("pass", "maj")}
     return render_page(
         "page.html.j2",
         figures,
         study=study,
         rows=rows,
         colours=arm_colours(study),
+        curves=[key for _, key, _ in CURVES],
+        curved={task: _curved(study, task) for task in study.tasks},
         samples=[(task, _samples(study, task)) for task in study.tasks],
         recipe=yaml.safe_dump(study.recipe, sort_keys=False),
         rendered=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
     )
+
+
+def _curved(study: Study, task: str) -> list[str]:
+    """The arms that have learning curves."""
+    curved = {arm.name for arm in study.on(task) if arm.trained}
+    curved |= {cell.arm for cell in study.failed if cell.task == task and cell.metrics}
+    return [name for name in study.configs if name in curved]
 
 
 def _samples(study: Study, task: str) -> list[dict[str, Any]]:

@@ -18,6 +18,8 @@ from tiltlab.types import Record
 Group = Sequence[Record]
 """The samples of one problem."""
 
+_UNKNOWN = Interval(float("nan"), float("nan"), float("nan"))
+
 
 @dataclass(frozen=True)
 class Row:
@@ -41,7 +43,8 @@ class Row:
     logp: Interval
     """log p under the base, in nats a response, over complete responses."""
     kl: Interval
-    """log pi - log p, in nats a response, over complete responses: how far the arm went from the base."""
+    """log pi - log p, in nats a response, over complete responses: how far the arm went from the base. NaN for an arm
+    that samples at a temperature: the records' log pi is then not of the law that was sampled."""
     seed_accuracies: list[float]
     over_seeds: Interval | None
     """Of the seeds' accuracies; None for one seed."""
@@ -112,7 +115,7 @@ def _row(arm: ArmOnTask, which: str, baseline: dict[str, float] | None) -> Row:
         truncated=_mean([float(not r.complete) for r in records]),
         ungraded=_mean([float(np.isnan(r.reward)) for r in records]),
         logp=mean(lambda r: r.ref_logp, complete=True),
-        kl=mean(lambda r: r.logp - r.ref_logp, complete=True),
+        kl=mean(lambda r: r.logp - r.ref_logp, complete=True) if arm.own_law else _UNKNOWN,
         seed_accuracies=seeds,
         over_seeds=mean_interval(seeds) if len(seeds) > 1 else None,
     )

@@ -1,33 +1,41 @@
-"""The result tables on a terminal."""
+"""The result tables on a terminal, or in whatever else the output goes to."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
+from rich.text import Text
 
-from tiltlab.report.load import load_study
+from tiltlab.report.load import Study, load_study
 from tiltlab.report.tables import Row, result_rows
+from tiltlab.report.text import number
+
+_WIDE = 10_000
 
 
 def print_tables(run: Path, console: Console) -> None:
-    """One table a task; rows as on the page."""
+    """One table a task, with rows as on the page; then what failed."""
     study = load_study(run)
     rows = result_rows(study)
     for task in study.tasks:
-        of_task = [row for row in rows if row.task == task]
-        table = Table(
-            title=f"{study.name}: {task}", title_justify="left", box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True
-        )
-        for header in ("arm", "step"):
-            table.add_column(header, no_wrap=True)
-        for header in ("accuracy", f"pass@{of_task[0].k}", f"maj@{of_task[0].k}", "length", "KL"):
-            table.add_column(header, justify="right", no_wrap=True)
-        for row in of_task:
-            table.add_row(*_cells(row))
-        console.print(table)
+        _print_whole(_table_of(study, task, [row for row in rows if row.task == task]), console)
+    for cell in study.failed:
+        console.print(Text.assemble(("Failed: ", "bold red"), str(cell)), soft_wrap=True)
+
+
+def _table_of(study: Study, task: str, rows: Sequence[Row]) -> Table:
+    k = rows[0].k
+    figures = ("accuracy", f"pass@{k}", f"maj@{k}", "length", "KL")
+    table = _table(f"{study.name}: {task}", figures, names=("arm", "step"))
+    for row in rows:
+        table.add_row(*map(Text, _cells(row)))
+    if not all(arm.own_law for arm in study.on(task)):
+        table.caption = Text("KL –: log-probabilities are known at temperature 1 only\n", justify="left")
+    return table
 
 
 def _cells(row: Row) -> list[str]:
@@ -35,33 +43,46 @@ def _cells(row: Row) -> list[str]:
     return [
         row.arm,
         " ".join([row.which, ",".join(map(str, sorted(set(row.steps))))]),
-        f"{accuracy.value:.3f} [{accuracy.low:.3f} {accuracy.high:.3f}]",
-        f"{row.pass_k.value:.3f}",
-        f"{row.maj_k.value:.3f}",
-        f"{row.length.value:.1f}",
-        f"{row.kl.value:.2f}",
+        f"{number(accuracy.value)} [{number(accuracy.low)} {number(accuracy.high)}]",
+        number(row.pass_k.value),
+        number(row.maj_k.value),
+        number(row.length.value, 1),
+        number(row.kl.value, 2),
     ]
+
+
+def _table(title: str, figures: Iterable[str], names: Iterable[str] = ()) -> Table:
+    """Names are plain text, whatever they hold, and fold where room is short; figures never do."""
+    table = Table(title=Text(title), title_justify="left", box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    for header in names:
+        table.add_column(header, overflow="fold", min_width=7)
+    for header in figures:
+        table.add_column(header, justify="right", no_wrap=True)
+    return table
+
+
+def _print_whole(table: Table, console: Console) -> None:
+    """Print without an ellipsis: in a file as wide as need be, on a terminal with names folded to its width; where not
+    even the figures have room, the terminal itself goes on in the next line."""
+    need = Measurement.get(console, console.options.update(width=_WIDE), table)
+    table.width = max(need.minimum, min(need.maximum, console.width)) if console.is_terminal else need.maximum
+    console.print(table, crop=False)
 
 
 def print_lab(results: Mapping[str, Any], console: Console) -> None:
     """The lab's figures in short."""
     lengths, path, runs = results["two_lengths"], results["reward_path"], results["commitment"]
-    mean = Table(title="mean length: p^alpha beside temperature 1/alpha a token", title_justify="left", box=SIMPLE_HEAD)
-    for header in ("alpha", "p^alpha", "temperature"):
-        mean.add_column(header, justify="right")
+    mean = _table("mean length: p^alpha beside temperature 1/alpha a token", ("alpha", "p^alpha", "temperature"))
     for alpha, power, colder in zip(lengths["alphas"], lengths["power"], lengths["temperature"], strict=True):
         mean.add_row(f"{alpha:g}", f"{power:.2f}", f"{colder:.2f}")
-    reward = Table(title="accuracy of the tilted optimum, binary reward", title_justify="left", box=SIMPLE_HEAD)
-    for header in ("beta", "closed form", "summed", "trained"):
-        reward.add_column(header, justify="right")
+    reward = _table("accuracy of the tilted optimum, binary reward", ("beta", "closed form", "summed", "trained"))
     columns = (path["betas"], path["formula"], path["enumerated"], path["trained"])
     for beta, formula, exact, trained in zip(*columns, strict=True):
         reward.add_row(f"{beta:g}", f"{formula:.4f}", f"{exact:.4f}", f"{trained:.4f}")
     seeds = len(runs["on_mode"][0])
-    commitment = Table(title="pure sharpening: where it ends", title_justify="left", box=SIMPLE_HEAD)
-    for header in ("batch", f"on a wrong response, of {seeds}", "tempered 4: distance to its optimum"):
-        commitment.add_column(header, justify="right")
+    headers = ("batch", f"on a wrong response, of {seeds}", "tempered 4: distance to its optimum")
+    commitment = _table("pure sharpening: where it ends", headers)
     for batch, wrong, distances in zip(runs["batches"], results["wrong"], runs["tempered_distance"], strict=True):
         commitment.add_row(str(batch), str(wrong), f"{sum(distances) / seeds:.3f}")
     for table in (mean, reward, commitment):
-        console.print(table)
+        _print_whole(table, console)
