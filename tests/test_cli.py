@@ -234,7 +234,7 @@ def test_a_failed_arm_is_told_beside_the_others(
 ) -> None:
     out = tmp_path / "run"
     path = recipe(tmp_path, arms=["base", {"arm": "objective", "sharpen": 1e39, "label": "far"}])
-    assert run(monkeypatch, "study", path, "--out", str(out), "--jobs", "1") == 0
+    assert run(monkeypatch, "study", path, "--out", str(out), "--jobs", "1") == 1
     said = capsys.readouterr()
     assert "lazy-sum / far / seed 0: failed" in said.err
     assert "lazy-sum / base / seed 0: done" in said.err

@@ -3,7 +3,12 @@
 An arm is either a way of sampling the base model or a regime to train it in. Both are plain values from a recipe:
 
     - {arm: base}                              the base model at temperature 1
-    - {arm: temperature, temperature: 0.25}    the base model, sampled colder
+    - {arm: temperature, temperature: 0.25}    the base model, sampled colder (or cut: top_p, top_k)
+    - {arm: best_of_n, of: 16, by: logp}       the best of 16 samples, by logp, mean_logp or reward
+    - {arm: majority, of: 16}                  one of 16 samples with the answer that most of them give
+    - {arm: beam, width: 8}                    the likeliest responses, by beam search
+    - {arm: power_mcmc, alpha: 4, steps: 16}   Markov chains towards p^alpha / Z; with beta, towards the tilted law
+    - {arm: power_smc, alpha: 4, particles: 16}    populations of particles towards the same
     - {arm: tempered, alpha: 4}                trained towards p^alpha / Z; alpha 1 is the null control
     - {arm: sharpening}                        trained towards the argmax of p
     - {arm: task_reward}                       trained on the reward alone
@@ -18,6 +23,11 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, field_validato
 
 from tiltlab import objective as objectives
 from tiltlab.objective import Length, Objective
+from tiltlab.samplers.base import Sampler
+from tiltlab.samplers.beam import Beam
+from tiltlab.samplers.best_of_n import BestOfN, Majority
+from tiltlab.samplers.power_mcmc import PowerMCMC
+from tiltlab.samplers.power_smc import PowerSMC
 from tiltlab.samplers.temperature import Temperature
 
 LONGEST_LABEL = 80
@@ -46,12 +56,19 @@ class _Arm(BaseModel):
     def _described(self) -> str:
         raise NotImplementedError
 
-    def sampler(self) -> Temperature:
-        """How the model is sampled when it is evaluated."""
+    def sampler(self) -> Sampler:
+        """How the model is sampled when it is evaluated. Raises ValueError for settings that make no sampler."""
         return Temperature(1.0)
 
+    @model_validator(mode="after")
+    def _usable(self) -> "_Arm":
+        self.sampler()
+        self.objective()
+        return self
+
     def objective(self) -> Objective | None:
-        """What the model is trained on; None for an arm that only samples the base."""
+        """What the model is trained on; None for an arm that only samples the base. Raises ValueError for weights that
+        make no objective."""
         return None
 
 
@@ -65,12 +82,83 @@ class Base(_Arm):
 class LowTemperature(_Arm):
     arm: Literal["temperature"]
     temperature: PositiveFloat = Field(allow_inf_nan=False)
+    top_p: float = 1.0
+    top_k: int | None = None
 
     def _described(self) -> str:
-        return f"temperature {self.temperature:g}"
+        cut = [f"top_p {self.top_p:g}"] * (self.top_p < 1) + [f"top_k {self.top_k}"] * (self.top_k is not None)
+        return ", ".join([f"temperature {self.temperature:g}", *cut])
 
-    def sampler(self) -> Temperature:
-        return Temperature(self.temperature)
+    def sampler(self) -> Sampler:
+        return Temperature(self.temperature, self.top_p, self.top_k)
+
+
+class Best(_Arm):
+    arm: Literal["best_of_n"]
+    of: int
+    by: Literal["logp", "mean_logp", "reward"] = "logp"
+
+    def _described(self) -> str:
+        return f"best of {self.of} by {self.by}"
+
+    def sampler(self) -> Sampler:
+        return BestOfN(self.of, self.by)
+
+
+class Voted(_Arm):
+    arm: Literal["majority"]
+    of: int
+
+    def _described(self) -> str:
+        return f"majority of {self.of}"
+
+    def sampler(self) -> Sampler:
+        return Majority(self.of)
+
+
+class BeamSearch(_Arm):
+    arm: Literal["beam"]
+    width: int
+    length_penalty: float = Field(0.0, allow_inf_nan=False)
+
+    def _described(self) -> str:
+        return f"beam {self.width}" + (f", penalty {self.length_penalty:g}" if self.length_penalty else "")
+
+    def sampler(self) -> Sampler:
+        return Beam(self.width, self.length_penalty)
+
+
+class _Power(_Arm):
+    alpha: float = Field(4.0, allow_inf_nan=False)
+    beta: float | None = Field(None, allow_inf_nan=False)
+
+    def _target(self) -> str:
+        return f"{self.alpha:g}" + (f", beta {self.beta:g}" if self.beta is not None else "")
+
+
+class Chains(_Power):
+    arm: Literal["power_mcmc"]
+    steps: int = 16
+    temperature: float | None = Field(None, allow_inf_nan=False)
+
+    def _described(self) -> str:
+        return f"power MCMC {self._target()}"
+
+    def sampler(self) -> Sampler:
+        return PowerMCMC(self.alpha, self.steps, self.beta, self.temperature)
+
+
+class Populations(_Power):
+    arm: Literal["power_smc"]
+    particles: int = 16
+    threshold: float = 0.5
+    ramp: int = 0
+
+    def _described(self) -> str:
+        return f"power SMC {self._target()}"
+
+    def sampler(self) -> Sampler:
+        return PowerSMC(self.alpha, self.particles, self.beta, self.threshold, self.ramp)
 
 
 class Trained(_Arm):
@@ -99,11 +187,6 @@ class Trained(_Arm):
         if isinstance(length, float) and not math.isfinite(length):
             raise ValueError(f'length must be "sum", "mean" or a finite number, got {length}')
         return length
-
-    @model_validator(mode="after")
-    def _usable(self) -> "Trained":
-        self.objective()  # raises ValueError for weights that make no objective
-        return self
 
 
 class Tempered(Trained):
@@ -163,5 +246,17 @@ class AnyObjective(Trained):
 
 
 Arm = Annotated[
-    Base | LowTemperature | Tempered | Sharpening | TaskReward | Tilted | AnyObjective, Field(discriminator="arm")
+    Base
+    | LowTemperature
+    | Best
+    | Voted
+    | BeamSearch
+    | Chains
+    | Populations
+    | Tempered
+    | Sharpening
+    | TaskReward
+    | Tilted
+    | AnyObjective,
+    Field(discriminator="arm"),
 ]

@@ -21,6 +21,7 @@ from tiltlab.objective import Objective
 from tiltlab.optimizer import Optimizer
 from tiltlab.recipe import Recipe
 from tiltlab.rundir import CellDir, append_line, keep_lines, read_json, read_lines, slug, write_json, write_records
+from tiltlab.samplers.base import Info
 from tiltlab.seeds import derive
 from tiltlab.tasks.base import Split, Task
 from tiltlab.tasks.rewards import load_reward
@@ -204,7 +205,7 @@ def _save(folder: CellDir, policy: HFModel, optimizer: Optimizer, state: State) 
 
 def _select(work: Work, policy: HFModel, reference: HFModel, step: int) -> float:
     """Evaluate on the select split, log it, return the accuracy."""
-    records = _evaluate(work, policy, reference, "select")
+    records, _ = _evaluate(work, policy, reference, "select")
     found = averages(records)
     append_line(work.folder.select, {"step": step} | found)
     return found["accuracy"]
@@ -213,10 +214,12 @@ def _select(work: Work, policy: HFModel, reference: HFModel, step: int) -> float
 def _report(work: Work, which: str, policy: HFModel, reference: HFModel) -> None:
     """Evaluate on the test split and keep the records; done once."""
     if not work.folder.records(which).exists():
-        write_records(work.folder.records(which), _evaluate(work, policy, reference, "test"))
+        records, info = _evaluate(work, policy, reference, "test")
+        write_json(work.folder.sampling(which), asdict(info) | {"responses": len(records)})
+        write_records(work.folder.records(which), records)
 
 
-def _evaluate(work: Work, policy: HFModel, reference: HFModel, split: Split) -> list[Record]:
+def _evaluate(work: Work, policy: HFModel, reference: HFModel, split: Split) -> tuple[list[Record], Info]:
     cell, recipe = work.cell, work.recipe
     settings = recipe.test if split == "test" else recipe.select
     problems = cell.task.problems(split)[: settings.problems]

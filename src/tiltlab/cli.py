@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -20,6 +21,7 @@ from rich.progress import (
 from rich.text import Text
 
 from tiltlab.errors import Stopped, UserError
+from tiltlab.rundir import slug
 from tiltlab.runtime import tune
 
 if TYPE_CHECKING:
@@ -65,7 +67,7 @@ def study(
     devices = _devices(plan.model.device)
     on_gpu = devices[0].startswith("cuda")
     with _progress(run) as on_progress:
-        run_study(
+        failed = run_study(
             plan,
             run,
             seeds=seeds,
@@ -74,6 +76,35 @@ def study(
             on_progress=on_progress,
         )
     report(run)
+    if failed:
+        errors.print(f"{len(failed)} of the study's cells failed (above); the same command tries them again")
+        raise typer.Exit(1)
+
+
+@app.command()
+def sample(
+    recipe: Annotated[str | None, typer.Argument(help="A YAML recipe: model, task, sampler, ...")] = None,
+    out: Annotated[Path | None, typer.Option(help="The folder to write to; runs/sample-NAME where left out.")] = None,
+    model: Annotated[str | None, typer.Option(help="Short for --set model.path=...")] = None,
+    task: Annotated[str | None, typer.Option(help="Short for --set task=...")] = None,
+    sampler: Annotated[str | None, typer.Option(help="Short for --set sampler.arm=...: power_smc, beam, ...")] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="Change a key: sampler.alpha=2, problems=20")] = None,
+) -> None:
+    """Draw graded responses from a model with any sampler, and write them to records.jsonl."""
+    from tiltlab.recipe import load_sample_recipe
+    from tiltlab.report.terminal import print_sample
+    from tiltlab.sample import run_sample
+
+    short = {"model.path": model, "task": task, "sampler.arm": sampler}
+    plan = load_sample_recipe(recipe, [f"{key}={value}" for key, value in short.items() if value] + (set_ or []))
+    folder = out or Path("runs") / slug(f"sample {plan.task.name} {plan.sampler.name}")
+    with Progress(*_BARS, console=errors, transient=True) as bars:
+        bar = bars.add_task(f"{plan.task.name} · {plan.sampler.name}", total=None)
+        records, info = run_sample(
+            plan, folder, _devices(plan.model.device)[0], lambda done, of: bars.update(bar, completed=done, total=of)
+        )
+    print_sample(f"{plan.task.name}: {plan.sampler.name}", records, asdict(info), console)
+    console.print(Text(f"records: {folder / 'records.jsonl'}"), soft_wrap=True)
 
 
 @app.command()
@@ -93,8 +124,6 @@ def lab(
     seeds: Annotated[int, typer.Option(min=2, help="Independent runs for each batch size.")] = 40,
 ) -> None:
     """What theory demands of sharpening and rewards, shown on languages small enough to enumerate."""
-    from dataclasses import asdict
-
     from tiltlab.lab import run_lab
     from tiltlab.provenance import provenance
     from tiltlab.report.lab import write_lab_page

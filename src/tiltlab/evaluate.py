@@ -4,14 +4,15 @@ Left out on purpose: figures. Records are kept whole, and every figure is comput
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 
 from tiltlab.models.base import LanguageModel
-from tiltlab.samplers.base import Sampler
+from tiltlab.samplers.base import Info, Sampler, together
 from tiltlab.tasks.base import Task, grade_all
 from tiltlab.tasks.rewards import RewardFunction
-from tiltlab.types import Problem, Record
+from tiltlab.types import Grade, Problem, Record, Rollout
 
 CHUNK = 32
 """Problems between two reports of progress."""
@@ -29,17 +30,23 @@ def evaluate(
     seed: int,
     reward: RewardFunction | None = None,
     on_progress: Callable[[int], None] = lambda _: None,
-) -> list[Record]:
-    """n graded responses to each problem, with their log-probabilities under the model and the reference.
+) -> tuple[list[Record], Info]:
+    """n graded responses to each problem, with their log-probabilities under the model and the reference; and what the
+    sampler says of itself.
 
     Both score the responses that the sampler gave, whatever law it drew them from, by the same code: where the weights
     agree, so do the two. `on_progress` is told how many problems are done. Records come problem by problem, in order.
     """
     records: list[Record] = []
+    infos: list[Info] = []
     for start in range(0, len(problems), CHUNK):
         some = problems[start : start + CHUNK]
         prompts = [task.render(problem) for problem in some]
-        rollouts = sampler(model, prompts, n=n, max_tokens=max_tokens, seed=seed)
+        samples = sampler(
+            model, prompts, n=n, max_tokens=max_tokens, seed=seed, judge=partial(_judged, task, some, reward)
+        )
+        rollouts = samples.rollouts
+        infos.append(samples.info)
         grades = grade_all(task, some, rollouts, reward)
         with torch.no_grad():
             ref_logp = reference.logprobs(prompts, rollouts).total_PG.tolist()
@@ -62,4 +69,16 @@ def evaluate(
             for g, rollout in enumerate(group)
         ]
         on_progress(min(start + CHUNK, len(problems)))
-    return records
+    return records, together(infos)
+
+
+def _judged(
+    task: Task,
+    problems: Sequence[Problem],
+    reward: RewardFunction | None,
+    numbers: Sequence[int],
+    rollouts: Sequence[Rollout],
+) -> list[Grade]:
+    """A sampler's Judge: the responses are to the problems with these numbers."""
+    grades = grade_all(task, [problems[i] for i in numbers], [[rollout] for rollout in rollouts], reward)
+    return [grade for (grade,) in grades]

@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import (
@@ -34,6 +34,9 @@ from tiltlab.tasks.sums import Sums
 
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+Section = TypeVar("Section", bound=_Section)
 
 
 class Training(_Section):
@@ -111,25 +114,51 @@ class Recipe(_Section):
         return self
 
 
+class SampleRecipe(_Section):
+    """What `tiltlab sample` draws: n responses to each problem of a split, by one sampler (an arm that does not
+    train)."""
+
+    model: ModelConfig = ModelConfig()
+    task: Task
+    sampler: Annotated[Arm, _tagged("arm")]
+    split: Literal["train", "select", "test"] = "test"
+    problems: PositiveInt | None = None
+    n: PositiveInt = 16
+    max_tokens: PositiveInt = 64
+    seed: int = 0
+
+    @model_validator(mode="after")
+    def _no_training(self) -> "SampleRecipe":
+        if self.sampler.objective() is not None:
+            raise ValueError(f"sampler {self.sampler.arm} trains a model; `tiltlab study` does that")
+        return self
+
+
 def load_recipe(path: str | None, overrides: Sequence[str] = ()) -> Recipe:
     """A recipe from a YAML file, or the embedded default; `overrides` are "train.steps=5" and the like.
 
     Raises UserError with one line for the first thing that is wrong.
     """
-    name, text = (path, _read(path)) if path else ("the default recipe", _default().read_text(encoding="utf-8"))
+    return _load(Recipe, path, "default.yaml", overrides)
+
+
+def load_sample_recipe(path: str | None, overrides: Sequence[str] = ()) -> SampleRecipe:
+    """As `load_recipe`, for `tiltlab sample`."""
+    return _load(SampleRecipe, path, "sample.yaml", overrides)
+
+
+def _load(kind: type[Section], path: str | None, default: str, overrides: Sequence[str]) -> Section:
+    name = path or "the default recipe"
+    text = _read(path) if path else (files("tiltlab.embedded") / default).read_text(encoding="utf-8")
     data = _yaml(text, name)
     if not isinstance(data, dict):
-        raise UserError(f"{name} must be a mapping with name, model, tasks, arms, train and select")
+        raise UserError(f"{name} must be a mapping with {', '.join(kind.model_fields)}")
     for override in overrides:
         _set(data, override)
     try:
-        return Recipe.model_validate(data)
+        return kind.model_validate(data)
     except ValidationError as error:
         raise UserError(f"{name}: {_first(error)}") from error
-
-
-def _default() -> Any:
-    return files("tiltlab.embedded") / "default.yaml"
 
 
 def _read(path: str) -> str:

@@ -56,6 +56,8 @@ def made_study(run: Path, seeds: int = 1, text: str = "so 12", arms: list[dict[s
                     append_line(folder.metrics, {"step": step} | line)
                 append_line(folder.select, {"step": 0, "accuracy": 0.25})
                 append_line(folder.select, {"step": 3, "accuracy": 0.75})
+            taken = {"drawn": 40, "rescored": 0, "seconds": 1.0, "responses": 8, "notes": {}, "warnings": []}
+            write_json(folder.sampling("last"), taken)
             write_json(folder.result, {"trained": trained, "step": 3, "best_step": 2, "reference": "x"})
     return run
 
@@ -284,7 +286,7 @@ def test_a_browser_draws_the_page_and_runs_no_text(tmp_path: Path) -> None:
     arguments = [CHROMIUM, *quiet.split(), *once.split(), page.as_uri()]
     dom = subprocess.run(arguments, capture_output=True, text=True, timeout=60, check=True).stdout
     plots = re.findall(r'class="[^"]*\bplot\b[^"]*" id="([\w-]+)"|id="([\w-]+)" class="[^"]*\bplot\b', dom)
-    assert len(plots) == 1 + 6 + 2
+    assert len(plots) == 1 + 1 + 6 + 2
     assert dom.count("js-plotly-plot") >= len(plots)  # all were drawn
     assert "alert(1)" in dom
     assert "<img src" not in dom

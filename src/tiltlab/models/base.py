@@ -39,6 +39,42 @@ class TokenLogprobs:
         return TokenLogprobs(self.token_PGT.detach(), self.mask_PGT, self.entropy_PGT)
 
 
+class Decoder(Protocol):
+    """Rows side by side, each a prompt and the tokens it was given so far, one step at a time. No gradients.
+
+    ends_V: bool [V], the tokens that end a response. length_N: int64 [N], tokens of each row. tokens_NT: int64
+    [N, max_tokens], 0 or left-overs beyond a row's length.
+    """
+
+    ends_V: Tensor
+
+    @property
+    def length_N(self) -> Tensor: ...
+
+    @property
+    def tokens_NT(self) -> Tensor: ...
+
+    def next_logits(self) -> Tensor:
+        """The law of each row's next token, as float32 logits [N, V] at temperature 1."""
+        ...
+
+    def append(self, tokens_N: Tensor) -> None:
+        """One more token for each row."""
+        ...
+
+    def select(self, rows_N: Tensor) -> None:
+        """Keep the rows named, in that order, repeats allowed."""
+        ...
+
+    def bookmark(self, rows_N: Tensor) -> None:
+        """Remember what these rows hold now, to come back to."""
+        ...
+
+    def rewind(self, rows_N: Tensor, lengths_N: Tensor) -> None:
+        """Put these rows back to the first `lengths_N` tokens of their bookmarks. Only right after `append`."""
+        ...
+
+
 class LanguageModel(Protocol):
     """Draws responses and says how likely responses are. `version` counts the updates it has seen."""
 
@@ -64,6 +100,19 @@ class LanguageModel(Protocol):
 
     def logprobs(self, prompts: Sequence[Prompt], rollouts: Sequence[Sequence[Rollout]]) -> TokenLogprobs:
         """The one place where log p(y | x) is computed: at temperature 1, in float32 from the logits on."""
+        ...
+
+    def decoder(self, prompts: Sequence[Prompt], *, n: int, max_tokens: int) -> Decoder:
+        """n rows for each prompt, prompt by prompt, that no token was given to yet."""
+        ...
+
+    def capacity(self, prompts: Sequence[Prompt], tokens: int) -> int:
+        """How many rows with `tokens` tokens beyond the prompt may be held side by side."""
+        ...
+
+    def rollouts(self, responses: Sequence[tuple[Sequence[int], Sequence[float]]]) -> list[Rollout]:
+        """Responses given as (tokens, log-probabilities at temperature 1) with their text; complete if the last token
+        ends one."""
         ...
 
     def fingerprint(self) -> str:

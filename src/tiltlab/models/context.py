@@ -48,11 +48,26 @@ class GrowingLayer(DynamicLayer):  # type: ignore[misc]
         self.keys, self.values = (store[:, :, :end] for store in self._store)
         return self.keys, self.values
 
+    def keep_columns(self, start: int, columns_NK: Tensor) -> "GrowingLayer":
+        """A layer with the first `start` columns and, of those after, each row's own `columns_NK`, in that order."""
+        layer = copy.copy(self)
+        index = columns_NK[:, None, :, None]
+        parts = []
+        for states in (self.keys, self.values):
+            after = states[:, :, start:]
+            chosen = after.gather(2, index.expand(-1, after.shape[1], -1, after.shape[3]))
+            parts.append(torch.cat([states[:, :, :start], chosen], 2))
+        layer.keys, layer.values = parts
+        layer._store = None
+        return layer
+
     def batch_select_indices(self, indices: Tensor) -> None:
         if self._store is not None:
             length = self.keys.shape[-2]
             self._store = (self._store[0][indices], self._store[1][indices])
             self.keys, self.values = (store[:, :, :length] for store in self._store)
+        elif self.is_initialized:
+            self.keys, self.values = self.keys[indices], self.values[indices]
 
 
 @dataclass(frozen=True)

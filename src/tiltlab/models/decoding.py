@@ -41,16 +41,39 @@ def noise(ids_P: Sequence[Sequence[int]], n: int, max_tokens: int, seed: int) ->
     return torch.from_numpy(np.concatenate(blocks))
 
 
-def draw(logits_NV: Tensor, uniform_N: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-    """A token from softmax(logits / temperature) by inverting its distribution function at `uniform_N`, and its
-    log-probability at temperature 1: int64 [N], float32 [N]."""
+class Token(NamedTuple):
+    """One token a row: int64 [N], its log-probability at temperature 1 and under the law that it was drawn from:
+    float32 [N], nats."""
+
+    token_N: Tensor
+    logp_N: Tensor
+    logq_N: Tensor
+
+
+def draw(logits_NV: Tensor, uniform_N: Tensor, temperature: float = 1.0) -> Token:
+    """A token from softmax(logits / temperature) by inverting its distribution function at `uniform_N`."""
     logits_NV = logits_NV.float()
     probs_NV = logits_NV.softmax(-1)
-    drawn_from_NV = probs_NV if temperature == 1 else (logits_NV / temperature).softmax(-1)
-    cumulative_NV = drawn_from_NV.cumsum(-1, dtype=torch.float64)
+    if temperature == 1:
+        token_N = invert(probs_NV, uniform_N)
+        logp_N = _logprob(logits_NV, probs_NV, token_N)
+        return Token(token_N, logp_N, logp_N)
+    scaled_NV = logits_NV / temperature
+    colder_NV = scaled_NV.softmax(-1)
+    token_N = invert(colder_NV, uniform_N)
+    return Token(token_N, _logprob(logits_NV, probs_NV, token_N), _logprob(scaled_NV, colder_NV, token_N))
+
+
+def invert(probs_NV: Tensor, uniform_N: Tensor) -> Tensor:
+    """The token at which each law's distribution function passes `uniform_N`; a token of probability 0 never is."""
+    cumulative_NV = probs_NV.cumsum(-1, dtype=torch.float64)
     at_N1 = uniform_N[:, None] * cumulative_NV[:, -1:]  # rounding leaves the last entry a little off 1
-    token_N1 = torch.searchsorted(cumulative_NV, at_N1, right=True).clamp(max=logits_NV.shape[-1] - 1)
-    return token_N1[:, 0], logits_NV.gather(-1, token_N1)[:, 0] - log_normaliser(logits_NV, probs_NV)
+    token_N1 = torch.searchsorted(cumulative_NV, at_N1, right=True).clamp(max=probs_NV.shape[-1] - 1)
+    return token_N1[:, 0]
+
+
+def _logprob(logits_NV: Tensor, probs_NV: Tensor, token_N: Tensor) -> Tensor:
+    return logits_NV.gather(-1, token_N[:, None])[:, 0] - log_normaliser(logits_NV, probs_NV)
 
 
 def decode(
@@ -69,7 +92,7 @@ def decode(
     complete_N = torch.zeros(size, dtype=torch.bool, device=ends_V.device)
     row_N, going_N = torch.arange(size, device=ends_V.device), torch.ones_like(complete_N)
     for t in range(limit):
-        token_N, logp_N = draw(head(context.hidden_NH), noise_NT[row_N, t], temperature)
+        token_N, logp_N, _ = draw(head(context.hidden_NH), noise_NT[row_N, t], temperature)
         tokens_NT[row_N, t], logp_NT[row_N, t] = token_N, logp_N
         ended_N = going_N & ends_V[token_N]
         length_N[row_N[ended_N]], complete_N[row_N[ended_N]] = t + 1, True

@@ -23,6 +23,7 @@ from tiltlab.models import decoding
 from tiltlab.models.base import TokenLogprobs, pad_tokens
 from tiltlab.models.codec import Codec
 from tiltlab.models.context import Context, read, read_prompts, read_whole
+from tiltlab.models.stepping import Stepper
 from tiltlab.models.vocabulary import chosen_logprobs
 from tiltlab.types import Prompt, Rollout
 
@@ -71,8 +72,7 @@ class HFModel:
     ) -> list[list[Rollout]]:
         ids_P = [self.codec.encode(prompt, max_tokens) for prompt in prompts]
         noise_NT = decoding.noise(ids_P, n, max_tokens, seed).to(self.device)
-        ends_V = torch.zeros(self.codec.vocabulary, dtype=torch.bool, device=self.device)
-        ends_V[[] if ignore_eos else list(self.codec.end_ids)] = True
+        ends_V = self._ends() & (not ignore_eos)
         owner_N = [p for p in range(len(ids_P)) for _ in range(n)]
         drawn: list[decoding.Drawn] = []
         with self._ready():
@@ -87,6 +87,29 @@ class HFModel:
             for draw, text in zip(drawn, texts, strict=True)
         ]
         return [flat[i : i + n] for i in range(0, len(flat), n)]
+
+    @torch.no_grad()
+    def decoder(self, prompts: Sequence[Prompt], *, n: int, max_tokens: int) -> Stepper:
+        ids_P = [self.codec.encode(prompt, max_tokens) for prompt in prompts]
+        owner_N = [p for p in range(len(ids_P)) for _ in range(n)]
+        with self._ready():
+            context = self._read_prompts(ids_P, growing=True).select(self._indices(owner_N))
+        last_N = [ids_P[p][-1] for p in owner_N]
+        bare = self._has_adapter and not self.adapter
+        read_on = self._read_on_without_adapter if bare else self._read_on
+        return Stepper(read_on, self._head, context, last_N, self._ends(), max_tokens)
+
+    def capacity(self, prompts: Sequence[Prompt], tokens: int) -> int:
+        longest = max(len(self.codec.encode(prompt)) for prompt in prompts)
+        return max(1, self.batch_tokens // (longest + tokens))
+
+    def rollouts(self, responses: Sequence[tuple[Sequence[int], Sequence[float]]]) -> list[Rollout]:
+        ends = set(self.codec.end_ids)
+        texts = self.codec.decode([tokens for tokens, _ in responses])
+        return [
+            Rollout(tuple(tokens), text, bool(tokens) and tokens[-1] in ends, tuple(logps), self._version)
+            for (tokens, logps), text in zip(responses, texts, strict=True)
+        ]
 
     def logprobs(self, prompts: Sequence[Prompt], rollouts: Sequence[Sequence[Rollout]]) -> TokenLogprobs:
         ids_P = [self.codec.encode(prompt) for prompt in prompts]
@@ -183,6 +206,15 @@ class HFModel:
 
     def _read_on(self, context: Context, tokens_NT: Tensor) -> Context:
         return read(self._body, context, tokens_NT)[0]
+
+    def _read_on_without_adapter(self, context: Context, tokens_NT: Tensor) -> Context:
+        with self._ready():
+            return self._read_on(context, tokens_NT)
+
+    def _ends(self) -> Tensor:
+        ends_V = torch.zeros(self.codec.vocabulary, dtype=torch.bool, device=self.device)
+        ends_V[list(self.codec.end_ids)] = True
+        return ends_V
 
     def _read_response(self, context: Context, tokens_NT: Tensor) -> Tensor:
         """Hidden states that predict each response token: the prompt's last, then those of all tokens but the last."""

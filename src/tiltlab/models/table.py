@@ -135,6 +135,18 @@ class TableLanguage(nn.Module):
         entropy = -(logp.exp() * logp.clamp(min=-1e30)).sum(-1).detach()
         return TokenLogprobs(token_PGT, mask_PGT, entropy[row_PGT, prefix_PGT].masked_fill(~mask_PGT, 0.0))
 
+    def decoder(self, prompts: Sequence[Prompt], *, n: int, max_tokens: int) -> "TableDecoder":
+        row_N = torch.tensor([self._index(prompt) for prompt in prompts]).repeat_interleave(n)
+        return TableDecoder(self, row_N, max_tokens)
+
+    def capacity(self, prompts: Sequence[Prompt], tokens: int) -> int:
+        return 1 << 20
+
+    def rollouts(self, responses: Sequence[tuple[Sequence[int], Sequence[float]]]) -> list[Rollout]:
+        return [
+            self._rollout(tuple(tokens), tuple(logps), complete=self.eos in tokens[-1:]) for tokens, logps in responses
+        ]
+
     def fingerprint(self) -> str:
         return hashlib.sha256(self.logits.detach().numpy().tobytes()).hexdigest()
 
@@ -175,6 +187,40 @@ class TableLanguage(nn.Module):
     def _rollout(self, tokens: tuple[int, ...], logprobs: tuple[float, ...], complete: bool) -> Rollout:
         shown = tokens[: tokens.index(self.eos)] if self.eos in tokens else tokens
         return Rollout(tokens, "".join(SYMBOLS[token] for token in shown), complete, logprobs, self._version)
+
+
+class TableDecoder:
+    """Satisfies the `Decoder` protocol by keeping every row's tokens; its prefix is looked up again at each step."""
+
+    def __init__(self, language: TableLanguage, row_N: Tensor, max_tokens: int) -> None:
+        self._language, self._row_N = language, row_N
+        self._logp = language._next_logprobs().detach()
+        self.ends_V = torch.arange(language.symbols + 1) == language.eos
+        self.tokens_NT = torch.zeros(len(row_N), max_tokens, dtype=torch.long)
+        self.length_N = torch.zeros(len(row_N), dtype=torch.long)
+        self._marked = self.tokens_NT.clone()
+
+    def next_logits(self) -> Tensor:
+        prefix_N = torch.zeros_like(self._row_N)
+        for t in range(int(self.length_N.max())):
+            further = self._language._next_prefix(prefix_N, self.tokens_NT[:, t])
+            prefix_N = torch.where(t < self.length_N, further, prefix_N)
+        return self._logp[self._row_N, prefix_N]
+
+    def append(self, tokens_N: Tensor) -> None:
+        self.tokens_NT.scatter_(1, self.length_N[:, None], tokens_N[:, None])
+        self.length_N = self.length_N + 1
+
+    def select(self, rows_N: Tensor) -> None:
+        self._row_N, self.length_N = self._row_N[rows_N], self.length_N[rows_N]
+        self.tokens_NT, self._marked = self.tokens_NT[rows_N], self._marked[rows_N]
+
+    def bookmark(self, rows_N: Tensor) -> None:
+        self._marked[rows_N] = self.tokens_NT[rows_N]
+
+    def rewind(self, rows_N: Tensor, lengths_N: Tensor) -> None:
+        self.tokens_NT[rows_N] = self._marked[rows_N]
+        self.length_N = self.length_N.index_copy(0, rows_N, lengths_N)
 
 
 # Exact answers, by summing over every sequence

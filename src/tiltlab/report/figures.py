@@ -19,6 +19,11 @@ from tiltlab.rundir import Json
 _PALETTE = {
     "base": ["#6b7280"],
     "temperature": ["#0d9488", "#5eead4"],
+    "best_of_n": ["#65a30d", "#a3e635"],
+    "majority": ["#15803d", "#4ade80"],
+    "beam": ["#a16207", "#ca8a04"],
+    "power_mcmc": ["#be185d", "#f472b6", "#9d174d"],
+    "power_smc": ["#9333ea", "#d8b4fe", "#6b21a8"],
     "tempered": ["#f59e0b", "#ea580c", "#fbbf24", "#c2410c"],
     "sharpening": ["#b91c1c", "#ef4444"],
     "task_reward": ["#2563eb", "#60a5fa"],
@@ -91,6 +96,29 @@ def learning_curves(study: Study, task: str, curves: Sequence[Curve] = CURVES) -
         for failure in (failure for failure in study.failed if failure.task == task):
             _add_failed(figure, failure, curve, colours[failure.arm], place)
     return dressed(figure, 120 + 250 * rows) if len(curves) > 1 else _small(figure, "step", 260)
+
+
+def cost(study: Study, rows: Sequence[Row], task: str) -> go.Figure:
+    """Accuracy against the tokens that a response took: what drawing costs, training aside."""
+    figure = make_subplots(subplot_titles=[label(task)])
+    colours = arm_colours(study)
+    trained = {arm.name for arm in study.on(task) if arm.trained}
+    for row in (row for row in rows if row.task == task and row.which != "best"):
+        figure.add_scatter(
+            x=[row.spent],
+            y=[row.accuracy.value],
+            error_y=_bars([row.accuracy]),
+            mode="markers",
+            cliponaxis=False,
+            marker={"size": 11, "color": colours[row.arm], "symbol": "circle" if row.arm in trained else "diamond"},
+            name=label(row.arm),
+            legendgroup=row.arm,
+            showlegend=False,
+            hovertemplate="%{x:.1f} tokens a response<br>accuracy %{y:.3f}",
+        )
+    figure.update_xaxes(type="log")
+    figure.update_yaxes(range=[-0.02, 1.02])
+    return _small(figure, "tokens spent a response", 360)
 
 
 def at_k_curve(study: Study, task: str, kind: str) -> go.Figure:

@@ -20,6 +20,8 @@ class Seeded:
     steps: dict[str, int] | None
     metrics: list[Json]
     select: list[Json]
+    sampling: Json
+    """Of the last checkpoint: tokens drawn and rescored, seconds, responses, notes and warnings."""
 
 
 @dataclass(frozen=True)
@@ -33,13 +35,15 @@ class ArmOnTask:
 
     @property
     def trained(self) -> bool:
-        return self.config["arm"] not in ("base", "temperature")
+        return self.seeds[0].steps is not None
 
     @property
     def own_law(self) -> bool:
         """Whether its samples are of its model's own law, temperature 1. Records know log-probabilities at temperature
         1 only, so of any other law they cannot say how far it is from the base."""
-        return bool(self.config["arm"] != "temperature" or self.config["temperature"] == 1)
+        uncut = self.config.get("top_p", 1) == 1 and self.config.get("top_k") is None
+        plain = self.config["arm"] == "temperature" and self.config["temperature"] == 1 and uncut
+        return self.trained or self.config["arm"] == "base" or plain
 
 
 @dataclass(frozen=True)
@@ -135,7 +139,8 @@ def _seeded(folder: CellDir, seed: int) -> Seeded:
     last = read_records(folder.records("last"))
     best = read_records(folder.records("best")) if folder.records("best").exists() else last
     steps = {"last": result["step"], "best": result["best_step"]} if result["trained"] else None
-    return Seeded(seed, last, best, steps, read_lines(folder.metrics), read_lines(folder.select))
+    sampling = read_json(folder.sampling("last"))
+    return Seeded(seed, last, best, steps, read_lines(folder.metrics), read_lines(folder.select), sampling)
 
 
 def _failure(folder: CellDir, task: str, arm: str, config: Json, seed: int) -> Failure:

@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from tiltlab.report.figures import CURVES, arm_colours, at_k_curve, headline, learning_curves
+from tiltlab.report.figures import CURVES, arm_colours, at_k_curve, cost, headline, learning_curves
 from tiltlab.report.html import render_page
 from tiltlab.report.load import Study, load_study
 from tiltlab.report.tables import result_rows
@@ -28,6 +28,7 @@ def render(study: Study) -> str:
     figures = {}
     for i, task in enumerate(study.tasks):
         figures[f"headline-{i}"] = headline(study, rows, [task])
+        figures[f"cost-{i}"] = cost(study, rows, task)
         figures |= {f"curves-{i}-{curve[1]}": learning_curves(study, task, [curve]) for curve in CURVES}
         figures |= {f"at-k-{i}-{kind}": at_k_curve(study, task, kind) for kind in ("pass", "maj")}
     return render_page(

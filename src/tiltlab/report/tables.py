@@ -13,7 +13,8 @@ import numpy as np
 
 from tiltlab.metrics import Interval, maj_at_k, mean_interval, pass_at_k, share_interval
 from tiltlab.report.load import ArmOnTask, Study
-from tiltlab.types import Record
+from tiltlab.rundir import Json
+from tiltlab.types import UNKNOWN, Record
 
 Group = Sequence[Record]
 """The samples of one problem."""
@@ -45,6 +46,10 @@ class Row:
     kl: Interval
     """log pi - log p, in nats a response, over complete responses: how far the arm went from the base. NaN for an arm
     that samples at a temperature: the records' log pi is then not of the law that was sampled."""
+    spent: float
+    """Tokens that the model was asked for, drawn or scored again, for one response."""
+    warnings: list[str]
+    """What the sampler had to say against its own samples."""
     seed_accuracies: list[float]
     over_seeds: Interval | None
     """Of the seeds' accuracies; None for one seed."""
@@ -116,9 +121,15 @@ def _row(arm: ArmOnTask, which: str, baseline: dict[str, float] | None) -> Row:
         ungraded=_mean([float(np.isnan(r.reward)) for r in records]),
         logp=mean(lambda r: r.ref_logp, complete=True),
         kl=mean(lambda r: r.logp - r.ref_logp, complete=True) if arm.own_law else _UNKNOWN,
+        spent=_mean([_spent(seeded.sampling) for seeded in arm.seeds]),
+        warnings=sorted({warning for seeded in arm.seeds for warning in seeded.sampling["warnings"]}),
         seed_accuracies=seeds,
         over_seeds=mean_interval(seeds) if len(seeds) > 1 else None,
     )
+
+
+def _spent(sampling: Json) -> float:
+    return float((sampling["drawn"] + sampling["rescored"]) / sampling["responses"])
 
 
 def _by_problem(arm: ArmOnTask, which: str, value: Callable[[Group], float]) -> dict[str, float]:
@@ -142,7 +153,7 @@ def _groups(records: Sequence[Record]) -> dict[str, list[Record]]:
 
 
 def _graded(group: Group) -> list[Record]:
-    return [record for record in group if not np.isnan(record.reward)]
+    return [record for record in group if record.reason not in UNKNOWN]
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -1,7 +1,9 @@
 """The result tables on a terminal, or in whatever else the output goes to."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from math import isfinite
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -10,9 +12,11 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
+from tiltlab.metrics import averages
 from tiltlab.report.load import Study, load_study
 from tiltlab.report.tables import Row, result_rows
 from tiltlab.report.text import number
+from tiltlab.types import Record
 
 _WIDE = 10_000
 
@@ -23,13 +27,34 @@ def print_tables(run: Path, console: Console) -> None:
     rows = result_rows(study)
     for task in study.tasks:
         _print_whole(_table_of(study, task, [row for row in rows if row.task == task]), console)
+    for row in (row for row in rows if row.which != "best"):
+        for warning in row.warnings:
+            console.print(Text(f"{row.task} / {row.arm}: {warning}"), soft_wrap=True)
     for cell in study.failed:
         console.print(Text.assemble(("Failed: ", "bold red"), str(cell)), soft_wrap=True)
 
 
+def print_sample(title: str, records: Sequence[Record], info: Mapping[str, Any], console: Console) -> None:
+    """What one sampler's records come to, and what it says of itself."""
+    table = _table(title, ("accuracy", "length", "spent", "log p", "cut off", "seconds"))
+    found = averages(records)
+    spent = (info["drawn"] + info["rescored"]) / len(records)
+    figures = (found["accuracy"], found["length"], spent, found["ref_logp"], found["truncated"], info["seconds"])
+    table.add_row(*(number(value, digits) for value, digits in zip(figures, (3, 1, 1, 2, 3, 1), strict=True)))
+    _print_whole(table, console)
+    for name, values in info["notes"].items():
+        known = [value for value in values if isinstance(value, int | float) and isfinite(value)]
+        if known:
+            console.print(
+                Text(f"{name}: mean {mean(known):.3f}, least {min(known):.3f}, most {max(known):.3f} a prompt")
+            )
+    for warning in info["warnings"]:
+        console.print(Text(f"warning: {warning}", style="yellow"), soft_wrap=True)
+
+
 def _table_of(study: Study, task: str, rows: Sequence[Row]) -> Table:
     k = rows[0].k
-    figures = ("accuracy", f"pass@{k}", f"maj@{k}", "length", "KL")
+    figures = ("accuracy", f"pass@{k}", f"maj@{k}", "length", "spent", "KL")
     table = _table(f"{study.name}: {task}", figures, names=("arm", "step"))
     for row in rows:
         table.add_row(*map(Text, _cells(row)))
@@ -47,6 +72,7 @@ def _cells(row: Row) -> list[str]:
         number(row.pass_k.value),
         number(row.maj_k.value),
         number(row.length.value, 1),
+        number(row.spent, 1),
         number(row.kl.value, 2),
     ]
 

@@ -1,13 +1,131 @@
-"""What every sampler is: a frozen value that, given a model, draws n responses to each prompt."""
+"""What every sampler is, a frozen value that draws n responses to each prompt from a model, and what it gives."""
 
-from collections.abc import Sequence
-from typing import Protocol
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
 
 from tiltlab.models.base import LanguageModel
-from tiltlab.types import Prompt, Rollout
+from tiltlab.seeds import derive
+from tiltlab.types import Grade, Prompt, Rollout
+
+Judge = Callable[[Sequence[int], Sequence[Rollout]], list[Grade]]
+"""Grades responses: (number of the prompt of each, the responses) -> their grades. For samplers that need rewards or
+answers; a sampler that needs one and gets none raises ValueError."""
+
+
+@dataclass(frozen=True)
+class Info:
+    """What a call cost and how well it went.
+
+    drawn: tokens drawn from the model, those of responses that were given up included. rescored: tokens read again to
+    be scored. seconds: wall time. notes: whatever the sampler has to say about itself, by name; figures a prompt stand
+    in lists. warnings: reasons to doubt that the samples follow the law that they should.
+    """
+
+    drawn: int
+    rescored: int = 0
+    seconds: float = 0.0
+    notes: Mapping[str, Any] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Samples:
+    """What a sampler returns. Shapes [P][G].
+
+    rollouts carry log p a token under the model at temperature 1. log_q: log-probability of each response under the
+    law that its tokens were drawn from, in nats (NaN where there is no one such law). log_weight: log of the factor
+    that would make weighted averages exact, up to a constant; 0 where the samples are to be taken as they are.
+    """
+
+    rollouts: list[list[Rollout]]
+    log_q: list[list[float]]
+    log_weight: list[list[float]]
+    info: Info
 
 
 class Sampler(Protocol):
     def __call__(
-        self, model: LanguageModel, prompts: Sequence[Prompt], *, n: int, max_tokens: int, seed: int
-    ) -> list[list[Rollout]]: ...
+        self,
+        model: LanguageModel,
+        prompts: Sequence[Prompt],
+        *,
+        n: int,
+        max_tokens: int,
+        seed: int,
+        judge: Judge | None = None,
+    ) -> Samples: ...
+
+
+def plain(rollouts: list[list[Rollout]], info: Info, log_q: list[list[float]] | None = None) -> Samples:
+    """Samples to be taken as they are; log_q is log p where it is not given."""
+    if log_q is None:
+        log_q = [[sum(rollout.logprobs) for rollout in group] for group in rollouts]
+    return Samples(rollouts, log_q, [[0.0] * len(group) for group in rollouts], info)
+
+
+def drawn_tokens(rollouts: Sequence[Sequence[Rollout]]) -> int:
+    return sum(len(rollout.tokens) for group in rollouts for rollout in group)
+
+
+class Streams:
+    """A stream of uniform numbers in [0, 1) for each row, of its own.
+
+    Rows are (prompt, number of the row): neither the other prompts of a call nor when rows leave changes what a row
+    gets. A prompt that comes twice gets other numbers the second time.
+    """
+
+    BLOCK = 64
+
+    def __init__(self, seed: int, prompts: Sequence[Prompt], rows: int) -> None:
+        seen: Counter[str] = Counter()
+        self._generators = []
+        for prompt in map(repr, prompts):
+            self._generators += [np.random.default_rng(derive(seed, prompt, seen[prompt], row)) for row in range(rows)]
+            seen[prompt] += 1
+        self._block = np.stack([generator.random(self.BLOCK) for generator in self._generators])
+        self._used = np.zeros(len(self._generators), dtype=int)
+
+    def next(self, rows: Sequence[int] | np.ndarray) -> Tensor:
+        """The next number of each of these rows (no row twice): float64."""
+        rows = np.asarray(rows)
+        for row in rows[self._used[rows] == self.BLOCK]:
+            self._block[row] = self._generators[row].random(self.BLOCK)
+            self._used[row] = 0
+        values = self._block[rows, self._used[rows]]
+        self._used[rows] += 1
+        return torch.from_numpy(values)
+
+
+@contextmanager
+def stopwatch() -> Iterator[Callable[[], float]]:
+    """Yields a function that says how many seconds have passed."""
+    start = time.perf_counter()
+    yield lambda: time.perf_counter() - start
+
+
+def in_turns(call: Callable[[Sequence[Prompt], int], Samples], prompts: Sequence[Prompt], at_once: int) -> Samples:
+    """`call` on some prompts at a time (and the number of the first of them), put together."""
+    parts = [call(prompts[i : i + at_once], i) for i in range(0, len(prompts), at_once)]
+    return Samples(
+        [group for part in parts for group in part.rollouts],
+        [group for part in parts for group in part.log_q],
+        [group for part in parts for group in part.log_weight],
+        together([part.info for part in parts]),
+    )
+
+
+def together(infos: Sequence[Info]) -> Info:
+    """One Info for several calls: costs are added, and figures a prompt laid end to end."""
+    notes = {name: [value for info in infos for value in info.notes[name]] for name in infos[0].notes}
+    warnings = tuple(dict.fromkeys(warning for info in infos for warning in info.warnings))
+    return Info(
+        sum(i.drawn for i in infos), sum(i.rescored for i in infos), sum(i.seconds for i in infos), notes, warnings
+    )

@@ -3,25 +3,91 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
+from torch import Tensor
+
 from tiltlab.models.base import LanguageModel
-from tiltlab.types import Prompt, Rollout
+from tiltlab.models.decoding import draw
+from tiltlab.samplers.base import Info, Judge, Samples, Streams, drawn_tokens, plain, stopwatch
+from tiltlab.types import Prompt
 
 
 @dataclass(frozen=True)
 class Temperature:
-    """Targets, exactly, the product over tokens of softmax(logits / temperature).
+    """Targets, exactly, the product over tokens of softmax(logits / temperature), cut to its `top_k` likeliest tokens
+    and then to the fewest whose mass reaches `top_p`, and normalised again.
 
-    At temperature 1 that is the model's own law p. Below 1 it sharpens each next-token law by itself, which is *not*
-    p^(1/temperature): that one weighs a token by all that can follow it, and normalises once, over whole responses.
+    At temperature 1, uncut, that is the model's own law p. Below 1 it sharpens each next-token law by itself, which is
+    *not* p^(1/temperature): that one weighs a token by all that can follow it, and normalises once, over whole
+    responses.
     """
 
     temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int | None = None
 
     def __post_init__(self) -> None:
         if not self.temperature > 0:
             raise ValueError(f"temperature must be above 0, got {self.temperature}")
+        if not 0 < self.top_p <= 1:
+            raise ValueError(f"top_p must be above 0 and at most 1, got {self.top_p}")
+        if self.top_k is not None and self.top_k < 1:
+            raise ValueError(f"top_k must be at least 1, got {self.top_k}")
 
     def __call__(
-        self, model: LanguageModel, prompts: Sequence[Prompt], *, n: int, max_tokens: int, seed: int
-    ) -> list[list[Rollout]]:
-        return model.generate(prompts, n=n, temperature=self.temperature, max_tokens=max_tokens, seed=seed)
+        self,
+        model: LanguageModel,
+        prompts: Sequence[Prompt],
+        *,
+        n: int,
+        max_tokens: int,
+        seed: int,
+        judge: Judge | None = None,
+    ) -> Samples:
+        if self.top_p < 1 or self.top_k is not None:
+            return self._cut(model, prompts, n, max_tokens, seed)
+        with stopwatch() as seconds:
+            rollouts = model.generate(prompts, n=n, temperature=self.temperature, max_tokens=max_tokens, seed=seed)
+            info = Info(drawn_tokens(rollouts), seconds=seconds())
+        log_q = None if self.temperature == 1 else [[float("nan")] * n for _ in rollouts]
+        return plain(rollouts, info, log_q)
+
+    def _cut(self, model: LanguageModel, prompts: Sequence[Prompt], n: int, max_tokens: int, seed: int) -> Samples:
+        with stopwatch() as seconds:
+            decoder, streams = model.decoder(prompts, n=n, max_tokens=max_tokens), Streams(seed, prompts, n)
+            size = len(prompts) * n
+            going = list(range(size))
+            tokens: list[list[int]] = [[] for _ in range(size)]
+            logps: list[list[float]] = [[] for _ in range(size)]
+            log_q = [0.0] * size
+            for _ in range(max_tokens):
+                logits = decoder.next_logits()
+                drawn = draw(self._kept(logits), streams.next(going).to(logits.device))
+                logp_N = logits.log_softmax(-1).gather(-1, drawn.token_N[:, None])[:, 0]
+                columns = zip(going, drawn.token_N.tolist(), logp_N.tolist(), drawn.logq_N.tolist(), strict=True)
+                for row, token, logp, logq in columns:
+                    tokens[row].append(token)
+                    logps[row].append(logp)
+                    log_q[row] += logq
+                decoder.append(drawn.token_N)
+                stay = (~decoder.ends_V[drawn.token_N]).nonzero()[:, 0]
+                if len(stay) == 0:
+                    break
+                if len(stay) < len(going):
+                    decoder.select(stay)
+                    going = [going[i] for i in stay.tolist()]
+            flat = model.rollouts(list(zip(tokens, logps, strict=True)))
+            groups = [flat[i : i + n] for i in range(0, size, n)]
+            info = Info(drawn_tokens(groups), seconds=seconds())
+        return plain(groups, info, [log_q[i : i + n] for i in range(0, size, n)])
+
+    def _kept(self, logits_NV: Tensor) -> Tensor:
+        """logits / temperature, -inf where a token is cut."""
+        scaled_NV = logits_NV / self.temperature
+        ranked = scaled_NV.sort(-1, descending=True)
+        keep_NV = torch.ones_like(ranked.values, dtype=torch.bool)
+        if self.top_k is not None:
+            keep_NV[:, self.top_k :] = False
+        probs_NV = ranked.values.masked_fill(~keep_NV, -torch.inf).softmax(-1)
+        keep_NV &= probs_NV.cumsum(-1) - probs_NV < self.top_p  # the mass before a token does not reach it yet
+        return scaled_NV.masked_fill(~torch.zeros_like(keep_NV).scatter(-1, ranked.indices, keep_NV), -torch.inf)
