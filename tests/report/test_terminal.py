@@ -45,7 +45,7 @@ def test_in_a_file_every_row_is_one_line(tmp_path: Path, width: int) -> None:
     assert "…" not in text
     base, best = accuracies(tmp_path)
     assert squeezed(line_of(text, "[/] :x:")) == f"[/] :x: {base} 1.000 0.250 7.8 5.0 2.00"
-    assert squeezed(line_of(text, LONG, "best")) == f"{LONG} best 2 {best} 1.000 1.000 4.0 2.00"
+    assert squeezed(line_of(text, LONG, "best")) == f"{LONG} best 2 {best} 1.000 1.000 4.0 5.0 2.00"
     assert line_of(text, "Failed: lazy-sum / sharpening / seed 0: [/] so long").count("so long") == 20
 
 
@@ -55,8 +55,8 @@ def test_on_a_terminal_names_fold_and_figures_stay_whole(tmp_path: Path, width: 
     assert "…" not in text
     base, best = accuracies(tmp_path)
     assert squeezed(line_of(text, base)) == f"[/] :x: {base} 1.000 0.250 7.8 5.0 2.00"
-    assert squeezed(line_of(text, best)).endswith(f" best 2 {best} 1.000 1.000 4.0 2.00")
-    assert squeezed(line_of(text, "accuracy")) == "arm step accuracy pass@4 maj@4 length KL"
+    assert squeezed(line_of(text, best)).endswith(f" best 2 {best} 1.000 1.000 4.0 5.0 2.00")
+    assert squeezed(line_of(text, "accuracy")) == "arm step accuracy pass@4 maj@4 length spent KL"
     names = "".join(line.split("  ")[0].replace(" ", "") for line in text.splitlines())
     assert names.count(LONG.replace(" ", "")) == 2
 
