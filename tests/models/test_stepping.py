@@ -76,9 +76,9 @@ def power_law(model: HFModel, prompt: str, alpha: float) -> tuple[list[tuple[int
     return responses, (alpha * torch.stack(logps)).double().softmax(-1)
 
 
-@pytest.mark.parametrize("sampler", [PowerMCMC(2, 20), PowerSMC(2, 4000)], ids=str)
+@pytest.mark.parametrize("sampler", [PowerMCMC(2, 40), PowerSMC(2, 4000)], ids=str)
 def test_a_transformer_is_sampled_from_its_power(sampler: Sampler) -> None:
-    model = tiny.model(tiny.llama(3, seed=5), letters="ab")  # a third or more of its responses end in time
+    model = tiny.model(tiny.llama(3, seed=10), letters="ab")  # four in five of its responses end in time
     samples = sampler(model, ["ab", "b"], n=4000, max_tokens=3, seed=1)
     for prompt, group in zip(["ab", "b"], samples.rollouts, strict=True):
         responses, law = power_law(model, prompt, 2)
