@@ -25,19 +25,27 @@ class Estimate:
     """Figures of one law by problem, [P, F] with columns accuracy, length, KL, and pass@k for each k asked for.
 
     plain: the ratios as they are. corrected: with the jackknife. halves: the mean of the corrected figures of two
-    halves of the samples. ess: effective sample size (sum w)^2 / sum w^2, [P]. top: the largest share that one unit has
-    of its problem's weight, [P].
+    halves of the samples. ess: effective sample size (sum w)^2 / sum w^2, [P]. load: 1 / ESS with the jackknife, [P]:
+    where a heavy response is seen once in a while, the plain one looks far better than it is. top: the largest share
+    that one unit has of its problem's weight, [P]. samples: used units, [P].
     """
 
     plain: Floats
     corrected: Floats
     halves: Floats
     ess: Floats
+    load: Floats
     top: Floats
+    samples: Floats
+
+    @property
+    def ess_harmonic(self) -> float:
+        """Harmonic mean of the effective sample size over problems."""
+        return float(1 / max(self.load.mean(), 1 / self.samples.max()))
 
 
 def estimate(draws: Draws, alpha: float, tilt: float, ks: tuple[int, ...] = ()) -> Estimate:
-    """Figures of p^alpha exp(tilt r) / Z; tilt is 1 / beta, and 0 for no reward (which may then be NaN).
+    """Figures of p^alpha exp(tilt r) / Z; tilt is 1 / beta, and 0 for no reward.
 
     KL is to p, in nats: E[(alpha - 1) log p + tilt r] - log Z, where Z is taken relative to the mass of p on complete
     responses.
@@ -46,7 +54,15 @@ def estimate(draws: Draws, alpha: float, tilt: float, ks: tuple[int, ...] = ()) 
     plain, corrected = sums.jackknife(sums.counted)
     halves = (sums.jackknife(sums.odd)[1] + sums.jackknife(sums.counted & ~sums.odd)[1]) / 2
     share = sums.parts[..., 0] / sums.parts[..., 0].sum(1, keepdims=True)
-    return Estimate(plain, corrected, halves, 1 / (share**2).sum(1), share.max(1))
+    return Estimate(
+        plain=plain[:, 1:],
+        corrected=corrected[:, 1:],
+        halves=halves[:, 1:],
+        ess=1 / (share**2).sum(1),
+        load=corrected[:, 0] / sums.counted.sum(1),
+        top=share.max(1),
+        samples=(sums.parts[..., 1] > 0).sum(1).astype(float),
+    )
 
 
 def enough(draws: Draws) -> NDArray[np.bool_]:
@@ -63,7 +79,8 @@ def enough(draws: Draws) -> NDArray[np.bool_]:
 
 
 class _Sums:
-    """What every figure is made of, by unit: parts [P, U, C] with columns w, p / q, w correct, w length, w log w.
+    """What every figure is made of, by unit: parts [P, U, C] with columns w, p / q, w correct, w length,
+    w ((alpha - 1) log p + tilt r), and w^2.
 
     odd: every second unit of each proposal, [P, U]. share: of each proposal among the units, [P, K].
     """
@@ -77,7 +94,8 @@ class _Sums:
         self.shift = base_shift - weight_shift
         columns = (draws.correct, draws.length, gain)
         parts = np.stack([weight, base, *(weight * np.where(used, column, 0.0) for column in columns)], -1)
-        self.parts, self.proposal, self.counted = _by_unit(parts, draws)
+        parts, self.proposal, self.counted = _by_unit(parts, draws)
+        self.parts = np.concatenate([parts, parts[..., :1] ** 2], -1)
         which = [self.counted & (self.proposal == k) for k in range(int(self.proposal.max()) + 1)]
         self.odd = np.any([mine & (mine.cumsum(1) % 2 == 1) for mine in which], axis=0)
         sizes = np.stack([mine.sum(1) for mine in which], 1)
@@ -85,12 +103,13 @@ class _Sums:
         self.ks = ks
 
     def figures(self, total: Floats) -> Floats:
-        """total [P, ..., C] -> [P, ..., F]."""
-        weight, base, correct, length, gain = np.moveaxis(total, -1, 0)
+        """total [P, ..., C] -> [P, ..., 1 + F], E[w^2] / E[w]^2 before the figures."""
+        weight, base, correct, length, gain, square = np.moveaxis(total, -1, 0)
         shift = self.shift.reshape(-1, *(1,) * (weight.ndim - 1))
         accuracy = correct / weight
         kl = gain / weight - np.log(weight) + np.log(base) + shift
-        return np.stack([accuracy, length / weight, kl, *(1 - (1 - accuracy) ** k for k in self.ks)], -1)
+        load = square / weight**2
+        return np.stack([load, accuracy, length / weight, kl, *(1 - (1 - accuracy) ** k for k in self.ks)], -1)
 
     def jackknife(self, among: NDArray[np.bool_]) -> tuple[Floats, Floats]:
         """The figures from the units in `among` [P, U], plain and corrected, each [P, F].

@@ -1,0 +1,133 @@
+"""Do the forecast's intervals hold what can be enumerated, and is it silent where its samples do not carry?
+
+    python benchmarks/forecast_coverage.py [data sets, default 500]
+
+Each data set: problems drawn from a population of 1000 random languages of 364 responses, and n samples of each. Exact
+figures are sums over all responses, averaged over the population. `claims`: points with a number, of all points times
+data sets. `does not carry`: points whose exact effective sample size (harmonic mean) is below 5, times data sets; a
+number there is a false claim.
+"""
+
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from tiltlab.draws import Draws, Floats
+from tiltlab.forecast import Point, forecast
+from tiltlab.models.table import TableLanguage, sequence_lengths
+
+ALPHAS = (0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0)
+BETAS = (1.0, 0.5, 0.3, 0.2, 0.1)
+HOPELESS = 5.0
+SIZES = ((100, 32), (300, 32), (50, 64), (30, 128))
+"""Problems, and samples of each."""
+
+
+@dataclass(frozen=True)
+class Population:
+    """Languages of S responses each: log p, correct and length, [L, S]."""
+
+    logp: Floats
+    correct: Floats
+    length: Floats
+
+    def draws(self, rng: np.random.Generator, problems: int, n: int) -> Draws:
+        """n samples of each of `problems` languages, drawn with replacement."""
+        chosen = rng.integers(len(self.logp), size=problems)
+        running = np.exp(self.logp[chosen]).cumsum(1)
+        looks = rng.random((problems, n)) * running[:, -1:]
+        response = np.stack(
+            [np.searchsorted(row, look, side="right") for row, look in zip(running, looks, strict=True)]
+        )
+        logp, correct, length = (
+            np.take_along_axis(table[chosen], response, 1) for table in (self.logp, self.correct, self.length)
+        )
+        there = np.ones((problems, n), dtype=bool)
+        number = np.broadcast_to(np.arange(n), (problems, n)).copy()
+        names = tuple(str(problem) for problem in range(problems))
+        return Draws(logp, logp, correct, correct, length, there, there, np.zeros_like(number), number, names)
+
+    def exact(self, alpha: float, beta: float | None) -> tuple[tuple[float, float, float], float]:
+        """Accuracy, length and KL of p^alpha exp(r / beta) / Z averaged over languages, and 1 / mean of 1 / (ESS / n)."""
+        gain = (alpha - 1) * self.logp + (self.correct / beta if beta else 0.0)
+        log_z = np.logaddexp.reduce(self.logp + gain, axis=1)
+        law = np.exp(self.logp + gain - log_z[:, None])
+        kl = float(((law * gain).sum(1) - log_z).mean())
+        squared = np.exp(self.logp + 2 * (gain - log_z[:, None])).sum(1)
+        figures = (float((law * self.correct).sum(1).mean()), float((law * self.length).sum(1).mean()), kl)
+        return figures, float(1 / squared.mean())
+
+
+def population(kind: str, size: int = 1000, seed: int = 0) -> Population:
+    """`mild`, `wide`, `peaked`: next-token laws ever more uneven. `short mode`: responses are long, and the likeliest is
+    short. `likely`: what is likely tends to be right. `rare`: right responses have between a third and a thousandth."""
+    rng = np.random.default_rng(seed)
+    spread = {"mild": 0.7, "peaked": 2.0}.get(kind, 1.0)
+    language = TableLanguage.random(seed, prompts=[str(i) for i in range(size)], spread=spread)
+    if kind == "short mode":
+        logits = language.logits.detach().clone()
+        logits[:, 0, 3] = torch.from_numpy(rng.normal(size=size)).float()
+        logits[:, 1:40, 3] -= 2.0
+        language = TableLanguage(logits, language.prompts)
+    logp = language.sequence_logprobs().detach().double().numpy()
+    logp = logp - np.logaddexp.reduce(logp, axis=1)[:, None]
+    share = 10 ** rng.uniform(-3, -0.5, (size, 1)) if kind == "rare" else rng.beta(1, 2, (size, 1))
+    correct = rng.random(logp.shape) < share
+    if kind == "likely":
+        standard = (logp - logp.mean(1, keepdims=True)) / logp.std(1, keepdims=True)
+        correct = standard + rng.normal(size=logp.shape) > rng.normal(size=(size, 1))
+    lengths = np.broadcast_to(sequence_lengths(language).numpy(), logp.shape)
+    return Population(logp, correct.astype(float), lengths.astype(float))
+
+
+def simulate(
+    people: Population, problems: int, n: int, sets: int, alphas: tuple[float, ...], betas: tuple[float, ...]
+) -> Iterator[Point]:
+    """The points of as many forecasts, one after the other."""
+    rng = np.random.default_rng(7)
+    for _ in range(sets):
+        yield from forecast(people.draws(rng, problems, n), alphas, betas).points
+
+
+def held(point: Point, exact: tuple[float, float, float]) -> list[bool]:
+    """Whether the intervals of accuracy, length and KL hold the exact figures."""
+    intervals = (point.accuracy, point.length, point.kl)
+    return [i is not None and i.low - 1e-9 <= value <= i.high + 1e-9 for i, value in zip(intervals, exact, strict=True)]
+
+
+def main(sets: int) -> None:
+    print("| languages | problems x n | claims | accuracy | length | KL | does not carry | false claims |")
+    print("|---|---|---:|---:|---:|---:|---:|---:|")
+    everything = []
+    for kind in ("mild", "wide", "peaked", "short mode", "likely", "rare"):
+        people = population(kind)
+        exact = {(alpha, beta): people.exact(alpha, beta) for alpha in ALPHAS for beta in (None, *BETAS)}
+        for problems, n in SIZES:
+            claims, covered, hopeless, false = 0, [], 0, 0
+            for point in simulate(people, problems, n, sets, ALPHAS, BETAS):
+                figures, efficiency = exact[point.alpha, point.beta]
+                hopeless += n * efficiency < HOPELESS
+                false += n * efficiency < HOPELESS and point.carried
+                claims += point.carried
+                if point.carried and (point.alpha, point.beta) != (1.0, None):  # KL to itself is no feat
+                    covered.append([*held(point, figures), n * efficiency])
+            everything += covered
+            shares = " | ".join(f"{100 * share:.1f} %" for share in np.mean(covered, 0)[:3])
+            possible = sets * len(exact)
+            print(
+                f"| {kind} | {problems} x {n} | {100 * claims / possible:.0f} % | {shares} | {hopeless} | {false} |",
+                flush=True,
+            )
+    print("\n| exact effective sample size | numbers | accuracy | length | KL |\n|---|---:|---:|---:|---:|")
+    table = np.array(everything, dtype=float)
+    for low, high in ((0, 5), (5, 10), (10, 15), (15, 30), (30, np.inf), (0, np.inf)):
+        some = table[(table[:, 3] >= low) & (table[:, 3] < high)]
+        shares = " | ".join(f"{100 * share:.1f} %" for share in some[:, :3].mean(0)) if len(some) else "– | – | –"
+        print(f"| {low} to {high} | {len(some)} | {shares} |")
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 500)
