@@ -22,7 +22,8 @@ from tiltlab.models.table import TableLanguage, sequence_lengths
 ALPHAS = (0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0)
 BETAS = (1.0, 0.5, 0.3, 0.2, 0.1)
 HOPELESS = 5.0
-SIZES = ((100, 32), (300, 32), (50, 64), (30, 128))
+KINDS = ("mild", "wide", "peaked", "short mode", "likely", "rare")
+SIZES = ((100, 32), (300, 32), (50, 64))
 """Problems, and samples of each."""
 
 
@@ -51,7 +52,7 @@ class Population:
         return Draws(logp, logp, correct, correct, length, there, there, np.zeros_like(number), number, names)
 
     def exact(self, alpha: float, beta: float | None) -> tuple[tuple[float, float, float], float]:
-        """Accuracy, length and KL of p^alpha exp(r / beta) / Z averaged over languages, and 1 / mean of 1 / (ESS / n)."""
+        """Accuracy, length and KL of p^alpha exp(r / beta) / Z averaged over languages; and ESS / n (harmonic mean)."""
         gain = (alpha - 1) * self.logp + (self.correct / beta if beta else 0.0)
         log_z = np.logaddexp.reduce(self.logp + gain, axis=1)
         law = np.exp(self.logp + gain - log_z[:, None])
@@ -62,8 +63,8 @@ class Population:
 
 
 def population(kind: str, size: int = 1000, seed: int = 0) -> Population:
-    """`mild`, `wide`, `peaked`: next-token laws ever more uneven. `short mode`: responses are long, and the likeliest is
-    short. `likely`: what is likely tends to be right. `rare`: right responses have between a third and a thousandth."""
+    """`mild`, `wide`, `peaked`: next-token laws ever more uneven. `short mode`: most are long, the likeliest is short.
+    `likely`: what is likely tends to be right. `rare`: between a third and a thousandth of all responses are right."""
     rng = np.random.default_rng(seed)
     spread = {"mild": 0.7, "peaked": 2.0}.get(kind, 1.0)
     language = TableLanguage.random(seed, prompts=[str(i) for i in range(size)], spread=spread)
@@ -98,35 +99,45 @@ def held(point: Point, exact: tuple[float, float, float]) -> list[bool]:
     return [i is not None and i.low - 1e-9 <= value <= i.high + 1e-9 for i, value in zip(intervals, exact, strict=True)]
 
 
+def row(kind: str, problems: int, n: int, sets: int) -> tuple[str, Floats]:
+    """A row of the table; and for each number given, whether accuracy, length and KL are held, and the exact ESS."""
+    people = population(kind)
+    exact = {(alpha, beta): people.exact(alpha, beta) for alpha in ALPHAS for beta in (None, *BETAS)}
+    numbers, hopeless, false = [], 0, 0
+    for point in simulate(people, problems, n, sets, ALPHAS, BETAS):
+        figures, efficiency = exact[point.alpha, point.beta]
+        hopeless += n * efficiency < HOPELESS
+        false += n * efficiency < HOPELESS and point.carried
+        if point.carried and (point.alpha, point.beta) != (1.0, None):  # that the base is the base is no feat
+            numbers.append([*held(point, figures), n * efficiency])
+    table = np.array(numbers, dtype=float)
+    claims = len(table) / sets / (len(exact) - 1)
+    return f"| {kind} | {problems} x {n} | {claims:.0%} | {_shares(table)} | {hopeless} | {false} |", table
+
+
 def main(sets: int) -> None:
     print("| languages | problems x n | claims | accuracy | length | KL | does not carry | false claims |")
     print("|---|---|---:|---:|---:|---:|---:|---:|")
-    everything = []
-    for kind in ("mild", "wide", "peaked", "short mode", "likely", "rare"):
-        people = population(kind)
-        exact = {(alpha, beta): people.exact(alpha, beta) for alpha in ALPHAS for beta in (None, *BETAS)}
+    tables = []
+    for kind in KINDS:
         for problems, n in SIZES:
-            claims, covered, hopeless, false = 0, [], 0, 0
-            for point in simulate(people, problems, n, sets, ALPHAS, BETAS):
-                figures, efficiency = exact[point.alpha, point.beta]
-                hopeless += n * efficiency < HOPELESS
-                false += n * efficiency < HOPELESS and point.carried
-                claims += point.carried
-                if point.carried and (point.alpha, point.beta) != (1.0, None):  # KL to itself is no feat
-                    covered.append([*held(point, figures), n * efficiency])
-            everything += covered
-            shares = " | ".join(f"{100 * share:.1f} %" for share in np.mean(covered, 0)[:3])
-            possible = sets * len(exact)
-            print(
-                f"| {kind} | {problems} x {n} | {100 * claims / possible:.0f} % | {shares} | {hopeless} | {false} |",
-                flush=True,
-            )
-    print("\n| exact effective sample size | numbers | accuracy | length | KL |\n|---|---:|---:|---:|---:|")
-    table = np.array(everything, dtype=float)
+            text, table = row(kind, problems, n, sets)
+            tables.append(table)
+            print(text, flush=True)
+    print(by_size(np.concatenate(tables)))
+
+
+def by_size(table: Floats) -> str:
+    """The same by exact effective sample size."""
+    lines = ["", "| exact effective sample size | numbers | accuracy | length | KL |", "|---|---:|---:|---:|---:|"]
     for low, high in ((0, 5), (5, 10), (10, 15), (15, 30), (30, np.inf), (0, np.inf)):
         some = table[(table[:, 3] >= low) & (table[:, 3] < high)]
-        shares = " | ".join(f"{100 * share:.1f} %" for share in some[:, :3].mean(0)) if len(some) else "– | – | –"
-        print(f"| {low} to {high} | {len(some)} | {shares} |")
+        lines.append(f"| {low} to {high} | {len(some)} | {_shares(some)} |")
+    return "\n".join(lines)
+
+
+def _shares(table: Floats) -> str:
+    return " | ".join(f"{share:.1%}" for share in table[:, :3].mean(0)) if len(table) else "– | – | –"
 
 
 if __name__ == "__main__":

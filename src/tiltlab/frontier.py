@@ -1,4 +1,4 @@
-"""Accuracy against KL from the base, in nats: the paths that a forecast draws, and what can be reached at a price. Pure.
+"""Accuracy against KL from the base, in nats: the paths of a forecast, and what can be reached at a price. Pure.
 
 For a reward of 0 and 1 no law has a higher mean accuracy at the same mean KL than p exp(r / beta) / Z (it maximises
 accuracy - beta KL), so the reward path is the frontier, and every sampler and every trained policy lies below it.
