@@ -57,12 +57,13 @@ def report(name: str, config: ModelConfig, arguments: argparse.Namespace) -> Non
     taken: dict[str, list[float]] = {sampler: [] for sampler in SAMPLERS}
     tokens: dict[str, float] = {}
     kept: dict[str, float] = {}
-    for seed in range(arguments.rounds + 1):
+    for sampler in SAMPLERS.values():  # warms up
+        sampler(model, prompts, n=arguments.n, max_tokens=3, seed=0)
+    for seed in range(arguments.rounds):
         for label, sampler in SAMPLERS.items():
             samples = sampler(model, prompts, n=arguments.n, max_tokens=arguments.tokens, seed=seed)
             rows = [rollout for group in samples.rollouts for rollout in group]
-            if seed:  # the first round warms up
-                taken[label].append(samples.info.seconds)
+            taken[label].append(samples.info.seconds)
             tokens[label] = (samples.info.drawn + samples.info.rescored) / len(rows)
             kept[label] = sum(len(rollout.tokens) for rollout in rows) / len(rows)
     plain = statistics.median(taken["plain"])
