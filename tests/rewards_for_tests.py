@@ -1,6 +1,9 @@
 """Reward functions that recipes in tests name."""
 
 import math
+import os
+import signal
+import time
 from typing import Any
 
 
@@ -19,3 +22,14 @@ def too_few(completions: list[str], **_: Any) -> list[float]:
 
 def shortness(completions: list[str], **_: Any) -> list[float]:
     return [-len(text) / 10 for text in completions]
+
+
+def sleeps_for_ever() -> None:
+    while True:
+        time.sleep(1)
+
+
+def dies(really: bool) -> str:
+    if really:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return "alive"
