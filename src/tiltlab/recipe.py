@@ -159,7 +159,7 @@ def load_task(task: str | None, data: str | None = None, columns: str | None = N
     entry = named if isinstance(named, dict) else from_options(task, None, None)
     entry |= {key: value for key, value in from_options(None, data, columns).items() if key != "task"}
     try:
-        return TypeAdapter(Task).validate_python(entry)  # type: ignore[no-any-return]
+        return TypeAdapter(Task).validate_python(entry)
     except ValidationError as error:
         raise UserError(f"--task {task or 'data'}: {_first(error)}") from error
 

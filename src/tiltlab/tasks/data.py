@@ -1,7 +1,7 @@
 """Problems of one's own, and the named sets of mathematics: files or hub data sets with a question and an answer.
 
-Left out on purpose: how a row is read (reading.py), where the named sets are (maths.py), and mathematics itself: whether
-two expressions are equal is for tasks/grading.py to say.
+Left out on purpose: how a row is read (reading.py), where the named sets are (maths.py), and mathematics itself:
+whether two expressions are equal is for tasks/grading.py to say.
 """
 
 import random
@@ -31,9 +31,10 @@ number: equal as plain numbers, in the last complete box; no mathematics at all,
 class Data:
     """Questions with gold answers, from files or the hub. `task` is `data`, or the name of a set.
 
-    train, test: where the rows are: a .jsonl, .json, .parquet or .csv file, the name of a set, a hub id (owner/name), or
-        a `Hub` with config, split and revision. A named set needs neither. select: likewise, or how many rows of train
-        (the first that do not stand in test) become the select split.
+    train, test: where the rows are: a .jsonl, .json, .parquet or .csv file, the name of a set, a hub id (owner/name),
+        or a `Hub` with config, split and revision. A named set needs neither.
+    select: likewise, or how many rows of train become the select split: the first that do not stand in test. A named
+        set's rows to learn from are put in a fixed random order before.
     columns: which columns hold question, answer and id; the set's own where left out, else problem, answer and id.
     prompt: "chat" sends a user message through the model's chat template, "plain" sends the text as it is.
     template: the prompt, with {question} in it and all other braces doubled, for str.format.

@@ -24,15 +24,18 @@ from tiltlab.tasks.reading import Found
 from tiltlab.tasks.splits import apart, normal
 from tiltlab.types import Grade, Problem, Prompt
 
-FAMILIES = frozenset(
-    """
-    acre aiw base_conversion basic_arithmetic bf binary_alternation bitwise_arithmetic calendar_arithmetic chain_sum
-    circuit_logic color_cube_rotation count_bits count_primes course_schedule game_of_life_halting gcd gsm_symbolic
-    isomorphic_strings largest_island lcm leg_counting letter_counting mahjong_puzzle maze needle_haystack products
-    ransom_note rotten_oranges self_reference simple_equations simple_geometry spell_backward spiral_matrix
-    string_insertion string_manipulation string_splitting string_synthesis word_sequence_reversal zebra_puzzles
-    """.split()
-)
+# fmt: off
+FAMILIES = frozenset([
+    "acre", "aiw", "base_conversion", "basic_arithmetic", "bf", "binary_alternation", "bitwise_arithmetic",
+    "calendar_arithmetic", "chain_sum", "circuit_logic", "color_cube_rotation", "count_bits", "count_primes",
+    "course_schedule", "game_of_life_halting", "gcd", "gsm_symbolic", "isomorphic_strings", "largest_island", "lcm",
+    "leg_counting", "letter_counting", "mahjong_puzzle", "maze", "needle_haystack", "products", "ransom_note",
+    "rotten_oranges", "self_reference", "simple_equations", "simple_geometry", "spell_backward", "spiral_matrix",
+    "string_insertion", "string_manipulation", "string_splitting", "string_synthesis", "word_sequence_reversal",
+    "zebra_puzzles",
+])
+# fmt: on
+"""Read one by one: their questions have one answer, a number, a word or a line without braces."""
 
 STRIDE = 10_000_000
 """Seeds between one split's first problem and the next split's: problem i of a data set is made from its seed + i, so

@@ -1,8 +1,8 @@
-"""The named sets of mathematical problems: where they are on the hub, what their columns mean, how their gold answers are
-read.
+"""The named sets of mathematical problems: where they are on the hub, what their columns mean, how their gold answers
+are read.
 
-Left out on purpose: the sets themselves, and pinned revisions: `revision` in a recipe pins one, and a run folder keeps a
-hash of all problems in any case.
+Left out on purpose: the sets themselves, and pinned revisions: `revision` in a recipe pins one, and a run folder keeps
+a hash of all problems in any case.
 """
 
 import re

@@ -1,7 +1,7 @@
 """Rows of a data file: JSONL, JSON, Parquet or CSV, told apart by the end of the name.
 
-Every reader yields (where, row): where is what a message calls the row, row maps columns to plain values. Cells of a CSV
-file are texts; an empty one counts as missing, as null does.
+Every reader yields (where, row): where is what a message calls the row, row maps columns to plain values. Cells of a
+CSV file are texts; an empty one counts as missing, as null does.
 
 Left out on purpose: compressed files, other separators than a comma, and streaming. A set of problems fits in memory.
 """

@@ -18,7 +18,8 @@ def apart(
 ) -> tuple[list[Problem], list[str]]:
     """The rows of `split` whose questions do not stand among `others`, and a note on the ones that do, if any."""
     seen = {normal(problem.question) for problem in others}
-    kept, dropped = [], []
+    kept: list[Problem] = []
+    dropped: list[Problem] = []
     for problem in rows:
         (dropped if normal(problem.question) in seen else kept).append(problem)
     if not dropped:
@@ -35,8 +36,8 @@ def listed(ids: Iterable[str]) -> str:
 
 
 def normal(text: str) -> str:
-    """What two wordings of one question share: not case, sentence punctuation (a point, comma or colon between digits is
-    a part of the number), spaces beside signs, and braces around one character, as in x^{2}."""
+    """What two wordings of one question share: not case, sentence punctuation (a point, comma or colon between digits
+    is a part of the number), spaces beside signs, and braces around one character, as in x^{2}."""
     plain = unicodedata.normalize("NFKC", text).casefold()
     plain = re.sub(r"""(?<!\d)[.,;:!?"']|[.,;:!?"'](?!\d)""", "", plain)
     plain = re.sub(r"\{(\w)\}", r"\1", plain)
