@@ -206,6 +206,7 @@ def _set_sources(name: str, split: Split, revision: str | None) -> tuple[Hub, ..
 
 @cache
 def _read(place: _Place) -> Found:
+    """Once a process: files are not read again, however often a split is asked for."""
     found = read_problems(place.sources, place.reading)
     if not place.shuffled:
         return found

@@ -146,6 +146,6 @@ def _drawn(family: str, seed: int, size: int, settings: dict[str, Any]) -> Itera
 
 
 def _plain(text: str) -> str:
-    text = unicodedata.normalize("NFKC", text).strip().removeprefix("$").removesuffix("$").strip()
+    text = unicodedata.normalize("NFKC", text).strip(" \n$.")
     wrapped = re.fullmatch(r"\\(?:text|textbf|mathrm|mathbf)\s*\{([^{}]*)\}", text)
-    return " ".join((wrapped[1] if wrapped else text).rstrip(".").casefold().split())
+    return " ".join((wrapped[1] if wrapped else text).strip(".").casefold().split())

@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 
 from tiltlab.errors import UserError
 from tiltlab.tasks.answers import number
@@ -37,9 +36,8 @@ class Found:
     notes: tuple[str, ...] = ()
 
 
-@cache
 def read_problems(sources: tuple[str | Hub, ...], reading: Reading) -> Found:
-    """Every problem of these files or hub splits, in order. Read once a process.
+    """Every problem of these files or hub splits, in order.
 
     Raises UserError, naming file and line or row, for a row that cannot be used, and for two with the same id.
     """
