@@ -3,7 +3,7 @@
     python benchmarks/grading.py FILE.jsonl [--rounds 5]
 
 FILE has a column `answer` (and `answer_latex`, where that is the mended one). A response to each row gives, by turns,
-the gold answer, the gold answer of another row, the gold answer in another spelling, an unfinished box, and no box at all.
+the gold answer, the gold answer of another row, the gold answer in another spelling, an unfinished box, no box.
 """
 
 import argparse

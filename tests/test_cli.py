@@ -113,6 +113,19 @@ def test_bad_input_is_one_line_and_exit_code_2(
     assert not out.exists()
 
 
+def test_rows_that_are_left_out_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    twin = data(tmp_path / "twin.jsonl", {"problem": "what is 3", "answer": "3"})
+    path = recipe(
+        tmp_path, **changes("no chat template", tmp_path), model={"path": str(tmp_path / "nowhere" / "model")}
+    )
+    assert run(monkeypatch, "study", path, "--set", f"tasks.0.test={twin}", "--out", str(tmp_path / "run")) == 2
+    said = capsys.readouterr().err
+    assert "data: 1 row of train stands in test too, and was left out: " in said
+    assert "train.jsonl line 4" in said
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

@@ -1,7 +1,7 @@
 """The command line. It parses, shows progress and says what went wrong; the work is elsewhere."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -27,6 +27,7 @@ from tiltlab.runtime import tune
 if TYPE_CHECKING:
     from tiltlab.cell import Cell
     from tiltlab.study import OnProgress
+    from tiltlab.tasks.base import Split, Task
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -60,12 +61,14 @@ def study(
     Stopped or killed, the same command goes on where it was.
     """
     from tiltlab.recipe import load_recipe
-    from tiltlab.study import run_study
+    from tiltlab.study import run_study, splits_of
 
     plan = load_recipe(recipe, set_ or ())
     run = out or Path("runs") / plan.name
     devices = _devices(plan.model.device)
     on_gpu = devices[0].startswith("cuda")
+    for task in plan.tasks:
+        _print_notes(task, splits_of(plan))
     with _progress(run) as on_progress:
         failed = run_study(
             plan,
@@ -97,6 +100,7 @@ def sample(
 
     short = {"model.path": model, "task": task, "sampler.arm": sampler}
     plan = load_sample_recipe(recipe, [f"{key}={value}" for key, value in short.items() if value] + (set_ or []))
+    _print_notes(plan.task, [plan.split])
     folder = out or Path("runs") / slug(f"sample {plan.task.name} {plan.sampler.name}")
     with Progress(*_BARS, console=errors, transient=True) as bars:
         bar = bars.add_task(f"{plan.task.name} · {plan.sampler.name}", total=None)
@@ -187,6 +191,15 @@ def _try_device(wanted: str, asked: str) -> None:
         torch.ones(1, device=wanted).item()
     except (RuntimeError, AssertionError, ImportError) as error:
         raise UserError(f"{asked}, and torch cannot compute on it here") from error
+
+
+def _print_notes(task: "Task", splits: "Sequence[Split]") -> None:
+    """What the task has to say of its splits. Raises UserError where they cannot be made."""
+    from tiltlab.tasks.base import notes_of
+
+    for split in splits:
+        for note in notes_of(task, split):
+            errors.print(Text(f"{task.name}: {note}"))
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from pydantic import (
     ConfigDict,
     Field,
     PositiveInt,
+    TypeAdapter,
     ValidationError,
     field_validator,
     model_validator,
@@ -28,7 +29,8 @@ from tiltlab.models.loading import ModelConfig
 from tiltlab.optimizer import OptimizerConfig
 from tiltlab.rundir import slug
 from tiltlab.tasks.addition import Addition
-from tiltlab.tasks.data import Data
+from tiltlab.tasks.data import Data, from_options
+from tiltlab.tasks.gym import ReasoningGym
 from tiltlab.tasks.sums import Sums
 
 
@@ -80,7 +82,7 @@ def _tagged(tag: str) -> BeforeValidator:
     return BeforeValidator(lambda value: {tag: value} if isinstance(value, str) else value)
 
 
-Task = Annotated[Annotated[Sums | Addition | Data, Field(discriminator="task")], _tagged("task")]
+Task = Annotated[Annotated[Sums | Addition | Data | ReasoningGym, Field(discriminator="task")], _tagged("task")]
 
 
 class Recipe(_Section):
@@ -145,6 +147,21 @@ def load_recipe(path: str | None, overrides: Sequence[str] = ()) -> Recipe:
 def load_sample_recipe(path: str | None, overrides: Sequence[str] = ()) -> SampleRecipe:
     """As `load_recipe`, for `tiltlab sample`."""
     return _load(SampleRecipe, path, "sample.yaml", overrides)
+
+
+def load_task(task: str | None, data: str | None = None, columns: str | None = None) -> Task:
+    """The task that `--task NAME --data FILE --map problem=question,answer=final` name; NAME may also be a recipe's
+    whole entry, "{task: reasoning_gym, family: chain_sum}".
+
+    Raises UserError with one line for the first thing that is wrong.
+    """
+    named = _yaml(task, "--task") if task else None
+    entry = named if isinstance(named, dict) else from_options(task, None, None)
+    entry |= {key: value for key, value in from_options(None, data, columns).items() if key != "task"}
+    try:
+        return TypeAdapter(Task).validate_python(entry)
+    except ValidationError as error:
+        raise UserError(f"--task {task or 'data'}: {_first(error)}") from error
 
 
 def _load(kind: type[Section], path: str | None, default: str, overrides: Sequence[str]) -> Section:

@@ -1,7 +1,8 @@
 """What tiltlab asks of a task, and how a batch of responses is graded."""
 
 from collections.abc import Sequence
-from typing import Literal, Protocol
+from itertools import islice
+from typing import Literal, Protocol, runtime_checkable
 
 from tiltlab.tasks.rewards import RewardFunction, rewarded
 from tiltlab.types import Grade, Problem, Prompt, Rollout
@@ -23,6 +24,25 @@ class Task(Protocol):
     def grade(self, problem: Problem, text: str) -> Grade: ...
 
 
+@runtime_checkable
+class BatchGrading(Protocol):
+    """A task that grades many responses at once, side by side, faster than one by one: problems and texts in pairs."""
+
+    def grade_batch(self, problems: Sequence[Problem], texts: Sequence[str]) -> list[Grade]: ...
+
+
+@runtime_checkable
+class Noting(Protocol):
+    """A task with something to say of how a split was made: rows left out, which gold answers were read."""
+
+    def notes(self, split: Split) -> Sequence[str]: ...
+
+
+def notes_of(task: Task, split: Split) -> list[str]:
+    """What there is to say of a split, one line each. Raises what `task.problems(split)` raises."""
+    return list(task.notes(split)) if isinstance(task, Noting) else []
+
+
 def grade_all(
     task: Task,
     problems_P: Sequence[Problem],
@@ -34,10 +54,13 @@ def grade_all(
 
     Raises UserError where that function returns NaN or the wrong number of values.
     """
-    grades_PG = [
-        [task.grade(problem, rollout.text) for rollout in group]
-        for problem, group in zip(problems_P, rollouts_PG, strict=True)
-    ]
+    pairs_N = [(p, rollout.text) for p, group in zip(problems_P, rollouts_PG, strict=True) for rollout in group]
+    if isinstance(task, BatchGrading):
+        grades_N = task.grade_batch([problem for problem, _ in pairs_N], [text for _, text in pairs_N])
+    else:
+        grades_N = [task.grade(problem, text) for problem, text in pairs_N]
+    rest = iter(grades_N)
+    grades_PG = [list(islice(rest, len(group))) for group in rollouts_PG]
     if reward is None:
         return grades_PG
     prompts_P = [task.render(problem) for problem in problems_P]
