@@ -1,10 +1,15 @@
-"""Reward functions that recipes in tests name."""
+"""Reward functions that tests name; workers import this module, so it brings nothing heavy."""
 
+import ctypes
 import math
 import os
 import signal
+import sys
 import time
+from decimal import Decimal
 from typing import Any
+
+import numpy as np
 
 
 def late_nan(completions: list[str], **_: Any) -> list[float]:
@@ -33,3 +38,96 @@ def dies(really: bool) -> str:
     if really:
         os.kill(os.getpid(), signal.SIGKILL)
     return "alive"
+
+
+def sleeps_for_ever_on_all(completions: list[str], **_: Any) -> list[float]:
+    time.sleep(3600)
+    return []
+
+
+def dies_on_all(completions: list[str], **_: Any) -> list[float]:
+    os.kill(os.getpid(), signal.SIGKILL)
+    return []
+
+
+def seen(
+    prompts: list[Any], completions: list[str], answer: list[str], a: list[int], question: list[str], **_: Any
+) -> list[float]:
+    assert prompts == [f"lazy {q}=" for q in question]
+    return [len(text) + a[i] + float(answer[i]) / 1000 for i, text in enumerate(completions)]
+
+
+def abstains_on_the_first(completions: list[str], **_: Any) -> list[float | None]:
+    return [None, None, 1.0, 2.0]
+
+
+def counts(completions: list[str], **_: Any) -> list[float]:
+    """How many responses came together."""
+    return [len(completions)] * len(completions)
+
+
+def scalars(completions: list[str], **_: Any) -> list[Any]:
+    return [np.float32(0.5), Decimal(2), True, np.bool_(False)]
+
+
+def array(completions: list[str], **_: Any) -> Any:
+    return np.arange(len(completions))
+
+
+def takes_no_columns(completions: list[str]) -> list[float]:
+    return [0.0 for _ in completions]
+
+
+class Unspeakable:
+    def __repr__(self) -> str:
+        raise RuntimeError("no words")
+
+
+GARBAGE: dict[str, Any] = {
+    "one": [1.0],
+    "five": [1.0] * 5,
+    "nan": [1.0, math.nan, 0.0, 0.0],
+    "inf": [1.0, math.inf, 0.0, 0.0],
+    "text": ["1", "1", "1", "1"],
+    "list": [[1.0], 1.0, 1.0, 1.0],
+    "mapping": [{"reward": 1.0}] * 4,
+    "bytes": [b"1"] * 4,
+    "complex": [1j] * 4,
+    "beyond floats": [10**400] * 4,
+    "numpy nan": [np.nan] * 4,
+    "array": [np.array([[1.0], [1.0]])] * 4,
+    "unspeakable": [Unspeakable()] * 4,
+    "nothing": None,
+    "number": 1.0,
+    "string": "1111",
+    "dict": dict.fromkeys(range(4), 1.0),
+}
+
+
+def garbage(completions: list[str], **_: Any) -> Any:
+    """Whatever the first completion names."""
+    return GARBAGE[completions[0]]
+
+
+def mischief(completions: list[str], **_: Any) -> list[Any]:
+    """1 for every response but those that ask for trouble."""
+    return [_mischief(text) for text in completions]
+
+
+def _mischief(text: str) -> Any:
+    match text:
+        case "sleep":
+            time.sleep(3600)
+        case "segfault":
+            ctypes.string_at(0)
+        case "exit":
+            sys.exit(3)
+        case "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        case "raise":
+            raise ValueError("a response that I do not like")
+        case "garbage":
+            return object()
+        case "memory":
+            return float(len(bytearray(2**45)))
+    return 1.0

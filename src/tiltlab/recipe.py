@@ -15,6 +15,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    PositiveFloat,
     PositiveInt,
     TypeAdapter,
     ValidationError,
@@ -31,6 +32,7 @@ from tiltlab.rundir import slug
 from tiltlab.tasks.addition import Addition
 from tiltlab.tasks.data import Data, from_options
 from tiltlab.tasks.gym import ReasoningGym
+from tiltlab.tasks.rewards import DEADLINE, Reward, load_reward
 from tiltlab.tasks.sums import Sums
 
 
@@ -38,6 +40,7 @@ class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+Weight = Annotated[float, Field(allow_inf_nan=False)]
 Section = TypeVar("Section", bound=_Section)
 
 
@@ -50,8 +53,10 @@ class Training(_Section):
     max_tokens: PositiveInt
     micro_batch_tokens: PositiveInt = 4096
     optimizer: OptimizerConfig = OptimizerConfig()
-    reward: str | None = None
-    """A reward function of one's own, "package.module:function", in place of the task's."""
+    reward: str | dict[str, Weight] | None = None
+    """A reward function of one's own, "package.module:function", in place of the task's; or several with weights."""
+    reward_deadline: PositiveFloat = Field(DEADLINE, allow_inf_nan=False)
+    """Seconds for one call of it."""
 
     @field_validator("optimizer")
     @classmethod
@@ -59,6 +64,17 @@ class Training(_Section):
         if not optimizer.lr > 0:
             raise ValueError(f"lr must be above 0, got {optimizer.lr}")
         return optimizer
+
+    @field_validator("reward")
+    @classmethod
+    def _some(cls, reward: str | dict[str, float] | None) -> str | dict[str, float] | None:
+        if reward is not None and not reward:
+            raise ValueError("reward names no function; write package.module:function, or leave it out")
+        return reward
+
+    def own_reward(self) -> Reward | None:
+        """Raises UserError where it cannot be loaded."""
+        return load_reward(self.reward, self.reward_deadline) if self.reward else None
 
 
 class Selecting(_Section):

@@ -21,9 +21,8 @@ from tiltlab.models.loading import load_codec, policy_from
 from tiltlab.provenance import provenance
 from tiltlab.recipe import Recipe
 from tiltlab.rundir import read_json, write_json, write_text
-from tiltlab.tasks.base import Split, Task, grade_all, notes_of
-from tiltlab.tasks.rewards import RewardFunction, load_reward
-from tiltlab.types import Problem, Rollout
+from tiltlab.tasks.base import Split, Task, notes_of, try_on_gold
+from tiltlab.types import Problem
 from tiltlab.workers import run_all
 
 OnProgress = Callable[[Cell, str, int, int], None]
@@ -100,9 +99,10 @@ def check(recipe: Recipe) -> dict[str, Any]:
     Raises UserError for a model, a task, a prompt or a reward that cannot be used.
     """
     codec = load_codec(recipe.model)
-    if recipe.train.reward:
+    reward = recipe.train.own_reward()
+    if reward:
         for task in recipe.tasks:
-            _try_reward(load_reward(recipe.train.reward), task, splits_of(recipe)[0])
+            try_on_gold(reward, task, splits_of(recipe)[0])
     facts: dict[str, Any] = {}
     for task in recipe.tasks:
         splits = {split: task.problems(split) for split in splits_of(recipe)}
@@ -113,13 +113,6 @@ def check(recipe: Recipe) -> dict[str, Any]:
                 codec.encode(task.render(problem), recipe.train.max_tokens)
         facts[task.name] = {split: _fact(task, split, problems) for split, problems in splits.items()}
     return facts
-
-
-def _try_reward(reward: RewardFunction, task: Task, split: Split) -> None:
-    """Grade a few gold answers with it: a function that cannot be called, or that misbehaves, is better known now."""
-    problems = task.problems(split)[:2]
-    rollouts = [[Rollout((), problem.answer, True, ())] * 2 for problem in problems]
-    grade_all(task, problems, rollouts, reward)
 
 
 def splits_of(recipe: Recipe) -> Sequence[Split]:

@@ -175,10 +175,10 @@ def test_from_many_threads_beside_an_alarm() -> None:
 
 def test_a_call_that_hangs_or_dies_costs_itself_only() -> None:
     calls = [(1,), (2,), (3,), (4,)]
-    assert call_all(abs, calls, 5.0, warm="tests.rewards_for_tests") == [1, 2, 3, 4]
-    hung = call_all(sleeps_for_ever, [()], 0.5, warm="tests.rewards_for_tests")
+    assert call_all(abs, calls, 5.0, warm=("tests.rewards_for_tests",)) == [1, 2, 3, 4]
+    hung = call_all(sleeps_for_ever, [()], 0.5, warm=("tests.rewards_for_tests",))
     assert [failed.reason for failed in hung] == ["timeout"]
-    died, fine = call_all(dies, [(True,), (False,)], 5.0, warm="tests.rewards_for_tests")
+    died, fine = call_all(dies, [(True,), (False,)], 5.0, warm=("tests.rewards_for_tests",))
     assert isinstance(died, Failed)
     assert (died.reason, fine) == ("error", "alive")
 

@@ -66,7 +66,7 @@ def grade_many(pairs: Sequence[tuple[str, str]], mode: Mode = "strict", deadline
     """
     glances = [_glance(text, gold, mode) for text, gold in pairs]
     asks = list(dict.fromkeys(glance for glance in glances if isinstance(glance, Ask)))
-    verdicts = call_all(_by_algebra, [(ask,) for ask in asks], deadline, warm="tiltlab.tasks.equality")
+    verdicts = call_all(_by_algebra, [(ask,) for ask in asks], deadline, warm=("tiltlab.tasks.equality",))
     found = {ask: _graded(ask, verdict) for ask, verdict in zip(asks, verdicts, strict=True)}
     return [found[glance] if isinstance(glance, Ask) else glance for glance in glances]
 
