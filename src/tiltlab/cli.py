@@ -112,6 +112,61 @@ def sample(
 
 
 @app.command()
+def verdict(
+    base: Annotated[str, typer.Option(help="A model, or records.jsonl (or its folder) of `tiltlab evaluate`.")],
+    tuned: Annotated[str, typer.Option(help="The tuned model, a folder of adapters on the base, or records.")],
+    task: Annotated[str | None, typer.Option(help="The task, where models are given: lazy-sum, gsm8k, ...")] = None,
+    data: Annotated[str | None, typer.Option(help="A file with the task's problems.")] = None,
+    map_: Annotated[str | None, typer.Option("--map", help="Its columns: problem=question,answer=final")] = None,
+    rival: Annotated[list[Path] | None, typer.Option(help="Records of the base, sharpened by a sampler.")] = None,
+    n: Annotated[int, typer.Option("-n", min=4, help="Responses a problem.")] = 16,
+    limit: Annotated[int | None, typer.Option(min=1, help="Problems; all of the test split where left out.")] = None,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Tokens a response, at most.")] = 256,
+    seed: Annotated[int, typer.Option(help="Of the draws.")] = 0,
+    out: Annotated[Path, typer.Option(help="The folder to write to.")] = Path("runs/verdict"),
+) -> None:
+    """Was the tuned model taught something, or is it the base, sharpened?"""
+    from tiltlab.examine import from_files, from_models
+    from tiltlab.models.loading import ModelConfig
+    from tiltlab.provenance import provenance
+    from tiltlab.recipe import load_task
+    from tiltlab.report.verdict import write_verdict_page
+    from tiltlab.rundir import write_json, write_records
+    from tiltlab.verdict import judge
+
+    questions: dict[str, str] = {}
+    if Path(base).suffix == ".jsonl" or (Path(base) / "records.jsonl").is_file():
+        found = from_files(Path(base), Path(tuned), rival or ())
+    else:
+        if task is None and data is None:
+            raise UserError("two models need problems: add --task, --data or both")
+        chosen = load_task(task, data, map_)
+        questions = {problem.id: problem.question for problem in chosen.problems("test")}
+        config = ModelConfig(path=base, device=_devices("auto")[0])
+        with Progress(*_BARS, console=errors, transient=True) as bars:
+            bar = bars.add_task("verdict", total=None)
+            found = from_models(
+                config,
+                tuned,
+                chosen,
+                problems=limit,
+                n=n,
+                max_tokens=max_tokens,
+                seed=seed,
+                on_progress=lambda what, done, of: bars.update(bar, description=what, completed=done, total=of),
+            )
+        write_records(out / "records-base.jsonl", found.base)
+        write_records(out / "records-tuned.jsonl", found.tuned)
+    judged = judge(found.base, found.tuned, found.cross_logp, found.rivals, seed=seed)
+    made = provenance()
+    write_json(out / "verdict.json", asdict(judged) | {"made": made})
+    write_verdict_page(judged, found.base, found.tuned, questions, made, out / "verdict.html")
+    console.print(Text.assemble(("verdict: ", "bold"), (judged.outcome, "bold green")))
+    console.print(Text(judged.why + (f" What it would take: {judged.needs}." if judged.needs else "")))
+    console.print(Text(f"page: {out / 'verdict.html'}"), soft_wrap=True)
+
+
+@app.command()
 def report(run: Annotated[Path, typer.Argument(help="A run folder.")]) -> None:
     """Make the page and the table of a run folder again."""
     from tiltlab.report.page import write_report

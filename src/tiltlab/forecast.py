@@ -2,8 +2,8 @@
 
 From n samples a problem of the base p, with log p and grades: accuracy, length and KL of the optima p^alpha
 exp(r / beta) / Z, averaged over problems, with an interval over the population that the problems come from; and *no
-number* where the samples do not carry it. How a figure is made is in snis.py, when it is withheld in `_doubts`, and what
-that is worth in docs/forecast.md.
+number* where the samples do not carry it. How a figure is made is in snis.py, when it is withheld in `_doubts`, and
+what that is worth in docs/forecast.md.
 
 Left out on purpose: modes that no sample has hit. A response of probability 1e-4 that p^alpha would choose cannot be
 seen in a hundred samples, nor can any weight tell; only another proposal (a lower temperature, a beam) can look for it.
@@ -87,8 +87,8 @@ def forecast(
     """The forecast at every alpha, without the reward and with it at each beta, and pass@k at each k.
 
     best_reward: the largest reward that a response can get; a larger one that was seen takes its place. Where a point
-    is silent, so is what lies beyond it: on the sharpening path whatever is further from alpha = 1 on the same side, and
-    at each alpha whatever has a smaller beta.
+    is silent, so is what lies beyond it: on the sharpening path whatever is further from alpha = 1 on the same side,
+    and at each alpha whatever has a smaller beta.
 
     Raises UserError for an alpha or beta that is not above 0, and where no problem has enough samples.
     """
@@ -122,7 +122,8 @@ def covariances(draws: Draws) -> Floats:
     log_weight = np.where(draws.used, draws.logp - draws.log_q, -np.inf)
     share = softmax(log_weight, axis=1)
     centred = draws.logp - (share * draws.logp).sum(1, keepdims=True)
-    return (share * centred * draws.correct).sum(1) / (1 - (share**2).sum(1))
+    found: Floats = (share * centred * draws.correct).sum(1) / (1 - (share**2).sum(1))
+    return found
 
 
 def covariance(draws: Draws) -> Interval:
@@ -137,7 +138,9 @@ def tilted_by_binary_reward(accuracy: float, beta: float) -> tuple[float, float]
     a e^(1/beta) / (a e^(1/beta) + 1 - a), and a' / beta - log(a e^(1/beta) + 1 - a). Self-normalised weights of samples
     from p come to the same, with a the share of correct ones. 0 and 1 stay where they are.
     """
-    log_z = float(np.logaddexp(np.log(accuracy) + 1 / beta, np.log1p(-accuracy))) if 0 < accuracy < 1 else accuracy / beta
+    log_z = (
+        float(np.logaddexp(np.log(accuracy) + 1 / beta, np.log1p(-accuracy))) if 0 < accuracy < 1 else accuracy / beta
+    )
     tilted = accuracy * exp(1 / beta - log_z)
     return tilted, tilted / beta - log_z
 
