@@ -126,7 +126,7 @@ PLANTS = (
 
 def verdict(plant: Plant, seed: int, *, models: bool = True) -> Verdict:
     """With `models`, as `tiltlab verdict` has it that holds both models: base responses scored under the tuned one, and
-    samples of p^2 and p^4. Without, records alone."""
+    samples of p^2, p^4 and p^8. Without, records alone."""
     world = World.make(plant.kind, seed, plant.problems)
     law_PS = plant.tuned(world)
     base, which_PN = world.drawn(world.logp_PS, plant.samples, 3 * seed + 1)

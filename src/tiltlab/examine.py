@@ -122,10 +122,10 @@ def _adapted(reference: Any, folder: str) -> tuple[LanguageModel, LanguageModel]
 
 def _read(path: Path) -> list[Record]:
     file = path / "records.jsonl" if path.is_dir() else path
+    if not file.is_file():
+        raise UserError(f"{file} does not exist")
     try:
         records = read_records(file)
-    except FileNotFoundError as error:
-        raise UserError(f"{file} does not exist") from error
     except (OSError, TypeError, KeyError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise UserError(f"{file} holds no records: {' '.join(str(error).split())[:200]}") from error
     if not records:
