@@ -85,30 +85,78 @@ def study(
 
 
 @app.command()
-def sample(
+def evaluate(
     recipe: Annotated[str | None, typer.Argument(help="A YAML recipe: model, task, sampler, ...")] = None,
-    out: Annotated[Path | None, typer.Option(help="The folder to write to; runs/sample-NAME where left out.")] = None,
-    model: Annotated[str | None, typer.Option(help="Short for --set model.path=...")] = None,
-    task: Annotated[str | None, typer.Option(help="Short for --set task=...")] = None,
-    sampler: Annotated[str | None, typer.Option(help="Short for --set sampler.arm=...: power_smc, beam, ...")] = None,
-    set_: Annotated[list[str] | None, typer.Option("--set", help="Change a key: sampler.alpha=2, problems=20")] = None,
+    model: Annotated[str | None, typer.Option(help="A hub id, a folder, or a .gguf file.")] = None,
+    task: Annotated[
+        str | None, typer.Option(help="lazy-sum, gsm8k, math500, ...; data for a file of your own.")
+    ] = None,
+    data: Annotated[str | None, typer.Option(help="A file with the task's problems.")] = None,
+    map_: Annotated[str | None, typer.Option("--map", help="Its columns: problem=question,answer=final")] = None,
+    sampler: Annotated[str | None, typer.Option(help="base, temperature, power_smc, beam, ...")] = None,
+    n: Annotated[int | None, typer.Option("-n", min=1, help="Responses a problem.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Problems; all of the test split where left out.")] = None,
+    max_tokens: Annotated[int | None, typer.Option(min=1, help="Tokens a response, at most.")] = None,
+    reference: Annotated[str | None, typer.Option(help="A second model that scores the responses too.")] = None,
+    responses: Annotated[Path | None, typer.Option(help="Grade responses of another engine (a JSONL file).")] = None,
+    out: Annotated[Path | None, typer.Option(help="The folder; runs/evaluate-TASK-SAMPLER where left out.")] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="Change a key: sampler.temperature=0.7")] = None,
 ) -> None:
-    """Draw graded responses from a model with any sampler, and write them to records.jsonl."""
-    from tiltlab.recipe import load_sample_recipe
-    from tiltlab.report.terminal import print_sample
-    from tiltlab.sample import run_sample
+    """Graded responses of a model, with any sampler: records.jsonl, figures with intervals, and a page.
 
-    short = {"model.path": model, "task": task, "sampler.arm": sampler}
-    plan = load_sample_recipe(recipe, [f"{key}={value}" for key, value in short.items() if value] + (set_ or []))
-    _print_notes(plan.task, [plan.split])
-    folder = out or Path("runs") / slug(f"sample {plan.task.name} {plan.sampler.name}")
-    with Progress(*_BARS, console=errors, transient=True) as bars:
-        bar = bars.add_task(f"{plan.task.name} · {plan.sampler.name}", total=None)
-        records, info = run_sample(
-            plan, folder, _devices(plan.model.device)[0], lambda done, of: bars.update(bar, completed=done, total=of)
-        )
-    print_sample(f"{plan.task.name}: {plan.sampler.name}", records, asdict(info), console)
+    Stopped or killed, the same command goes on where it was.
+    """
+    from tiltlab.recipe import load_sample_recipe, load_task
+    from tiltlab.report.evaluation import figures_of, write_evaluation_page
+    from tiltlab.report.terminal import print_evaluation, print_sample
+    from tiltlab.sample import from_elsewhere, run_sample
+
+    if responses:
+        chosen = load_task(task, data, map_)
+        _print_notes(chosen, ["test"])
+        folder = out or Path("runs") / slug(f"evaluate {chosen.name} {responses.stem}")
+        records = from_elsewhere(responses, chosen, folder)
+    else:
+        plan = load_sample_recipe(recipe, _evaluation(model, sampler, n, limit, max_tokens, reference) + (set_ or []))
+        if task or data:
+            plan = plan.model_copy(update={"task": load_task(task, data, map_)})
+        _print_notes(plan.task, [plan.split])
+        folder = out or Path("runs") / slug(f"evaluate {plan.task.name} {plan.sampler.name}")
+        with Progress(*_BARS, console=errors, transient=True) as bars:
+            bar = bars.add_task(f"{plan.task.name} · {plan.sampler.name}", total=None)
+            records, info = run_sample(
+                plan,
+                folder,
+                _devices(plan.model.device)[0],
+                lambda done, of: bars.update(bar, completed=done, total=of),
+            )
+        print_sample(f"{plan.task.name}: {plan.sampler.name}", records, asdict(info), console)
+    print_evaluation(figures_of(folder.name, records), console)
     console.print(Text(f"records: {folder / 'records.jsonl'}"), soft_wrap=True)
+    console.print(Text(f"report: {write_evaluation_page(folder)}"), soft_wrap=True)
+
+
+app.command("sample", help="The same as evaluate, by another name.")(evaluate)
+
+
+def _evaluation(
+    model: str | None,
+    sampler: str | None,
+    n: int | None,
+    limit: int | None,
+    max_tokens: int | None,
+    reference: str | None,
+) -> list[str]:
+    """Options as changes to a recipe's keys."""
+    keys = {
+        "model.path": model,
+        "sampler.arm": sampler,
+        "n": n,
+        "problems": limit,
+        "max_tokens": max_tokens,
+        "reference": reference,
+    }
+    return [f"{key}={value}" for key, value in keys.items() if value is not None]
 
 
 @app.command()

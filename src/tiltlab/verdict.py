@@ -25,7 +25,7 @@ from tiltlab.types import UNKNOWN, Record
 
 Outcome = Literal["sharpening explains it", "beyond sharpening", "collapse", "no gain", "cannot tell"]
 
-ALPHAS = (1.0, 1.1, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0, 4.0, 6.0, 8.0)
+ALPHAS = (1.0, 1.1, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0, 4.0, 6.0, 8.0, 12.0, 20.0, 40.0)
 
 MARGIN = 0.05
 """Of accuracy: a gain smaller than this, either way, is none worth the name."""

@@ -2,6 +2,7 @@
 trained arm."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from tiltlab.draws import from_records
@@ -27,7 +28,10 @@ def findings(study: Study, task: str) -> Findings:
         return Findings(None, {})
     records = _records(base)
     rivals = {arm.name: _records(arm) for arm in study.on(task) if _knows_likelihood_only(arm)}
-    verdicts = {arm.name: judge(records, _records(arm), rivals=rivals) for arm in study.on(task) if arm.trained}
+    verdicts = {}
+    for arm in (arm for arm in study.on(task) if arm.trained):
+        with suppress(ValueError):  # no problem of which both have a graded response
+            verdicts[arm.name] = judge(records, _records(arm), rivals=rivals)
     return Findings(_forecast(records), verdicts)
 
 

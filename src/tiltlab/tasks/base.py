@@ -43,6 +43,13 @@ def notes_of(task: Task, split: Split) -> list[str]:
     return list(task.notes(split)) if isinstance(task, Noting) else []
 
 
+def grade_texts(task: Task, problems_N: Sequence[Problem], texts_N: Sequence[str]) -> list[Grade]:
+    """A grade for every response; all at once where the task can."""
+    if isinstance(task, BatchGrading):
+        return task.grade_batch(problems_N, texts_N)
+    return [task.grade(problem, text) for problem, text in zip(problems_N, texts_N, strict=True)]
+
+
 def grade_all(
     task: Task,
     problems_P: Sequence[Problem],
@@ -55,11 +62,7 @@ def grade_all(
     Raises UserError where that function returns NaN or the wrong number of values.
     """
     pairs_N = [(p, rollout.text) for p, group in zip(problems_P, rollouts_PG, strict=True) for rollout in group]
-    if isinstance(task, BatchGrading):
-        grades_N = task.grade_batch([problem for problem, _ in pairs_N], [text for _, text in pairs_N])
-    else:
-        grades_N = [task.grade(problem, text) for problem, text in pairs_N]
-    rest = iter(grades_N)
+    rest = iter(grade_texts(task, [problem for problem, _ in pairs_N], [text for _, text in pairs_N]))
     grades_PG = [list(islice(rest, len(group))) for group in rollouts_PG]
     if reward is None:
         return grades_PG
