@@ -160,6 +160,40 @@ def _evaluation(
 
 
 @app.command()
+def forecast(
+    base: Annotated[str, typer.Option(help="A model, or records.jsonl (or its folder) of `tiltlab evaluate`.")],
+    task: Annotated[str | None, typer.Option(help="The task, where a model is given.")] = None,
+    data: Annotated[str | None, typer.Option(help="A file with the task's problems.")] = None,
+    map_: Annotated[str | None, typer.Option("--map", help="Its columns: problem=question,answer=final")] = None,
+    n: Annotated[int, typer.Option("-n", min=4, help="Responses a problem.")] = 64,
+    limit: Annotated[int | None, typer.Option(min=1, help="Problems; all of the test split where left out.")] = None,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Tokens a response, at most.")] = 256,
+    out: Annotated[Path, typer.Option(help="The folder to write to.")] = Path("runs/forecast"),
+) -> None:
+    """How far would sharpening, and how far would a reward, carry this model? Told from its own samples, untrained."""
+    from tiltlab.draws import from_records
+    from tiltlab.examine import base_records
+    from tiltlab.forecast import forecast as made_of
+    from tiltlab.provenance import provenance
+    from tiltlab.report.forecast import in_words, write_forecast_page
+    from tiltlab.rundir import write_json
+
+    if not _are_records(base):
+        options = {"model": base, "task": task, "data": data, "map_": map_, "n": n, "limit": limit}
+        evaluate(**options, max_tokens=max_tokens, sampler="base", out=out)  # type: ignore[arg-type]
+        base = str(out)
+    found, made = made_of(from_records(base_records(Path(base)))), provenance()
+    write_json(out / "forecast.json", asdict(found) | {"made": made})
+    write_forecast_page(found, made, out / "forecast.html")
+    console.print(Text(f"forecast: {in_words(found)}"))
+    console.print(Text(f"page: {out / 'forecast.html'}"), soft_wrap=True)
+
+
+def _are_records(name: str) -> bool:
+    return Path(name).suffix == ".jsonl" or (Path(name) / "records.jsonl").is_file()
+
+
+@app.command()
 def verdict(
     base: Annotated[str, typer.Option(help="A model, or records.jsonl (or its folder) of `tiltlab evaluate`.")],
     tuned: Annotated[str, typer.Option(help="The tuned model, a folder of adapters on the base, or records.")],
@@ -183,7 +217,7 @@ def verdict(
     from tiltlab.verdict import judge
 
     questions: dict[str, str] = {}
-    if Path(base).suffix == ".jsonl" or (Path(base) / "records.jsonl").is_file():
+    if _are_records(base):
         found = from_files(Path(base), Path(tuned), rival or ())
     else:
         if task is None and data is None:

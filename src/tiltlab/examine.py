@@ -44,7 +44,7 @@ def from_files(base: Path, tuned: Path, rivals: Sequence[Path] = ()) -> Examined
 
     Raises UserError for a file that holds no such records, and for tuned ones that lack the base's log p.
     """
-    of_base = [replace(record, ref_logp=record.logp) for record in _read(base)]
+    of_base = base_records(base)
     of_tuned = _read(tuned)
     if all(record.ref_logp == record.logp for record in of_tuned):
         raise UserError(
@@ -52,6 +52,11 @@ def from_files(base: Path, tuned: Path, rivals: Sequence[Path] = ()) -> Examined
             "score them: `tiltlab evaluate --reference BASE`, or hand both models to `tiltlab verdict`"
         )
     return Examined(of_base, of_tuned, None, {str(path): _read(path) for path in rivals})
+
+
+def base_records(path: Path) -> list[Record]:
+    """Records of a model as its own reference. Raises UserError for a file or folder that holds none."""
+    return [replace(record, ref_logp=record.logp) for record in _read(path)]
 
 
 def from_models(
