@@ -144,6 +144,9 @@ class SampleRecipe(_Section):
     n: PositiveInt = 16
     max_tokens: PositiveInt = 64
     seed: int = 0
+    reference: str | None = None
+    """A second model that scores the responses too; the first where left out."""
+    reward: str | None = None
 
     @model_validator(mode="after")
     def _no_training(self) -> "SampleRecipe":

@@ -13,9 +13,10 @@ from rich.table import Table
 from rich.text import Text
 
 from tiltlab.metrics import averages
+from tiltlab.report.evaluation import Evaluation
 from tiltlab.report.load import Study, load_study
 from tiltlab.report.tables import Row, result_rows
-from tiltlab.report.text import number
+from tiltlab.report.text import interval, number
 from tiltlab.types import Record
 
 _WIDE = 10_000
@@ -50,6 +51,19 @@ def print_sample(title: str, records: Sequence[Record], info: Mapping[str, Any],
             )
     for warning in info["warnings"]:
         console.print(Text(f"warning: {warning}", style="yellow"), soft_wrap=True)
+
+
+def print_evaluation(found: Evaluation, console: Console) -> None:
+    """Accuracy, pass@k and maj@k with intervals over problems."""
+    table = _table(f"{found.name}: {found.problems} problems, n = {found.n}", ("value",), names=("figure",))
+    table.add_row("accuracy", interval(found.accuracy))
+    for name, curve in (("pass", found.pass_k), ("maj", found.maj_k)):
+        for k, at in curve.items():
+            if k > 1:
+                table.add_row(f"{name}@{k}", interval(at))
+    for reason, count in found.reasons.items():
+        table.add_row(reason.replace("_", " "), str(count))
+    _print_whole(table, console)
 
 
 def _table_of(study: Study, task: str, rows: Sequence[Row]) -> Table:

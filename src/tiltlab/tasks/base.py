@@ -44,7 +44,7 @@ def notes_of(task: Task, split: Split) -> list[str]:
 
 
 def grade_texts(task: Task, problems_N: Sequence[Problem], texts_N: Sequence[str]) -> list[Grade]:
-    """The task's own grade of every text."""
+    """A grade for every response; all at once where the task can."""
     if isinstance(task, BatchGrading):
         return task.grade_batch(problems_N, texts_N)
     return [task.grade(problem, text) for problem, text in zip(problems_N, texts_N, strict=True)]
