@@ -160,6 +160,48 @@ def _evaluation(
 
 
 @app.command()
+def check(
+    task: Annotated[str | None, typer.Argument(help="The task: gsm8k, math500, lazy-sum, ...")] = None,
+    data: Annotated[str | None, typer.Option(help="A file with the task's problems.")] = None,
+    map_: Annotated[str | None, typer.Option("--map", help="Its columns: problem=question,answer=final")] = None,
+    reward: Annotated[str | None, typer.Option(help="A reward of your own: my_pkg.my_mod:fn")] = None,
+    model: Annotated[str | None, typer.Option(help="Also draw samples from this model.")] = None,
+    limit: Annotated[int, typer.Option(min=2, help="Problems.")] = 500,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Tokens a sample, at most.")] = 200,
+    out: Annotated[Path, typer.Option(help="Where to write the page.")] = Path("check.html"),
+) -> None:
+    """Test a reward before any GPU is spent: what it must accept, and what it must not. Exit code 1 if it fails."""
+    from tiltlab.check import check as checked
+    from tiltlab.check import on_samples
+    from tiltlab.models.loading import ModelConfig, load_codec, load_reference
+    from tiltlab.provenance import provenance
+    from tiltlab.recipe import load_task
+    from tiltlab.report.check import write_check_page
+    from tiltlab.report.terminal import print_check
+    from tiltlab.tasks.rewards import load_reward
+
+    if task is None and data is None:
+        raise UserError("name a task to check, or give --data FILE")
+    chosen = load_task(task, data, map_)
+    _print_notes(chosen, ["test"])
+    problems = chosen.problems("test")[:limit]
+    own = load_reward(reward) if reward else None
+    samples = None
+    with console.status("drawing samples" if model else "probing"):
+        if model:
+            config = ModelConfig(path=model, device=_devices("auto")[0])
+            loaded = load_reference(config, load_codec(config))
+            samples = on_samples(loaded, chosen, problems[:64], own, n=8, max_tokens=max_tokens, seed=0)
+        found = checked(chosen, problems, own, samples)
+    name = f"{chosen.name}: {reward or 'its own grader'}"
+    print_check(name, found, console)
+    write_check_page(name, found, provenance(), out)
+    console.print(Text(f"page: {out}"), soft_wrap=True)
+    if found.failures:
+        raise typer.Exit(1)
+
+
+@app.command()
 def forecast(
     base: Annotated[str, typer.Option(help="A model, or records.jsonl (or its folder) of `tiltlab evaluate`.")],
     task: Annotated[str | None, typer.Option(help="The task, where a model is given.")] = None,
@@ -167,7 +209,7 @@ def forecast(
     map_: Annotated[str | None, typer.Option("--map", help="Its columns: problem=question,answer=final")] = None,
     n: Annotated[int, typer.Option("-n", min=4, help="Responses a problem.")] = 64,
     limit: Annotated[int | None, typer.Option(min=1, help="Problems; all of the test split where left out.")] = None,
-    max_tokens: Annotated[int, typer.Option(min=1, help="Tokens a response, at most.")] = 256,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Tokens a response, at most.")] = 200,
     out: Annotated[Path, typer.Option(help="The folder to write to.")] = Path("runs/forecast"),
 ) -> None:
     """How far would sharpening, and how far would a reward, carry this model? Told from its own samples, untrained."""
@@ -203,7 +245,7 @@ def verdict(
     rival: Annotated[list[Path] | None, typer.Option(help="Records of the base, sharpened by a sampler.")] = None,
     n: Annotated[int, typer.Option("-n", min=4, help="Responses a problem.")] = 16,
     limit: Annotated[int | None, typer.Option(min=1, help="Problems; all of the test split where left out.")] = None,
-    max_tokens: Annotated[int, typer.Option(min=1, help="Tokens a response, at most.")] = 256,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Tokens a response, at most.")] = 200,
     seed: Annotated[int, typer.Option(help="Of the draws.")] = 0,
     out: Annotated[Path, typer.Option(help="The folder to write to.")] = Path("runs/verdict"),
 ) -> None:

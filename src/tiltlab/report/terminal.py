@@ -66,6 +66,29 @@ def print_evaluation(found: Evaluation, console: Console) -> None:
     _print_whole(table, console)
 
 
+def print_check(name: str, found: Any, console: Console) -> None:
+    """`found`: a tiltlab.check.Checked, which this module does not import, as it comes with models."""
+    table = _table(name, ("texts", "paid", "ungraded", ""), names=("probe",))
+    for probe in found.probes:
+        mark = Text("FAILS", style="bold red") if probe.failed else Text("ok", style="green")
+        table.add_row(probe.name, str(probe.texts), str(probe.paid), str(probe.unknown), mark)
+    _print_whole(table, console)
+    console.print(Text(f"{found.milliseconds:.2f} ms a check; the slowest hostile text took {found.slowest:.1f} s"))
+    if found.samples:
+        s = found.samples
+        console.print(
+            Text(
+                f"{s.problems} problems x {s.n} samples: accuracy {number(s.accuracy)}, reward {number(s.reward)}, "
+                f"groups with signal {number(s.signal)}, ungraded {number(s.ungraded)}, answer entropy "
+                f"{number(s.entropy, 2)} nats, correlation of reward and length {number(s.length, 2)}"
+            )
+        )
+    for failure in found.failures:
+        console.print(Text.assemble(("fails: ", "bold red"), failure), soft_wrap=True)
+    if not found.failures:
+        console.print(Text("passes", style="bold green"))
+
+
 def _table_of(study: Study, task: str, rows: Sequence[Row]) -> Table:
     k = rows[0].k
     figures = ("accuracy", f"pass@{k}", f"maj@{k}", "length", "spent", "KL")
