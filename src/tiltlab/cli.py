@@ -246,6 +246,7 @@ def verdict(
     n: Annotated[int, typer.Option("-n", min=4, help="Responses a problem.")] = 16,
     limit: Annotated[int | None, typer.Option(min=1, help="Problems; all of the test split where left out.")] = None,
     max_tokens: Annotated[int, typer.Option(min=1, help="Tokens a response, at most.")] = 200,
+    stop: Annotated[str | None, typer.Option(help="A text that ends a response, as in a recipe's model.stop.")] = None,
     seed: Annotated[int, typer.Option(help="Of the draws.")] = 0,
     out: Annotated[Path, typer.Option(help="The folder to write to.")] = Path("runs/verdict"),
 ) -> None:
@@ -266,7 +267,7 @@ def verdict(
             raise UserError("two models need problems: add --task, --data or both")
         chosen = load_task(task, data, map_)
         questions = {problem.id: problem.question for problem in chosen.problems("test")}
-        config = ModelConfig(path=base, device=_devices("auto")[0])
+        config = ModelConfig(path=base, device=_devices("auto")[0], stop=stop)
         with Progress(*_BARS, console=errors, transient=True) as bars:
             bar = bars.add_task("verdict", total=None)
             found = from_models(
