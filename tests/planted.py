@@ -126,16 +126,16 @@ PLANTS = (
 
 def verdict(plant: Plant, seed: int, *, models: bool = True) -> Verdict:
     """With `models`, as `tiltlab verdict` has it that holds both models: base responses scored under the tuned one, and
-    samples of p^2, p^4 and p^8. Without, records alone."""
+    samples of p^2 and p^4. Without, records alone."""
     world = World.make(plant.kind, seed, plant.problems)
     law_PS = plant.tuned(world)
     base, which_PN = world.drawn(world.logp_PS, plant.samples, 3 * seed + 1)
     tuned, _ = world.drawn(law_PS, plant.samples, 3 * seed + 2)
     if not models:
         return judge(base, tuned, seed=seed)
-    rivals = {f"power {alpha}": world.drawn(world.law(tempered(alpha)), plant.samples, 3 * seed)[0] for alpha in (2, 4)}
+    powers = {f"power {alpha}": world.drawn(world.law(tempered(alpha)), plant.samples, 3 * seed)[0] for alpha in (2, 4)}
     cross: Sequence[float] = law_PS.gather(1, which_PN).clamp(min=-1e4).flatten().tolist()
-    return judge(base, tuned, cross, rivals, seed=seed)
+    return judge(base, tuned, cross, powers=powers, seed=seed)
 
 
 def main() -> None:

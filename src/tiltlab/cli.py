@@ -282,7 +282,7 @@ def verdict(
             )
         write_records(out / "records-base.jsonl", found.base)
         write_records(out / "records-tuned.jsonl", found.tuned)
-    judged = judge(found.base, found.tuned, found.cross_logp, found.rivals, seed=seed)
+    judged = judge(found.base, found.tuned, found.cross_logp, found.rivals, found.powers, seed=seed)
     made = provenance()
     write_json(out / "verdict.json", asdict(judged) | {"made": made})
     write_verdict_page(judged, found.base, found.tuned, questions, made, out / "verdict.html")

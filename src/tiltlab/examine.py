@@ -22,7 +22,7 @@ from tiltlab.seeds import derive
 from tiltlab.tasks.base import Task
 from tiltlab.types import Record
 
-RIVALS: dict[str, Sampler] = {f"power SMC {alpha}": PowerSMC(alpha, 16) for alpha in (2, 4, 8)}
+POWERS: dict[str, Sampler] = {f"power SMC {alpha}": PowerSMC(alpha, 16) for alpha in (2, 4, 8)}
 """Samplers that sharpen the base with nothing but its likelihood."""
 
 OnProgress = Callable[[str, int, int], None]
@@ -31,12 +31,14 @@ OnProgress = Callable[[str, int, int], None]
 @dataclass(frozen=True)
 class Examined:
     """Records of the base and the tuned model, both with the base's log p in `ref_logp`; cross_logp: of each base
-    response under the tuned model, None where nobody scored it; rivals: the base sharpened, by name."""
+    response under the tuned model, None where nobody scored it; rivals, powers: the base sharpened, by name; the powers
+    by samplers of a p^alpha."""
 
     base: list[Record]
     tuned: list[Record]
     cross_logp: list[float] | None = None
     rivals: dict[str, list[Record]] = field(default_factory=dict)
+    powers: dict[str, list[Record]] = field(default_factory=dict)
 
 
 def from_files(base: Path, tuned: Path, rivals: Sequence[Path] = ()) -> Examined:
@@ -89,9 +91,9 @@ def from_models(
     with _both(base, tuned) as (of_base, of_tuned):
         crossed = draw("base", of_base, of_tuned, Temperature())
         after = draw("tuned", of_tuned, of_base, Temperature())
-        rivals = {name: draw(name, of_base, of_base, sampler) for name, sampler in RIVALS.items()}
+        powers = {name: draw(name, of_base, of_base, sampler) for name, sampler in POWERS.items()}
     before = [replace(record, ref_logp=record.logp) for record in crossed]
-    return Examined(before, after, [record.ref_logp for record in crossed], rivals)
+    return Examined(before, after, [record.ref_logp for record in crossed], powers=powers)
 
 
 @contextmanager

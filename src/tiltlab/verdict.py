@@ -73,18 +73,20 @@ def judge(
     tuned: Sequence[Record],
     cross_logp: Sequence[float] | None = None,
     rivals: Mapping[str, Sequence[Record]] | None = None,
+    powers: Mapping[str, Sequence[Record]] | None = None,
     margin: float = MARGIN,
     seed: int = 0,
 ) -> Verdict:
     """base and tuned: samples of either model at temperature 1, on the same problems, each with the base's log p in
     `ref_logp`; tuned ones with the tuned model's in `logp`. cross_logp: log-probability of each base response under the
     tuned model, in nats. rivals: by name, samples drawn from the base by a sampler that knows nothing but its
-    likelihood, with the base's log p in `ref_logp`.
+    likelihood, with the base's log p in `ref_logp`. powers: likewise, of samplers that target a p^alpha: only these
+    tell how likely responses get along that path.
 
     Raises ValueError where the two have no problem in common.
     """
     gain = compare(base, tuned, seed)
-    sharpened = _sharpened(base, tuned, cross_logp, rivals or {}, seed)
+    sharpened = _sharpened(base, tuned, cross_logp, rivals or {}, powers or {}, seed)
     outcome, why, needs = _decide(gain, sharpened, profile(base), profile(tuned), margin)
     return Verdict(outcome, why, needs, gain, sharpened, ledger(base, tuned), profile(base), profile(tuned))
 
@@ -144,6 +146,7 @@ def _sharpened(
     tuned: Sequence[Record],
     cross_logp: Sequence[float] | None,
     rivals: Mapping[str, Sequence[Record]],
+    powers: Mapping[str, Sequence[Record]],
     seed: int,
 ) -> Sharpened | None:
     draws = _draws(base, tuned, cross_logp)
@@ -153,14 +156,14 @@ def _sharpened(
     draws = some_problems(draws, keep)
     carried = [p.alpha for p in forecast(draws, ALPHAS, ()).points if p.carried]
     rows = {f"alpha {alpha:g}": estimate(draws, alpha, 0.0).corrected[:, 0] for alpha in carried}
-    rows |= {name: _accuracies(records, draws.problems) for name, records in rivals.items()}
+    rows |= {name: _accuracies(records, draws.problems) for name, records in (*rivals.items(), *powers.items())}
     base_P, tuned_P = (_accuracies(records, draws.problems) for records in (base, tuned))
     known = ~np.isnan(np.stack([base_P, tuned_P, *rows.values()])).any(0)
     if not rows or known.sum() < 2:
         return None
     found, chosen = _held_out(np.stack(list(rows.values()))[:, known], base_P[known], tuned_P[known], seed)
     reach = carried[-1] if carried else 1.0
-    covers = _covers(_on_path(draws, reach), tuned) or any(_covers(_logps(r), tuned) for r in rivals.values())
+    covers = _covers(_on_path(draws, reach), tuned) or any(_covers(_logps(r), tuned) for r in powers.values())
     return Sharpened(*found, tuple(list(rows)[i] for i in chosen), reach, covers)
 
 

@@ -27,11 +27,11 @@ def findings(study: Study, task: str) -> Findings:
     if base is None:
         return Findings(None, {})
     records = _records(base)
-    rivals = {arm.name: _records(arm) for arm in study.on(task) if _knows_likelihood_only(arm)}
+    rivals, powers = ({a.name: _records(a) for a in study.on(task) if of(a)} for of in (_sharpens, _is_power))
     verdicts = {}
     for arm in (arm for arm in study.on(task) if arm.trained):
         with suppress(ValueError):  # no problem of which both have a graded response
-            verdicts[arm.name] = judge(records, _records(arm), rivals=rivals)
+            verdicts[arm.name] = judge(records, _records(arm), rivals=rivals, powers=powers)
     return Findings(_forecast(records), verdicts)
 
 
@@ -46,9 +46,12 @@ def _records(arm: ArmOnTask) -> list[Record]:
     return [record for seeded in arm.seeds for record in seeded.last]
 
 
-def _knows_likelihood_only(arm: ArmOnTask) -> bool:
-    """A way to sharpen the base without training: no reward is looked at."""
+def _is_power(arm: ArmOnTask) -> bool:
+    """A sampler of p^alpha on the base."""
+    return arm.config["arm"] in ("power_mcmc", "power_smc") and arm.config.get("beta") is None
+
+
+def _sharpens(arm: ArmOnTask) -> bool:
+    """Any other way to sharpen the base without training: no reward is looked at."""
     kind = arm.config["arm"]
-    if kind in ("power_mcmc", "power_smc"):
-        return arm.config.get("beta") is None
     return kind in ("temperature", "beam") or (kind == "best_of_n" and arm.config.get("by", "logp") != "reward")
