@@ -133,7 +133,7 @@ class Recipe(_Section):
 
 
 class SampleRecipe(_Section):
-    """What `tiltlab sample` draws: n responses to each problem of a split, by one sampler (an arm that does not
+    """What `tiltlab evaluate` draws: n responses to each problem of a split, by one sampler (an arm that does not
     train)."""
 
     model: ModelConfig = ModelConfig()
@@ -164,7 +164,7 @@ def load_recipe(path: str | None, overrides: Sequence[str] = ()) -> Recipe:
 
 
 def load_sample_recipe(path: str | None, overrides: Sequence[str] = ()) -> SampleRecipe:
-    """As `load_recipe`, for `tiltlab sample`."""
+    """As `load_recipe`, for `tiltlab evaluate`."""
     return _load(SampleRecipe, path, "sample.yaml", overrides)
 
 
