@@ -9,13 +9,15 @@ import pytest
 from tests.planted import PLANTS, Plant, World, verdict
 from tiltlab.draws import from_records
 from tiltlab.errors import UserError
-from tiltlab.examine import from_files
+from tiltlab.examine import from_files, from_models
 from tiltlab.forecast import covariance, forecast, tilted_by_binary_reward
 from tiltlab.ledger import ledger, profile
+from tiltlab.models.loading import ModelConfig
 from tiltlab.models.table import optimum
 from tiltlab.objective import tempered
 from tiltlab.report.verdict import write_verdict_page
 from tiltlab.rundir import write_records
+from tiltlab.tasks.sums import Sums
 from tiltlab.verdict import judge
 
 
@@ -94,6 +96,16 @@ def test_files_without_the_base_s_log_p_are_refused(tmp_path: Path) -> None:
     (tmp_path / "odd.jsonl").write_text('{"a": 1}\n', encoding="utf-8")
     with pytest.raises(UserError, match="holds no records"):
         from_files(tmp_path / "odd.jsonl", tmp_path / "base.jsonl")
+
+
+def test_a_model_beside_itself_scores_alike() -> None:
+    found = from_models(ModelConfig(), "embedded", Sums("noisy-sum"), problems=20, n=4, max_tokens=64, seed=0)
+    assert found.cross_logp is not None
+    assert found.cross_logp == pytest.approx([record.logp for record in found.base], abs=1e-3)
+    assert [record.ref_logp for record in found.tuned] == pytest.approx([r.logp for r in found.tuned], abs=1e-3)
+    assert {name: len(records) for name, records in found.powers.items()} == dict.fromkeys(found.powers, 80)
+    judged = judge(found.base, found.tuned, found.cross_logp, found.rivals, found.powers)
+    assert judged.gain.difference.low < 0 < judged.gain.difference.high  # other draws of the same model
 
 
 def test_the_page_of_a_verdict_shows_hostile_text_as_text(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The command line. It parses, shows progress and says what went wrong; the work is elsewhere."""
 
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -330,6 +331,8 @@ def lab(
 def main() -> None:
     """Entry point: errors of the user's making are one line and exit code 2; a stop by Ctrl-C is exit code 130."""
     tune()
+    if not sys.stderr.isatty():
+        os.environ.setdefault("TQDM_DISABLE", "1")  # bars of libraries, in a file or a pipe, are noise
     try:
         app()
     except UserError as error:
