@@ -2,14 +2,19 @@
 
 import ctypes
 import math
+import multiprocessing
 import os
 import signal
 import sys
+import threading
 import time
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from tiltlab.tasks.jail import call_all
 
 
 def late_nan(completions: list[str], **_: Any) -> list[float]:
@@ -131,3 +136,51 @@ def _mischief(text: str) -> Any:
         case "memory":
             return float(len(bytearray(2**45)))
     return 1.0
+
+
+def _right(completions: list[str], answer: list[str]) -> list[bool]:
+    """One box, at the end, with the gold answer to the letter."""
+    pairs = zip(completions, answer, strict=True)
+    return [text.count("\\boxed") == 1 and text.endswith(f"\\boxed{{{gold}}}") for text, gold in pairs]
+
+
+def signed(completions: list[str], answer: list[str], **_: Any) -> list[float]:
+    return [1.0 if right else -1.0 for right in _right(completions, answer)]
+
+
+def minus(completions: list[str], answer: list[str], **_: Any) -> list[float]:
+    return [0.0 if right else -1.0 for right in _right(completions, answer)]
+
+
+def shifted(completions: list[str], answer: list[str], **_: Any) -> list[float]:
+    return [2.0 if right else 1.2 for right in _right(completions, answer)]
+
+
+def with_format(completions: list[str], answer: list[str], **_: Any) -> list[float]:
+    pairs = zip(completions, _right(completions, answer), strict=True)
+    return [right + 0.2 * ("\\boxed{" in text) for text, right in pairs]
+
+
+def ones(completions: list[str], **_: Any) -> list[float]:
+    return [1.0] * len(completions)
+
+
+def silent(completions: list[str], **_: Any) -> list[None]:
+    return [None] * len(completions)
+
+
+def length(completions: list[str], **_: Any) -> list[float]:
+    return [len(text) / 1000 for text in completions]
+
+
+def returns_a_function() -> Any:
+    return lambda: None
+
+
+def uses_workers(file: str) -> None:
+    """Leaves a worker behind in an endless call, and the ids of all workers in a file."""
+    call_all(abs, [(1,), (2,)], 5.0, ("math",))
+    threading.Thread(target=call_all, args=(time.sleep, [(3600,)], 2.0, ("math",)), daemon=True).start()
+    time.sleep(0.3)
+    pids = [str(process.pid) for process in multiprocessing.active_children()]
+    Path(file).write_text(" ".join(pids))

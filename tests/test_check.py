@@ -8,6 +8,7 @@ from typer.testing import CliRunner
 
 from tiltlab.check import Checked, check, on_samples
 from tiltlab.cli import app
+from tiltlab.errors import UserError
 from tiltlab.models.loading import ModelConfig, load_codec, load_reference
 from tiltlab.recipe import load_task
 from tiltlab.tasks.rewards import load_reward
@@ -51,6 +52,29 @@ def test_a_flawed_reward_fails_for_the_right_reason(data: str, name: str, reason
     assert set(reasons) <= failed
 
 
+@pytest.mark.parametrize("scale", ["signed", "minus", "shifted", "with_format"])
+def test_an_honest_reward_passes_on_any_scale(data: str, scale: str) -> None:
+    assert checked(data, f"tests.rewards_for_tests:{scale}").failures == []
+
+
+def test_a_reward_that_knows_no_answer_fails_on_gold(data: str) -> None:
+    constant = checked(data, "tests.rewards_for_tests:ones")
+    assert constant.failures[0].startswith("gold answers: only 0 of 40 accepted; rejected: ")
+    silent = checked(data, "tests.rewards_for_tests:silent")
+    assert "only 0 of 40 accepted, 40 could not be graded" in silent.failures[0]
+    assert len(silent.probes[0].examples) == 40  # all that were rejected are listed
+    length = {probe.name for probe in checked(data, "tests.rewards_for_tests:length").probes if probe.failed}
+    assert {"gold answers", "long rambling without an answer"} <= length
+
+
+def test_a_reward_that_cannot_be_called_is_an_error(data: str) -> None:
+    result = CliRunner().invoke(
+        app, ["check", "math500", "--data", data, "--reward", "tests.rewards_for_tests:takes_no_columns"]
+    )
+    assert isinstance(result.exception, UserError)
+    assert "reward takes_no_columns raised TypeError" in str(result.exception)
+
+
 def test_the_command_says_why_and_with_its_exit_code(data: str, tmp_path: Path) -> None:
     page = tmp_path / "check.html"
     options = ["check", "math500", "--data", data, "--out", str(page)]
@@ -59,7 +83,9 @@ def test_the_command_says_why_and_with_its_exit_code(data: str, tmp_path: Path) 
     failed = CliRunner().invoke(app, [*options, "--reward", f"{FLAWED}:substring"])
     assert failed.exit_code == 1
     assert "every number from 0 to 100" in failed.stdout
-    assert "fails" in page.read_text(encoding="utf-8")
+    shown = page.read_text(encoding="utf-8")
+    assert "fails" in shown
+    assert len(shown) < 100_000  # no picture, so nothing to draw one with
 
 
 def test_samples_tell_of_signal_and_length() -> None:

@@ -17,8 +17,9 @@ import numpy as np
 
 from tiltlab.models.base import LanguageModel
 from tiltlab.samplers.temperature import Temperature
-from tiltlab.tasks.base import Task, grade_all
-from tiltlab.tasks.rewards import Reward
+from tiltlab.tasks.base import Task, grade_all, grade_texts
+from tiltlab.tasks.jail import Failed
+from tiltlab.tasks.rewards import Reward, reward_all
 from tiltlab.tasks.spelling import agree, normal
 from tiltlab.types import Grade, Problem, Prompt, Rollout
 
@@ -29,20 +30,22 @@ MISTAKEN = 0.01
 """Share of other problems' answers that may be paid: two gold answers that look different may be equal."""
 
 LISTED = 5
-"""Examples of each probe's failures that are kept."""
+"""Examples of each probe's failures that are kept; of gold answers that were rejected, all."""
 
 SLOW = 6.0
 """Seconds that no single response may take to be graded."""
 
 OTHER, TWO = "another problem's answer", "two boxes, the last one wrong"
 
+NUMBERS = ", ".join(map(str, range(101)))
+
 WORK = "We read the question, write down what is known, and work through it step by step. "
 
 
 @dataclass(frozen=True)
 class Probe:
-    """One kind of text. paid: texts whose reward says right (above half of what a gold answer gets); `wanted` says
-    whether they should be. unknown: texts that could not be graded. examples: problem ids and texts that failed."""
+    """One kind of text. paid: texts whose reward says right (see `_level`); `wanted` says whether they should be.
+    unknown: texts that could not be graded. examples: problem ids and texts that failed."""
 
     name: str
     wanted: bool
@@ -90,7 +93,9 @@ class Checked:
         said = []
         for probe in (probe for probe in self.probes if probe.failed):
             if probe.wanted:
-                said.append(f"{probe.name}: only {probe.paid} of {probe.texts} accepted")
+                ids = ", ".join(id for id, _ in probe.examples[:LISTED]) + ", ..." * (len(probe.examples) > LISTED)
+                ungraded = f", {probe.unknown} could not be graded" if probe.unknown else ""
+                said.append(f"{probe.name}: only {probe.paid} of {probe.texts} accepted{ungraded}; rejected: {ids}")
             else:
                 said.append(f"{probe.name}: paid for {probe.paid} of {probe.texts}")
         if self.slowest > SLOW:
@@ -102,16 +107,15 @@ def check(
     task: Task, problems: Sequence[Problem], reward: Reward | None = None, samples: OnSamples | None = None
 ) -> Checked:
     """Put every probe to the task's grader, or to `reward` in its place."""
-    grade = partial(_graded, task, reward)
+    grade = partial(_rewards, task, reward)
     texts = [(problem, _boxed(task, problem.answer)) for problem in problems]
     start = time.perf_counter()
     gold = grade(texts)
     milliseconds = 1000 * (time.perf_counter() - start) / max(1, len(texts))
-    full = max((g.reward for g in gold if not isnan(g.reward)), default=1.0)
-    level = full / 2 if full > 0 else 0.0
+    traps = {name: (pairs, grade(pairs)) for name, pairs in hostile(task, problems).items()}
+    level = _level(gold, traps[OTHER][1])
     probes = [_probe("gold answers", True, texts, gold, level)]
-    for name, pairs in hostile(task, problems).items():
-        probes.append(_probe(name, False, pairs, grade(pairs), level))
+    probes += [_probe(name, False, pairs, rewards, level) for name, (pairs, rewards) in traps.items()]
     return Checked(len(problems), tuple(probes), milliseconds, _slowest(task, problems[0], reward), samples)
 
 
@@ -123,7 +127,8 @@ def hostile(task: Task, problems: Sequence[Problem]) -> dict[str, list[tuple[Pro
     makers: dict[str, Callable[[Problem], str]] = {
         "empty text": lambda _: "",
         "the prompt itself": lambda p: _text_of(task.render(p)),
-        "every number from 0 to 100": lambda _: " ".join(map(str, range(101))) + " - one of these.",
+        "every number from 0 to 100": lambda _: f"{NUMBERS} - one of these.",
+        "every number from 0 to 100 in a box": lambda _: f"{WORK}\\boxed{{{NUMBERS}}}",
         "the gold answer buried in prose": lambda p: f"There are {p.answer} ways to look at it; I do not know.\nSorry.",
         "a box left open": lambda p: f"{WORK}\\boxed{{{p.answer}",
         "long rambling without an answer": lambda _: WORK * 40,
@@ -131,7 +136,8 @@ def hostile(task: Task, problems: Sequence[Problem]) -> dict[str, list[tuple[Pro
         "a tower of powers": lambda _: "\\boxed{9^{9^{9^9}}}",
     }
     if task.grade(problems[0], problems[0].answer).reason == "correct":  # a task that looks for no box
-        del makers["a box left open"], makers["20 kB of nesting"]
+        for name in ("a box left open", "20 kB of nesting", "every number from 0 to 100 in a box"):
+            del makers[name]
     for name, make in makers.items():
         found[name] = [(problem, make(problem)) for problem in problems[:64]]
     found[TWO] = [
@@ -159,27 +165,39 @@ def on_samples(
     return OnSamples(
         problems=len(problems),
         n=n,
-        accuracy=float(np.mean([grade.reason == "correct" for grade in flat])),
-        reward=float(np.nanmean([grade.reward for grade in flat])) if flat else float("nan"),
-        ungraded=float(np.mean([isnan(grade.reward) for grade in flat])),
-        signal=float(np.mean([np.nanmax(group) > np.nanmin(group) for group in rewards if not np.isnan(group).all()])),
-        entropy=float(np.mean([_entropy(group) for group in grades])),
+        accuracy=_mean([grade.reason == "correct" for grade in flat]),
+        reward=_mean([grade.reward for grade in flat if not isnan(grade.reward)]),
+        ungraded=_mean([isnan(grade.reward) for grade in flat]),
+        signal=_mean([len({reward for reward in group if not isnan(reward)}) > 1 for group in rewards]),
+        entropy=_mean([_entropy(group) for group in grades]),
         length=_length_correlation(rollouts, rewards),
     )
 
 
-def _graded(task: Task, reward: Reward | None, pairs: Sequence[tuple[Problem, str]]) -> list[Grade]:
-    rollouts = [[Rollout((), text, True, ())] for _, text in pairs]
-    return [grade for (grade,) in grade_all(task, [problem for problem, _ in pairs], rollouts, reward)]
+def _rewards(task: Task, reward: Reward | None, pairs: Sequence[tuple[Problem, str]]) -> list[float]:
+    """NaN where nobody knows."""
+    problems, texts = [problem for problem, _ in pairs], [text for _, text in pairs]
+    if reward is None:
+        return [grade.reward for grade in grade_texts(task, problems, texts)]
+    values = reward_all(reward, [task.render(problem) for problem in problems], problems, texts)
+    return [float("nan") if isinstance(value, Failed) else value for value in values]
+
+
+def _level(gold: Sequence[float], others: Sequence[float]) -> float:
+    """Above which a reward says right: midway between what a gold answer gets and what another problem's answer gets
+    (medians), whatever scale the reward is on; what a gold answer gets, where that is not the more."""
+    right, wrong = ([reward for reward in rewards if not isnan(reward)] for rewards in (gold, others))
+    high, low = (float(np.median(known)) if known else 0.0 for known in (right, wrong))
+    return (high + min(high, low)) / 2
 
 
 def _probe(
-    name: str, wanted: bool, pairs: Sequence[tuple[Problem, str]], grades: Sequence[Grade], level: float
+    name: str, wanted: bool, pairs: Sequence[tuple[Problem, str]], rewards: Sequence[float], level: float
 ) -> Probe:
-    paid = [grade.reward > level for grade in grades]
+    paid = [reward > level for reward in rewards]
     odd = [(p.id, text[:200]) for (p, text), right in zip(pairs, paid, strict=True) if right != wanted]
-    unknown = sum(isnan(grade.reward) for grade in grades)
-    return Probe(name, wanted, len(pairs), sum(paid), unknown, tuple(odd[:LISTED]))
+    unknown = sum(map(isnan, rewards))
+    return Probe(name, wanted, len(pairs), sum(paid), unknown, tuple(odd if wanted else odd[:LISTED]))
 
 
 def _text_of(prompt: Prompt) -> str:
@@ -205,9 +223,13 @@ def _slowest(task: Task, problem: Problem, reward: Reward | None) -> float:
     taken = []
     for text in ("\\boxed{9^{9^{9^9}}}", "\\boxed{" * 3000, "(" * 20_000, "\\boxed{\\sum_{k=1}^{10^9} \\frac{1}{k}}"):
         start = time.perf_counter()
-        _graded(task, reward, [(problem, text)])
+        _rewards(task, reward, [(problem, text)])
         taken.append(time.perf_counter() - start)
     return max(taken)
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values) if values else float("nan")
 
 
 def _entropy(grades: Sequence[Grade]) -> float:

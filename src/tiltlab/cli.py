@@ -179,6 +179,7 @@ def check(
     from tiltlab.recipe import load_task
     from tiltlab.report.check import write_check_page
     from tiltlab.report.terminal import print_check
+    from tiltlab.tasks.base import try_on_gold
     from tiltlab.tasks.rewards import load_reward
 
     if task is None and data is None:
@@ -187,6 +188,8 @@ def check(
     _print_notes(chosen, ["test"])
     problems = chosen.problems("test")[:limit]
     own = load_reward(reward) if reward else None
+    if own:
+        try_on_gold(own, chosen, "test")
     samples = None
     with console.status("drawing samples" if model else "probing"):
         if model:
