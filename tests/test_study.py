@@ -232,7 +232,7 @@ def test_a_worker_that_dies_is_reported_and_the_rest_is_kept(tmp_path: Path) -> 
 
 def deadly(prompts: list[str], completions: list[str], **_: Any) -> list[float]:
     if any(len(text) > 4 for text in completions):  # not on the gold answers that the study tries it on
-        os.kill(os.getpid(), signal.SIGKILL)
+        os.kill(os.getppid(), signal.SIGKILL)  # it runs in a worker of the study's worker
     return [0.0 for _ in completions]
 
 
