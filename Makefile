@@ -38,7 +38,7 @@ models/SmolLM2-135M-Instruct.Q4_1.gguf: | .venv/ready
 embedded: .venv/ready
 	$(BIN)/python -m tiltlab.embedded.make src/tiltlab/embedded/sums-0.3M
 
-# The pictures of the README, out of runs/sums (make study) and a lab page; needs Chromium
+# The pictures of the README, out of runs/sums (make study); needs Chromium
 pictures: .venv/ready
 	$(BIN)/python docs/pictures.py runs/sums docs/pictures
 

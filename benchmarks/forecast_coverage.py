@@ -4,8 +4,8 @@
 
 Each data set: problems drawn from a population of 1000 random languages of 364 responses, and n samples of each. Exact
 figures are sums over all responses, averaged over the population. `claims`: points with a number, of all points times
-data sets. `does not carry`: points whose exact effective sample size (harmonic mean) is below 5, times data sets; a
-number there is a false claim.
+data sets. `does not carry`: points at which the exact effective sample size of the drawn problems (harmonic mean) is
+below 5, times data sets; a number there is a false claim.
 """
 
 import sys
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from tiltlab.draws import Draws, Floats
+from tiltlab.draws import Draws, Floats, Ints
 from tiltlab.forecast import Point, forecast
 from tiltlab.models.table import TableLanguage, sequence_lengths
 
@@ -37,29 +37,39 @@ class Population:
 
     def draws(self, rng: np.random.Generator, problems: int, n: int) -> Draws:
         """n samples of each of `problems` languages, drawn with replacement."""
-        chosen = rng.integers(len(self.logp), size=problems)
+        return self.draws_of(rng.integers(len(self.logp), size=problems), rng, n)
+
+    def draws_of(self, chosen: Ints, rng: np.random.Generator, n: int) -> Draws:
+        """n samples of each of these languages."""
         running = np.exp(self.logp[chosen]).cumsum(1)
-        looks = rng.random((problems, n)) * running[:, -1:]
+        looks = rng.random((len(chosen), n)) * running[:, -1:]
         response = np.stack(
             [np.searchsorted(row, look, side="right") for row, look in zip(running, looks, strict=True)]
         )
         logp, correct, length = (
             np.take_along_axis(table[chosen], response, 1) for table in (self.logp, self.correct, self.length)
         )
-        there = np.ones((problems, n), dtype=bool)
-        number = np.broadcast_to(np.arange(n), (problems, n)).copy()
-        names = tuple(str(problem) for problem in range(problems))
+        there = np.ones(response.shape, dtype=bool)
+        number = np.broadcast_to(np.arange(n), response.shape).copy()
+        names = tuple(str(problem) for problem in range(len(chosen)))
         return Draws(logp, logp, correct, correct, length, there, there, np.zeros_like(number), number, names)
 
-    def exact(self, alpha: float, beta: float | None) -> tuple[tuple[float, float, float], float]:
-        """Accuracy, length and KL of p^alpha exp(r / beta) / Z averaged over languages; and ESS / n (harmonic mean)."""
-        gain = (alpha - 1) * self.logp + (self.correct / beta if beta else 0.0)
-        log_z = np.logaddexp.reduce(self.logp + gain, axis=1)
+    def exact(self, alpha: float, beta: float | None) -> tuple[float, float, float]:
+        """Accuracy, length and KL of p^alpha exp(r / beta) / Z, averaged over languages."""
+        gain, log_z = self._weights(alpha, beta)
         law = np.exp(self.logp + gain - log_z[:, None])
         kl = float(((law * gain).sum(1) - log_z).mean())
-        squared = np.exp(self.logp + 2 * (gain - log_z[:, None])).sum(1)
-        figures = (float((law * self.correct).sum(1).mean()), float((law * self.length).sum(1).mean()), kl)
-        return figures, float(1 / squared.mean())
+        return float((law * self.correct).sum(1).mean()), float((law * self.length).sum(1).mean()), kl
+
+    def load(self, alpha: float, beta: float | None) -> Floats:
+        """Samples per effective sample, of each language, [L]."""
+        gain, log_z = self._weights(alpha, beta)
+        squares: Floats = np.exp(self.logp + 2 * (gain - log_z[:, None])).sum(1)
+        return squares
+
+    def _weights(self, alpha: float, beta: float | None) -> tuple[Floats, Floats]:
+        gain: Floats = (alpha - 1) * self.logp + (self.correct / beta if beta else 0.0)
+        return gain, np.logaddexp.reduce(self.logp + gain, axis=1)
 
 
 def population(kind: str, size: int = 1000, seed: int = 0) -> Population:
@@ -86,11 +96,13 @@ def population(kind: str, size: int = 1000, seed: int = 0) -> Population:
 
 def simulate(
     people: Population, problems: int, n: int, sets: int, alphas: tuple[float, ...], betas: tuple[float, ...]
-) -> Iterator[Point]:
-    """The points of as many forecasts, one after the other."""
+) -> Iterator[tuple[Ints, Point]]:
+    """The points of as many forecasts, one after the other, each with the languages that were drawn for it."""
     rng = np.random.default_rng(7)
     for _ in range(sets):
-        yield from forecast(people.draws(rng, problems, n), alphas, betas).points
+        chosen = rng.integers(len(people.logp), size=problems)
+        for point in forecast(people.draws_of(chosen, rng, n), alphas, betas).points:
+            yield chosen, point
 
 
 def held(point: Point, exact: tuple[float, float, float]) -> list[bool]:
@@ -102,16 +114,18 @@ def held(point: Point, exact: tuple[float, float, float]) -> list[bool]:
 def row(kind: str, problems: int, n: int, sets: int) -> tuple[str, Floats]:
     """A row of the table; and for each number given, whether accuracy, length and KL are held, and the exact ESS."""
     people = population(kind)
-    exact = {(alpha, beta): people.exact(alpha, beta) for alpha in ALPHAS for beta in (None, *BETAS)}
+    laws = [(alpha, beta) for alpha in ALPHAS for beta in (None, *BETAS)]
+    exact, load = ({law: of(*law) for law in laws} for of in (people.exact, people.load))
     numbers, hopeless, false = [], 0, 0
-    for point in simulate(people, problems, n, sets, ALPHAS, BETAS):
-        figures, efficiency = exact[point.alpha, point.beta]
-        hopeless += n * efficiency < HOPELESS
-        false += n * efficiency < HOPELESS and point.carried
-        if point.carried and (point.alpha, point.beta) != (1.0, None):  # that the base is the base is no feat
-            numbers.append([*held(point, figures), n * efficiency])
+    for chosen, point in simulate(people, problems, n, sets, ALPHAS, BETAS):
+        law = (point.alpha, point.beta)
+        ess = n / load[law][chosen].mean()
+        hopeless += ess < HOPELESS
+        false += ess < HOPELESS and point.carried
+        if point.carried and law != (1.0, None):  # that the base is the base is no feat
+            numbers.append([*held(point, exact[law]), ess])
     table = np.array(numbers, dtype=float)
-    claims = len(table) / sets / (len(exact) - 1)
+    claims = len(table) / sets / (len(laws) - 1)
     return f"| {kind} | {problems} x {n} | {claims:.0%} | {_shares(table)} | {hopeless} | {false} |", table
 
 

@@ -11,7 +11,6 @@ import torch
 from tiltlab.models.table import TableLanguage, counts, optimum, rewards_of, total_variation
 from tiltlab.objective import tempered
 from tiltlab.samplers.base import Sampler
-from tiltlab.samplers.beam import Beam
 from tiltlab.samplers.best_of_n import BestOfN
 from tiltlab.samplers.power_mcmc import PowerMCMC
 from tiltlab.samplers.power_smc import PowerSMC
@@ -23,7 +22,6 @@ SAMPLERS: dict[str, Sampler] = {
     "temperature .25": Temperature(0.25),
     "best of 4 by log p": BestOfN(4),
     "best of 16 by log p": BestOfN(16),
-    "beam 16": Beam(16),
     **{f"power MCMC, {steps} steps": PowerMCMC(4, steps) for steps in (2, 8, 32, 128)},
     **{f"power SMC, {particles} particles": PowerSMC(4, particles) for particles in (4, 16, 64, 1024)},
 }

@@ -1,6 +1,6 @@
 """Renders the README's pictures with a headless Chromium: python docs/pictures.py RUN FOLDER
 
-The headline of RUN's report, and the lab's picture of commitment, each from the page that users see.
+The headline of RUN's report, and the curves of its first task, each the figure that users see.
 """
 
 import shutil
@@ -26,13 +26,18 @@ def picture(figure: go.Figure, width: int, path: Path) -> None:
     figure.update_layout(paper_bgcolor="white", font_color="#1f2937")
     with tempfile.TemporaryDirectory() as folder:
         page = Path(folder) / "figure.html"
-        draw = f"Plotly.newPlot('p', {figure.to_json()}, null, {{staticPlot: true, displayModeBar: false}})"
+        still = "{config: {staticPlot: true, displayModeBar: false}}"
+        draw = f"Plotly.newPlot('p', Object.assign({figure.to_json()}, {still}))"
         box = f"<div id=p style='width:{width}px;height:{height}px'></div>"
         page.write_text(f"<body style='margin:0'>{box}<script>{get_plotlyjs()}</script><script>{draw}</script>")
         quiet = "--headless --no-sandbox --disable-gpu --disable-sync --disable-background-networking --hide-scrollbars"
         shot = f"--screenshot={path} --window-size={width},{height} --force-device-scale-factor=2"
         once = f"--virtual-time-budget=5000 --user-data-dir={folder}/profile"
-        subprocess.run([chromium, *quiet.split(), *shot.split(), *once.split(), page.as_uri()], check=True)
+        command = [chromium, *quiet.split(), *shot.split(), *once.split(), page.as_uri()]
+        said = subprocess.run(command, capture_output=True, text=True, check=False)  # it is noisy where all is well
+        if said.returncode or not path.exists():
+            raise SystemExit(f"Chromium made no picture:\n{said.stderr}")
+    print(path)
 
 
 def main(run: Path, folder: Path) -> None:

@@ -113,6 +113,19 @@ def test_bad_input_is_one_line_and_exit_code_2(
     assert not out.exists()
 
 
+def test_rows_that_are_left_out_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    twin = data(tmp_path / "twin.jsonl", {"problem": "what is 3", "answer": "3"})
+    path = recipe(
+        tmp_path, **changes("no chat template", tmp_path), model={"path": str(tmp_path / "nowhere" / "model")}
+    )
+    assert run(monkeypatch, "study", path, "--set", f"tasks.0.test={twin}", "--out", str(tmp_path / "run")) == 2
+    said = capsys.readouterr().err
+    assert "data: 1 row of train stands in test too, and was left out: " in said
+    assert "train.jsonl line 4" in said
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -141,15 +154,21 @@ def test_a_run_folder_is_not_used_for_another_study(
     assert run(monkeypatch, "study", path, "--out", out, "--jobs", "1", "--seeds", "2") == 0  # more seeds extend it
 
 
-def test_a_reward_that_fails_in_mid_run_loses_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_a_reward_that_fails_in_mid_run_loses_only_the_responses_it_fails_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    train = SMALL["train"] | {"reward": "tests.rewards_for_tests:late_nan"}
+    train = SMALL["train"] | {"reward": "tests.rewards_for_tests:late_nan", "responses": 16, "max_tokens": 24}
     out = tmp_path / "run"
-    assert run(monkeypatch, "study", recipe(tmp_path, train=train), "--out", str(out), "--jobs", "1") == 2
-    assert "reward late_nan returned nan for problem" in capsys.readouterr().err
-    assert (out / "study.json").exists()
-    assert not list(out.rglob("result.json"))
+    arguments = (recipe(tmp_path, train=train, arms=["task_reward"]), "--out", str(out), "--jobs", "1")
+    assert run(monkeypatch, "study", *arguments) == 0
+    (metrics,) = out.rglob("metrics.jsonl")
+    ungraded = [json.loads(line)["ungraded"] for line in metrics.read_text().splitlines()]
+    assert len(ungraded) == 2
+    assert 0 < sum(ungraded) / 2 < 1  # 58 % answer with digits alone, which it can grade
+    (records,) = out.rglob("records-last.jsonl")
+    lines = [json.loads(line) for line in records.read_text().splitlines()]
+    assert {line["reason"] for line in lines if not line["text"].isdigit()} <= {"error"}
+    assert all(line["reward"] is None for line in lines if line["reason"] == "error")
 
 
 @pytest.mark.parametrize(

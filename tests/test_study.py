@@ -232,7 +232,7 @@ def test_a_worker_that_dies_is_reported_and_the_rest_is_kept(tmp_path: Path) -> 
 
 def deadly(prompts: list[str], completions: list[str], **_: Any) -> list[float]:
     if any(len(text) > 4 for text in completions):  # not on the gold answers that the study tries it on
-        os.kill(os.getpid(), signal.SIGKILL)
+        os.kill(os.getppid(), signal.SIGKILL)  # it runs in a worker of the study's worker
     return [0.0 for _ in completions]
 
 
@@ -311,9 +311,21 @@ def test_chat_data_runs_end_to_end_on_a_local_model(tmp_path: Path) -> None:
     for name, some in (("train", rows[1:]), ("test", rows[:1])):
         (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in some))
         files[name] = str(tmp_path / f"{name}.jsonl")
-    task = {"task": "data", **files, "select": 2, "template": "{question}"}
+    task = {"task": "data", **files, "select": 2, "template": "{question}", "grader": "number"}
     study(tmp_path / "run", tasks=[task], model={"path": str(tmp_path / "model")}, arms=["base", "sharpening"])
     assert {row.arm for row in result_rows(load_study(tmp_path / "run"))} == {"base", "sharpening"}
+
+
+def test_where_nothing_is_learnt_a_test_split_is_enough(tmp_path: Path) -> None:
+    path = tmp_path / "test.jsonl"
+    path.write_text("".join(json.dumps({"problem": f"{i}+1=", "answer": str(i + 1)}) + "\n" for i in range(4)))
+    task = {"task": "math500", "test": str(path), "prompt": "plain", "template": "{question}", "grader": "number"}
+    study(tmp_path / "run", tasks=[task], arms=["base"])
+    (split,) = read_json(tmp_path / "run" / "study.json")["data"]["math500"].items()
+    assert split[0] == "test"
+    assert split[1]["notes"] == [f"{path}: gold answers from answer (4 rows)"]
+    with pytest.raises(UserError, match="set math500 is for testing only"):
+        study(tmp_path / "other", tasks=[task])
 
 
 def test_cells_are_named_by_what_they_are() -> None:

@@ -32,3 +32,8 @@ def worst_z(samples_NK: Tensor, expected_K: Tensor) -> float:
 
 def nearly(law: Tensor, other: Tensor, tolerance: float = 1e-6) -> bool:
     return bool(torch.allclose(law.double(), other.double(), atol=tolerance))
+
+
+def share_tolerance(share: float, samples: int, z: float = 4.0) -> float:
+    """How far an observed share of so many independent trials may lie from the true one: four standard errors."""
+    return z * math.sqrt(share * (1 - share) / samples)

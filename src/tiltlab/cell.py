@@ -24,7 +24,6 @@ from tiltlab.rundir import CellDir, append_line, keep_lines, read_json, read_lin
 from tiltlab.samplers.base import Info
 from tiltlab.seeds import derive
 from tiltlab.tasks.base import Split, Task
-from tiltlab.tasks.rewards import load_reward
 from tiltlab.train import TrainConfig, train
 from tiltlab.types import Record
 
@@ -126,7 +125,7 @@ def _train(
 ) -> State:
     """Train to the last step, evaluating on the select split and saving as the recipe says."""
     recipe, config = work.recipe, _train_config(work)
-    reward = load_reward(recipe.train.reward) if recipe.train.reward else None
+    reward = recipe.train.own_reward()
     if _due(work, state.step) and state.evaluated < state.step:  # a stop came in between
         state = _evaluated(work, policy, reference, optimizer, state)
     for metrics in train(
@@ -238,7 +237,7 @@ def _evaluate(work: Work, policy: HFModel, reference: HFModel, split: Split) -> 
         n=settings.n,
         max_tokens=recipe.train.max_tokens,
         seed=derive(cell.seed, split),
-        reward=load_reward(recipe.train.reward) if recipe.train.reward else None,
+        reward=recipe.train.own_reward(),
         on_progress=on_progress,
     )
 

@@ -1,7 +1,8 @@
 """The command line. It parses, shows progress and says what went wrong; the work is elsewhere."""
 
+import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -27,6 +28,7 @@ from tiltlab.runtime import tune
 if TYPE_CHECKING:
     from tiltlab.cell import Cell
     from tiltlab.study import OnProgress
+    from tiltlab.tasks.base import Split, Task
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -60,12 +62,14 @@ def study(
     Stopped or killed, the same command goes on where it was.
     """
     from tiltlab.recipe import load_recipe
-    from tiltlab.study import run_study
+    from tiltlab.study import run_study, splits_of
 
     plan = load_recipe(recipe, set_ or ())
     run = out or Path("runs") / plan.name
     devices = _devices(plan.model.device)
     on_gpu = devices[0].startswith("cuda")
+    for task in plan.tasks:
+        _print_notes(task, splits_of(plan))
     with _progress(run) as on_progress:
         failed = run_study(
             plan,
@@ -82,39 +86,228 @@ def study(
 
 
 @app.command()
-def sample(
+def evaluate(
     recipe: Annotated[str | None, typer.Argument(help="A YAML recipe: model, task, sampler, ...")] = None,
-    out: Annotated[Path | None, typer.Option(help="The folder to write to; runs/sample-NAME where left out.")] = None,
-    model: Annotated[str | None, typer.Option(help="Short for --set model.path=...")] = None,
-    task: Annotated[str | None, typer.Option(help="Short for --set task=...")] = None,
-    sampler: Annotated[str | None, typer.Option(help="Short for --set sampler.arm=...: power_smc, beam, ...")] = None,
-    set_: Annotated[list[str] | None, typer.Option("--set", help="Change a key: sampler.alpha=2, problems=20")] = None,
+    model: Annotated[str | None, typer.Option(help="A hub id, a folder, or a .gguf file.")] = None,
+    task: Annotated[
+        str | None, typer.Option(help="lazy-sum, gsm8k, math500, ...; data for a file of your own.")
+    ] = None,
+    data: Annotated[str | None, typer.Option(help="A file with the task's problems.")] = None,
+    map_: Annotated[str | None, typer.Option("--map", help="Its columns: problem=question,answer=final")] = None,
+    sampler: Annotated[str | None, typer.Option(help="base, temperature, power_smc, beam, ...")] = None,
+    n: Annotated[int | None, typer.Option("-n", min=1, help="Responses a problem.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Problems; all of the test split where left out.")] = None,
+    max_tokens: Annotated[int | None, typer.Option(min=1, help="Tokens a response, at most.")] = None,
+    reference: Annotated[str | None, typer.Option(help="A second model that scores the responses too.")] = None,
+    responses: Annotated[Path | None, typer.Option(help="Grade responses of another engine (a JSONL file).")] = None,
+    out: Annotated[Path | None, typer.Option(help="The folder; runs/evaluate-TASK-SAMPLER where left out.")] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="Change a key: sampler.temperature=0.7")] = None,
 ) -> None:
-    """Draw graded responses from a model with any sampler, and write them to records.jsonl."""
-    from tiltlab.recipe import load_sample_recipe
-    from tiltlab.report.terminal import print_sample
-    from tiltlab.sample import run_sample
+    """Graded responses of a model, with any sampler: records.jsonl, figures with intervals, and a page.
 
-    short = {"model.path": model, "task": task, "sampler.arm": sampler}
-    plan = load_sample_recipe(recipe, [f"{key}={value}" for key, value in short.items() if value] + (set_ or []))
-    folder = out or Path("runs") / slug(f"sample {plan.task.name} {plan.sampler.name}")
-    with Progress(*_BARS, console=errors, transient=True) as bars:
-        bar = bars.add_task(f"{plan.task.name} · {plan.sampler.name}", total=None)
-        records, info = run_sample(
-            plan, folder, _devices(plan.model.device)[0], lambda done, of: bars.update(bar, completed=done, total=of)
-        )
-    print_sample(f"{plan.task.name}: {plan.sampler.name}", records, asdict(info), console)
+    Stopped or killed, the same command goes on where it was.
+    """
+    from tiltlab.recipe import load_sample_recipe, load_task
+    from tiltlab.report.evaluation import figures_of, write_evaluation_page
+    from tiltlab.report.terminal import print_evaluation, print_sample
+    from tiltlab.sample import from_elsewhere, run_sample
+
+    if responses:
+        chosen = load_task(task, data, map_)
+        _print_notes(chosen, ["test"])
+        folder = out or Path("runs") / slug(f"evaluate {chosen.name} {responses.stem}")
+        records = from_elsewhere(responses, chosen, folder)
+    else:
+        plan = load_sample_recipe(recipe, _evaluation(model, sampler, n, limit, max_tokens, reference) + (set_ or []))
+        if task or data:
+            plan = plan.model_copy(update={"task": load_task(task, data, map_)})
+        _print_notes(plan.task, [plan.split])
+        folder = out or Path("runs") / slug(f"evaluate {plan.task.name} {plan.sampler.name}")
+        with Progress(*_BARS, console=errors, transient=True) as bars:
+            bar = bars.add_task(f"{plan.task.name} · {plan.sampler.name}", total=None)
+            records, info = run_sample(
+                plan,
+                folder,
+                _devices(plan.model.device)[0],
+                lambda done, of: bars.update(bar, completed=done, total=of),
+            )
+        print_sample(f"{plan.task.name}: {plan.sampler.name}", records, asdict(info), console)
+    print_evaluation(figures_of(folder.name, records), console)
     console.print(Text(f"records: {folder / 'records.jsonl'}"), soft_wrap=True)
+    console.print(Text(f"report: {write_evaluation_page(folder)}"), soft_wrap=True)
+
+
+app.command("sample", help="The same as evaluate, by another name.")(evaluate)
+
+
+def _evaluation(
+    model: str | None,
+    sampler: str | None,
+    n: int | None,
+    limit: int | None,
+    max_tokens: int | None,
+    reference: str | None,
+) -> list[str]:
+    """Options as changes to a recipe's keys."""
+    keys = {
+        "model.path": model,
+        "sampler.arm": sampler,
+        "n": n,
+        "problems": limit,
+        "max_tokens": max_tokens,
+        "reference": reference,
+    }
+    return [f"{key}={value}" for key, value in keys.items() if value is not None]
 
 
 @app.command()
-def report(run: Annotated[Path, typer.Argument(help="A run folder.")]) -> None:
-    """Make the page and the table of a run folder again."""
-    from tiltlab.report.page import write_report
-    from tiltlab.report.terminal import print_tables
+def check(
+    task: Annotated[str | None, typer.Argument(help="The task: gsm8k, math500, lazy-sum, ...")] = None,
+    data: Annotated[str | None, typer.Option(help="A file with the task's problems.")] = None,
+    map_: Annotated[str | None, typer.Option("--map", help="Its columns: problem=question,answer=final")] = None,
+    reward: Annotated[str | None, typer.Option(help="A reward of your own: my_pkg.my_mod:fn")] = None,
+    model: Annotated[str | None, typer.Option(help="Also draw samples from this model.")] = None,
+    limit: Annotated[int, typer.Option(min=2, help="Problems.")] = 500,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Tokens a sample, at most.")] = 200,
+    out: Annotated[Path, typer.Option(help="Where to write the page.")] = Path("check.html"),
+) -> None:
+    """Test a reward before any GPU is spent: what it must accept, and what it must not. Exit code 1 if it fails."""
+    from tiltlab.check import check as checked
+    from tiltlab.check import on_samples
+    from tiltlab.models.loading import ModelConfig, load_codec, load_reference
+    from tiltlab.provenance import provenance
+    from tiltlab.recipe import load_task
+    from tiltlab.report.check import write_check_page
+    from tiltlab.report.terminal import print_check
+    from tiltlab.tasks.base import try_on_gold
+    from tiltlab.tasks.rewards import load_reward
 
-    page = write_report(run)
-    print_tables(run, console)
+    if task is None and data is None:
+        raise UserError("name a task to check, or give --data FILE")
+    chosen = load_task(task, data, map_)
+    _print_notes(chosen, ["test"])
+    problems = chosen.problems("test")[:limit]
+    own = load_reward(reward) if reward else None
+    if own:
+        try_on_gold(own, chosen, "test")
+    samples = None
+    with console.status("drawing samples" if model else "probing"):
+        if model:
+            config = ModelConfig(path=model, device=_devices("auto")[0])
+            loaded = load_reference(config, load_codec(config))
+            samples = on_samples(loaded, chosen, problems[:64], own, n=8, max_tokens=max_tokens, seed=0)
+        found = checked(chosen, problems, own, samples)
+    name = f"{chosen.name}: {reward or 'its own grader'}"
+    print_check(name, found, console)
+    write_check_page(name, found, provenance(), out)
+    console.print(Text(f"page: {out}"), soft_wrap=True)
+    if found.failures:
+        raise typer.Exit(1)
+
+
+@app.command()
+def forecast(
+    base: Annotated[str, typer.Option(help="A model, or records.jsonl (or its folder) of `tiltlab evaluate`.")],
+    task: Annotated[str | None, typer.Option(help="The task, where a model is given.")] = None,
+    data: Annotated[str | None, typer.Option(help="A file with the task's problems.")] = None,
+    map_: Annotated[str | None, typer.Option("--map", help="Its columns: problem=question,answer=final")] = None,
+    n: Annotated[int, typer.Option("-n", min=4, help="Responses a problem.")] = 64,
+    limit: Annotated[int | None, typer.Option(min=1, help="Problems; all of the test split where left out.")] = None,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Tokens a response, at most.")] = 200,
+    out: Annotated[Path, typer.Option(help="The folder to write to.")] = Path("runs/forecast"),
+) -> None:
+    """How far would sharpening, and how far would a reward, carry this model? Told from its own samples, untrained."""
+    from tiltlab.draws import from_records
+    from tiltlab.examine import base_records
+    from tiltlab.forecast import forecast as made_of
+    from tiltlab.provenance import provenance
+    from tiltlab.report.forecast import in_words, write_forecast_page
+    from tiltlab.rundir import write_json
+
+    if not _are_records(base):
+        options = {"model": base, "task": task, "data": data, "map_": map_, "n": n, "limit": limit}
+        evaluate(**options, max_tokens=max_tokens, sampler="base", out=out)  # type: ignore[arg-type]
+        base = str(out)
+    found, made = made_of(from_records(base_records(Path(base)))), provenance()
+    write_json(out / "forecast.json", asdict(found) | {"made": made})
+    write_forecast_page(found, made, out / "forecast.html")
+    console.print(Text(f"forecast: {in_words(found)}"))
+    console.print(Text(f"page: {out / 'forecast.html'}"), soft_wrap=True)
+
+
+def _are_records(name: str) -> bool:
+    return Path(name).suffix == ".jsonl" or (Path(name) / "records.jsonl").is_file()
+
+
+@app.command()
+def verdict(
+    base: Annotated[str, typer.Option(help="A model, or records.jsonl (or its folder) of `tiltlab evaluate`.")],
+    tuned: Annotated[str, typer.Option(help="The tuned model, a folder of adapters on the base, or records.")],
+    task: Annotated[str | None, typer.Option(help="The task, where models are given: lazy-sum, gsm8k, ...")] = None,
+    data: Annotated[str | None, typer.Option(help="A file with the task's problems.")] = None,
+    map_: Annotated[str | None, typer.Option("--map", help="Its columns: problem=question,answer=final")] = None,
+    rival: Annotated[list[Path] | None, typer.Option(help="Records of the base, sharpened by a sampler.")] = None,
+    n: Annotated[int, typer.Option("-n", min=4, help="Responses a problem.")] = 16,
+    limit: Annotated[int | None, typer.Option(min=1, help="Problems; all of the test split where left out.")] = None,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Tokens a response, at most.")] = 200,
+    stop: Annotated[str | None, typer.Option(help="A text that ends a response, as in a recipe's model.stop.")] = None,
+    seed: Annotated[int, typer.Option(help="Of the draws.")] = 0,
+    out: Annotated[Path, typer.Option(help="The folder to write to.")] = Path("runs/verdict"),
+) -> None:
+    """Was the tuned model taught something, or is it the base, sharpened?"""
+    from tiltlab.examine import from_files, from_models
+    from tiltlab.models.loading import ModelConfig
+    from tiltlab.provenance import provenance
+    from tiltlab.recipe import load_task
+    from tiltlab.report.verdict import write_verdict_page
+    from tiltlab.rundir import write_json, write_records
+    from tiltlab.verdict import judge
+
+    questions: dict[str, str] = {}
+    if _are_records(base):
+        found = from_files(Path(base), Path(tuned), rival or ())
+    else:
+        if task is None and data is None:
+            raise UserError("two models need problems: add --task, --data or both")
+        chosen = load_task(task, data, map_)
+        questions = {problem.id: problem.question for problem in chosen.problems("test")}
+        config = ModelConfig(path=base, device=_devices("auto")[0], stop=stop)
+        with Progress(*_BARS, console=errors, transient=True) as bars:
+            bar = bars.add_task("verdict", total=None)
+            found = from_models(
+                config,
+                tuned,
+                chosen,
+                problems=limit,
+                n=n,
+                max_tokens=max_tokens,
+                seed=seed,
+                on_progress=lambda what, done, of: bars.update(bar, description=what, completed=done, total=of),
+            )
+        write_records(out / "records-base.jsonl", found.base)
+        write_records(out / "records-tuned.jsonl", found.tuned)
+    judged = judge(found.base, found.tuned, found.cross_logp, found.rivals, found.powers, seed=seed)
+    made = provenance()
+    write_json(out / "verdict.json", asdict(judged) | {"made": made})
+    write_verdict_page(judged, found.base, found.tuned, questions, made, out / "verdict.html")
+    console.print(Text.assemble(("verdict: ", "bold"), (judged.outcome, "bold green")))
+    console.print(Text(judged.why + (f" What it would take: {judged.needs}." if judged.needs else "")))
+    console.print(Text(f"page: {out / 'verdict.html'}"), soft_wrap=True)
+
+
+@app.command()
+def report(run: Annotated[Path, typer.Argument(help="A folder of `tiltlab study` or `tiltlab evaluate`.")]) -> None:
+    """Make the page and the table of a run folder again."""
+    from tiltlab.report.evaluation import figures_of, load_evaluation, write_evaluation_page
+    from tiltlab.report.page import write_report
+    from tiltlab.report.terminal import print_evaluation, print_tables
+
+    if (run / "sample.json").is_file():
+        page = write_evaluation_page(run)
+        print_evaluation(figures_of(run.name, load_evaluation(run)[0]), console)
+    else:
+        page = write_report(run)
+        print_tables(run, console)
     console.print(Text(f"report: {page}"), soft_wrap=True)
 
 
@@ -143,6 +336,8 @@ def lab(
 def main() -> None:
     """Entry point: errors of the user's making are one line and exit code 2; a stop by Ctrl-C is exit code 130."""
     tune()
+    if not sys.stderr.isatty():
+        os.environ.setdefault("TQDM_DISABLE", "1")  # bars of libraries, in a file or a pipe, are noise
     try:
         app()
     except UserError as error:
@@ -187,6 +382,15 @@ def _try_device(wanted: str, asked: str) -> None:
         torch.ones(1, device=wanted).item()
     except (RuntimeError, AssertionError, ImportError) as error:
         raise UserError(f"{asked}, and torch cannot compute on it here") from error
+
+
+def _print_notes(task: "Task", splits: "Sequence[Split]") -> None:
+    """What the task has to say of its splits. Raises UserError where they cannot be made."""
+    from tiltlab.tasks.base import notes_of
+
+    for split in splits:
+        for note in notes_of(task, split):
+            errors.print(Text(f"{task.name}: {note}"))
 
 
 @contextmanager

@@ -11,7 +11,7 @@ import torch
 from tiltlab.models.base import LanguageModel
 from tiltlab.samplers.base import Info, Sampler, together
 from tiltlab.tasks.base import Task, grade_all
-from tiltlab.tasks.rewards import RewardFunction
+from tiltlab.tasks.rewards import Reward
 from tiltlab.types import Grade, Problem, Record, Rollout
 
 CHUNK = 32
@@ -28,7 +28,7 @@ def evaluate(
     n: int,
     max_tokens: int,
     seed: int,
-    reward: RewardFunction | None = None,
+    reward: Reward | None = None,
     on_progress: Callable[[int], None] = lambda _: None,
 ) -> tuple[list[Record], Info]:
     """n graded responses to each problem, with their log-probabilities under the model and the reference; and what the
@@ -75,7 +75,7 @@ def evaluate(
 def _judged(
     task: Task,
     problems: Sequence[Problem],
-    reward: RewardFunction | None,
+    reward: Reward | None,
     numbers: Sequence[int],
     rollouts: Sequence[Rollout],
 ) -> list[Grade]:

@@ -116,14 +116,20 @@ def share_interval(values: Sequence[float] | Floats, level: float = 0.95) -> Int
     """Mean of one share in [0, 1] a problem (NaN left out), with an interval that stays in [0, 1].
 
     Wilson's score interval at the effective sample size p (1 - p) / var(mean) of the clustered samples (the
-    design-effect correction of survey statistics), which is at least the number of problems; where all values are 0 or
-    all are 1 it is taken as that number, so that nothing is ever called certain.
+    design-effect correction of survey statistics), which is at least the number of problems. It is at most that number
+    times how many problems, in effect, tell of the spread: with d the distances to the nearer end of [0, 1], (sum d)^2
+    / sum d^2, and 1 where all values are 0 or all are 1. So nothing is ever called certain, and a spread that two
+    problems tell of is not taken for known.
     """
     known = _known(values)
     if len(known) < 2:
         return mean_interval(values, level)
     p, variance = float(known.mean()), float(known.var(ddof=1)) / len(known)
-    size = max(p * (1 - p) / variance, len(known)) if variance > 0 else len(known)
+    size = float(len(known))
+    if variance > 0:
+        distance = known if p < 0.5 else 1 - known
+        telling = float(distance.sum() ** 2 / (distance**2).sum())
+        size = max(size, min(p * (1 - p) / variance, size * max(1.0, telling)))
     t = float(stats.t.ppf(0.5 + level / 2, len(known) - 1))
     centre = (p + t * t / (2 * size)) / (1 + t * t / size)
     half = t / (1 + t * t / size) * np.sqrt(p * (1 - p) / size + t * t / (4 * size * size))

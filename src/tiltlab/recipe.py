@@ -15,7 +15,9 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    PositiveFloat,
     PositiveInt,
+    TypeAdapter,
     ValidationError,
     field_validator,
     model_validator,
@@ -28,7 +30,9 @@ from tiltlab.models.loading import ModelConfig
 from tiltlab.optimizer import OptimizerConfig
 from tiltlab.rundir import slug
 from tiltlab.tasks.addition import Addition
-from tiltlab.tasks.data import Data
+from tiltlab.tasks.data import Data, from_options
+from tiltlab.tasks.gym import ReasoningGym
+from tiltlab.tasks.rewards import DEADLINE, Reward, load_reward
 from tiltlab.tasks.sums import Sums
 
 
@@ -36,6 +40,7 @@ class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+Weight = Annotated[float, Field(allow_inf_nan=False)]
 Section = TypeVar("Section", bound=_Section)
 
 
@@ -48,8 +53,10 @@ class Training(_Section):
     max_tokens: PositiveInt
     micro_batch_tokens: PositiveInt = 4096
     optimizer: OptimizerConfig = OptimizerConfig()
-    reward: str | None = None
-    """A reward function of one's own, "package.module:function", in place of the task's."""
+    reward: str | dict[str, Weight] | None = None
+    """A reward function of one's own, "package.module:function", in place of the task's; or several with weights."""
+    reward_deadline: PositiveFloat = Field(DEADLINE, allow_inf_nan=False)
+    """Seconds for one call of it."""
 
     @field_validator("optimizer")
     @classmethod
@@ -57,6 +64,17 @@ class Training(_Section):
         if not optimizer.lr > 0:
             raise ValueError(f"lr must be above 0, got {optimizer.lr}")
         return optimizer
+
+    @field_validator("reward")
+    @classmethod
+    def _some(cls, reward: str | dict[str, float] | None) -> str | dict[str, float] | None:
+        if reward is not None and not reward:
+            raise ValueError("reward names no function; write package.module:function, or leave it out")
+        return reward
+
+    def own_reward(self) -> Reward | None:
+        """Raises UserError where it cannot be loaded."""
+        return load_reward(self.reward, self.reward_deadline) if self.reward else None
 
 
 class Selecting(_Section):
@@ -80,7 +98,7 @@ def _tagged(tag: str) -> BeforeValidator:
     return BeforeValidator(lambda value: {tag: value} if isinstance(value, str) else value)
 
 
-Task = Annotated[Annotated[Sums | Addition | Data, Field(discriminator="task")], _tagged("task")]
+Task = Annotated[Annotated[Sums | Addition | Data | ReasoningGym, Field(discriminator="task")], _tagged("task")]
 
 
 class Recipe(_Section):
@@ -115,7 +133,7 @@ class Recipe(_Section):
 
 
 class SampleRecipe(_Section):
-    """What `tiltlab sample` draws: n responses to each problem of a split, by one sampler (an arm that does not
+    """What `tiltlab evaluate` draws: n responses to each problem of a split, by one sampler (an arm that does not
     train)."""
 
     model: ModelConfig = ModelConfig()
@@ -126,6 +144,9 @@ class SampleRecipe(_Section):
     n: PositiveInt = 16
     max_tokens: PositiveInt = 64
     seed: int = 0
+    reference: str | None = None
+    """A second model that scores the responses too; the first where left out."""
+    reward: str | None = None
 
     @model_validator(mode="after")
     def _no_training(self) -> "SampleRecipe":
@@ -143,8 +164,23 @@ def load_recipe(path: str | None, overrides: Sequence[str] = ()) -> Recipe:
 
 
 def load_sample_recipe(path: str | None, overrides: Sequence[str] = ()) -> SampleRecipe:
-    """As `load_recipe`, for `tiltlab sample`."""
+    """As `load_recipe`, for `tiltlab evaluate`."""
     return _load(SampleRecipe, path, "sample.yaml", overrides)
+
+
+def load_task(task: str | None, data: str | None = None, columns: str | None = None) -> Task:
+    """The task that `--task NAME --data FILE --map problem=question,answer=final` name; NAME may also be a recipe's
+    whole entry, "{task: reasoning_gym, family: chain_sum}".
+
+    Raises UserError with one line for the first thing that is wrong.
+    """
+    named = _yaml(task, "--task") if task else None
+    entry = named if isinstance(named, dict) else from_options(task, None, None)
+    entry |= {key: value for key, value in from_options(None, data, columns).items() if key != "task"}
+    try:
+        return TypeAdapter(Task).validate_python(entry)
+    except ValidationError as error:
+        raise UserError(f"--task {task or 'data'}: {_first(error)}") from error
 
 
 def _load(kind: type[Section], path: str | None, default: str, overrides: Sequence[str]) -> Section:

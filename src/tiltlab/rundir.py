@@ -158,15 +158,39 @@ def keep_lines(path: Path, before_step: int) -> None:
         write_text(path, "".join(json.dumps(line) + "\n" for line in lines))
 
 
+def append_lines(path: Path, lines: Iterable[Mapping[str, Any]]) -> None:
+    """Add lines to a JSONL file and wait until they are on the disk. Raises UserError where they cannot be written."""
+    try:
+        with path.open("a", encoding="utf-8") as file:
+            file.write("".join(json.dumps(line) + "\n" for line in lines))
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise _cannot_write(path, error) from error
+
+
+def keep_first(path: Path, count: int) -> None:
+    """Keep only so many lines of a JSONL file, and none that is not whole."""
+    if path.exists():
+        lines = path.read_text(encoding="utf-8").split("\n")[:-1]
+        write_text(path, "".join(line + "\n" for line in lines[:count]))
+
+
+def record_line(record: Record) -> Json:
+    """A record as a line of records.jsonl: NaN (no reward, an unknown log-probability) becomes null."""
+    return {
+        key: None if isinstance(value, float) and math.isnan(value) else value for key, value in asdict(record).items()
+    }
+
+
 def write_records(path: Path, records: Iterable[Record]) -> None:
-    """Write records.jsonl whole or not at all. NaN rewards become null."""
-    lines = (asdict(record) | {"reward": _null(record.reward)} for record in records)
-    write_text(path, "".join(json.dumps(line) + "\n" for line in lines))
+    """Write records.jsonl whole or not at all."""
+    write_text(path, "".join(json.dumps(record_line(record)) + "\n" for record in records))
 
 
 def read_records(path: Path) -> list[Record]:
     return [
-        Record(**(line | {"reward": math.nan if line["reward"] is None else line["reward"]}))
+        Record(**(line | {key: math.nan for key in ("reward", "logp", "ref_logp") if line[key] is None}))
         for line in read_lines(path)
     ]
 
@@ -203,10 +227,6 @@ def _sync(folder: Path) -> None:
 
 def _cannot_write(path: Path, error: OSError) -> UserError:
     return UserError(f"{path} could not be written: {error.strerror}; free some space or choose another --out")
-
-
-def _null(value: float) -> float | None:
-    return None if math.isnan(value) else value
 
 
 def _size(count: int) -> str:

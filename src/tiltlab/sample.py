@@ -1,29 +1,51 @@
-"""Drawing graded responses with one sampler, into a folder: records.jsonl, and sample.json that says how.
+"""Model x sampler x task -> a folder: records.jsonl, and sample.json that says how they were made.
 
-Left out on purpose: going on where a run stopped. It is one evaluation; a study keeps what its arms have done.
+Problems are done some at a time, and each lot is on the disk before the next begins: stopped or killed, the same
+command goes on where it was, and ends with the same records. Responses of other engines (`from_elsewhere`) are graded
+into the same form.
+
+Left out on purpose: figures (report/evaluation.py).
 """
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 from tiltlab.errors import UserError
 from tiltlab.evaluate import evaluate
 from tiltlab.models.loading import load_codec, load_reference
 from tiltlab.provenance import provenance
 from tiltlab.recipe import SampleRecipe
-from tiltlab.rundir import write_json, write_records
-from tiltlab.samplers.base import Info
+from tiltlab.rundir import (
+    Json,
+    append_lines,
+    keep_first,
+    read_json,
+    read_lines,
+    read_records,
+    record_line,
+    write_json,
+    write_records,
+)
+from tiltlab.samplers.base import Info, together
 from tiltlab.seeds import derive
-from tiltlab.types import Record
+from tiltlab.tasks.base import Task, grade_texts
+from tiltlab.tasks.rewards import load_reward
+from tiltlab.types import Problem, Record
+
+LOT = 16
+"""Problems between two writes."""
 
 
 def run_sample(
     recipe: SampleRecipe, folder: Path, device: str, on_progress: Callable[[int, int], None]
 ) -> tuple[list[Record], Info]:
-    """Draw, grade and write. `on_progress` is told how many problems are done, out of how many.
+    """Draw, grade and write, or go on. `on_progress` is told how many problems are done, out of how many.
 
-    Raises UserError for a model or a problem that cannot be used, and for a folder that cannot be written.
+    Raises UserError for a model or a problem that cannot be used, and for a folder that cannot be written or holds
+    something else.
     """
     problems = recipe.task.problems(recipe.split)[: recipe.problems]
     if not problems:
@@ -32,21 +54,134 @@ def run_sample(
     codec = load_codec(config)
     for problem in problems:
         codec.encode(recipe.task.render(problem), recipe.max_tokens)
-    model = load_reference(config, codec)
-    records, info = evaluate(
-        model,
-        model,
-        recipe.sampler.sampler(),
-        recipe.task,
-        problems,
-        n=recipe.n,
-        max_tokens=recipe.max_tokens,
-        seed=derive(recipe.seed, recipe.split),
-        on_progress=lambda done: on_progress(done, len(problems)),
+    about = _open(recipe, folder)
+    lots = [problems[start : start + LOT] for start in range(0, len(problems), LOT)]
+    done = _done(folder, recipe.n, [len(lot) for lot in lots])
+    if done < len(lots):
+        model = load_reference(config, codec)
+        other = model
+        if recipe.reference:
+            named = replace(config, path=recipe.reference)
+            other = load_reference(named, load_codec(named))
+        for lot in lots[done:]:
+            records, info = evaluate(
+                model,
+                other,
+                recipe.sampler.sampler(),
+                recipe.task,
+                lot,
+                n=recipe.n,
+                max_tokens=recipe.max_tokens,
+                seed=derive(recipe.seed, recipe.split),
+                reward=load_reward(recipe.reward) if recipe.reward else None,
+            )
+            append_lines(folder / "records.jsonl", [record_line(record) for record in records])
+            append_lines(folder / "lots.jsonl", [asdict(info)])
+            done += 1
+            on_progress(sum(map(len, lots[:done])), len(problems))
+    info = together(
+        [Info(**(line | {"warnings": tuple(line["warnings"])})) for line in read_lines(folder / "lots.jsonl")]
     )
+    write_json(folder / "sample.json", about | {"info": asdict(info), "questions": _questions(problems)})
+    return read_records(folder / "records.jsonl"), info
+
+
+def from_elsewhere(file: Path, task: Task, folder: Path) -> list[Record]:
+    """Grade responses that another engine drew: a JSONL file with a line a response, {"problem": id, or "question": its
+    text, "text": the response}, and where known "tokens" (0 where left out), "complete" (true), "logp" and "ref_logp"
+    (null). Problems are those of the task's test split.
+
+    Raises UserError, naming the line, for one that cannot be used.
+    """
+    problems = task.problems("test")
+    known = {problem.question: problem for problem in problems} | {problem.id: problem for problem in problems}
+    lines = _foreign_lines(file)
+    pairs: list[tuple[Problem, Json]] = []
+    for number, line in enumerate(lines, start=1):
+        name = line.get("problem", line.get("question"))
+        if name not in known:
+            raise UserError(f"{file} line {number}: {str(name)[:60]!r} is no problem of task {task.name}'s test split")
+        if not isinstance(line.get("text"), str):
+            raise UserError(f'{file} line {number} has no response: "text" is missing')
+        pairs.append((known[name], line))
+    records = _graded(task, pairs, file)
     write_records(folder / "records.jsonl", records)
-    write_json(
-        folder / "sample.json",
-        {"recipe": recipe.model_dump(mode="json"), "info": asdict(info), "made": provenance()},
-    )
-    return records, info
+    questions = _questions([problem for problem, _ in pairs])
+    write_json(folder / "sample.json", {"responses": str(file), "made": provenance(), "questions": questions})
+    return records
+
+
+def _graded(task: Task, pairs: list[tuple[Problem, Json]], file: Path) -> list[Record]:
+    grades = grade_texts(task, [problem for problem, _ in pairs], [line["text"] for _, line in pairs])
+    seen: dict[str, int] = {}
+    records = []
+    for number, ((problem, line), grade) in enumerate(zip(pairs, grades, strict=True), start=1):
+        sample = seen[problem.id] = seen.get(problem.id, -1) + 1
+        try:
+            records.append(
+                Record(
+                    task=task.name,
+                    problem=problem.id,
+                    sample=sample,
+                    text=line["text"],
+                    answer=grade.answer,
+                    reward=grade.reward,
+                    reason=grade.reason,
+                    tokens=int(line.get("tokens") or 0),
+                    complete=bool(line.get("complete", True)),
+                    logp=_float(line.get("logp")),
+                    ref_logp=_float(line.get("ref_logp")),
+                )
+            )
+        except (TypeError, ValueError) as error:
+            raise UserError(f"{file} line {number}: {error}") from error
+    return records
+
+
+def _float(value: Any) -> float:
+    return math.nan if value is None else float(value)
+
+
+def _foreign_lines(file: Path) -> list[Json]:
+    if not file.is_file():
+        raise UserError(f"{file} does not exist")
+    try:
+        lines = read_lines(file)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{file} cannot be read as JSON lines: {' '.join(str(error).split())[:200]}") from error
+    if not lines or not all(isinstance(line, dict) for line in lines):
+        raise UserError(f"{file} needs one JSON object a line, each line with its end")
+    return lines
+
+
+def _open(recipe: SampleRecipe, folder: Path) -> Json:
+    """sample.json: written, or found to be of the same recipe."""
+    wanted = recipe.model_dump(mode="json")
+    path = folder / "sample.json"
+    if not path.exists():
+        about = {"recipe": wanted, "made": provenance()}
+        write_json(path, about)
+        return about
+    found = read_json(path)
+    for key, value in wanted.items():
+        if found.get("recipe", {}).get(key) != value:
+            raise UserError(f"{folder} holds records of another {key}; choose another --out, or remove the folder")
+    return found
+
+
+def _done(folder: Path, n: int, lots: list[int]) -> int:
+    """How many lots are whole on the disk; what was written of the next is dropped."""
+    records, notes = folder / "records.jsonl", folder / "lots.jsonl"
+    have, done, rows = len(read_lines(records)), 0, 0
+    for size in lots[: len(read_lines(notes))]:
+        if rows + size * n > have:
+            break
+        rows, done = rows + size * n, done + 1
+    keep_first(records, rows)
+    keep_first(notes, done)
+    return done
+
+
+def _questions(problems: Sequence[Problem]) -> dict[str, list[str]]:
+    """Question and gold answer by problem id."""
+    return {problem.id: [problem.question, problem.answer] for problem in problems}

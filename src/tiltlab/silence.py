@@ -7,7 +7,7 @@ and nothing better than what was seen can be in hiding. Thresholds were set, and
 Left out on purpose: checks by problem. To drop the problems whose weights degenerate would answer for easier ones.
 """
 
-from math import exp, sqrt
+from math import exp, hypot, sqrt
 
 import numpy as np
 from scipy import stats
@@ -17,9 +17,10 @@ from tiltlab.metrics import Interval
 from tiltlab.snis import Estimate
 
 ESS_FLOOR = 10.0
-"""Effective samples a problem (harmonic mean) below which what the jackknife leaves of the bias shows."""
+"""Effective samples a problem (harmonic mean, at the lower end of its one-sided 95 % interval) below which what the
+jackknife leaves of the bias shows."""
 
-STABLE = 0.75
+STABLE = 1.0
 """Standard errors by which halving the samples, or what may hide, may move a forecast."""
 
 MIN_PROBLEMS = 10
@@ -75,17 +76,24 @@ def doubts_of(found: Estimate, accuracy: Interval, missing: Floats) -> dict[str,
         return {FEW_PROBLEMS: MIN_PROBLEMS / problems}
     all_alike = (found.top * found.ess < 1 + 1e-9).all()  # then nothing is weighed, and n may be small
     return {
-        "the effective sample size is too small": 0.0 if all_alike else ESS_FLOOR / found.ess_harmonic,
+        "the effective sample size is too small": 0.0 if all_alike else ESS_FLOOR / _surely(found),
         "half of the samples tell another story": max(drift(found, figure) for figure in range(3)),
         "better responses than any seen could change it": _hidden(found, missing) / (accuracy.high - accuracy.low),
     }
 
 
+def _surely(found: Estimate) -> float:
+    """The harmonic mean of the effective sample size, at the lower end: a few problems whose weights degenerate govern
+    it, and a few dozen problems may have drawn none of them."""
+    error = float(found.load.std(ddof=1)) / sqrt(len(found.load))
+    return 1 / (1 / found.ess_harmonic + 1.645 * error)
+
+
 def drift(found: Estimate, figure: int) -> float:
-    """How far halving the samples moves a figure, and the noise of that, over what it may: STABLE standard errors."""
+    """How far halving the samples moves a figure over how far it may: STABLE standard errors, of it and of the move."""
     mean, noise = _moved(found, figure)
-    error = float(found.corrected[:, figure].std()) / sqrt(len(found.corrected))
-    return (abs(mean) + noise) / (STABLE * error) if abs(mean) + noise > 1e-9 else 0.0
+    error = hypot(float(found.corrected[:, figure].std()) / sqrt(len(found.corrected)), noise)
+    return abs(mean) / max(STABLE * error, 1e-9) if abs(mean) > 1e-9 else 0.0
 
 
 def _hidden(found: Estimate, missing: Floats) -> float:

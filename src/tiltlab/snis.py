@@ -139,6 +139,7 @@ def _scaled(log_weight: Floats, used: NDArray[np.bool_]) -> tuple[Floats, Floats
     """Weights over the largest of each row, and the log of that, [P]; zero where not used."""
     known = np.where(used, log_weight, -np.inf)
     top = known.max(1, keepdims=True)
+    top = np.where(top > -np.inf, top, 0.0)  # a problem without any sample to use weighs nothing
     return np.where(used, np.exp(np.maximum(known - top, -FLOOR)), 0.0), top[:, 0]
 
 

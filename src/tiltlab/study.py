@@ -21,9 +21,8 @@ from tiltlab.models.loading import load_codec, policy_from
 from tiltlab.provenance import provenance
 from tiltlab.recipe import Recipe
 from tiltlab.rundir import read_json, write_json, write_text
-from tiltlab.tasks.base import Split, Task, grade_all
-from tiltlab.tasks.rewards import RewardFunction, load_reward
-from tiltlab.types import Problem, Rollout
+from tiltlab.tasks.base import Split, Task, notes_of, try_on_gold
+from tiltlab.types import Problem
 from tiltlab.workers import run_all
 
 OnProgress = Callable[[Cell, str, int, int], None]
@@ -95,36 +94,37 @@ def _try_model(recipe: Recipe, *, keep: bool) -> None:
 
 def check(recipe: Recipe) -> dict[str, Any]:
     """Everything that can be known to be wrong without loading weights. Returns the number and hash of each split's
-    problems, for the record.
+    problems, and what the task notes of how it was made, for the record.
 
     Raises UserError for a model, a task, a prompt or a reward that cannot be used.
     """
     codec = load_codec(recipe.model)
-    if recipe.train.reward:
+    reward = recipe.train.own_reward()
+    if reward:
         for task in recipe.tasks:
-            _try_reward(load_reward(recipe.train.reward), task)
+            try_on_gold(reward, task, splits_of(recipe)[0])
     facts: dict[str, Any] = {}
     for task in recipe.tasks:
-        splits = {split: task.problems(split) for split in get_args(Split)}
+        splits = {split: task.problems(split) for split in splits_of(recipe)}
         for split, problems in splits.items():
             if not problems:
                 raise UserError(f"task {task.name} has no problem in its {split} split")
             for problem in problems:
                 codec.encode(task.render(problem), recipe.train.max_tokens)
-        facts[task.name] = {split: _fact(task, problems) for split, problems in splits.items()}
+        facts[task.name] = {split: _fact(task, split, problems) for split, problems in splits.items()}
     return facts
 
 
-def _try_reward(reward: RewardFunction, task: Task) -> None:
-    """Grade a few gold answers with it: a function that cannot be called, or that misbehaves, is better known now."""
-    problems = task.problems("train")[:2]
-    rollouts = [[Rollout((), problem.answer, True, ())] * 2 for problem in problems]
-    grade_all(task, problems, rollouts, reward)
+def splits_of(recipe: Recipe) -> Sequence[Split]:
+    """The splits that a study needs: where no arm trains, a task may have nothing but a test split."""
+    return get_args(Split) if any(arm.objective() for arm in recipe.arms) else ("test",)
 
 
-def _fact(task: Task, problems: Sequence[Problem]) -> dict[str, Any]:
+def _fact(task: Task, split: Split, problems: Sequence[Problem]) -> dict[str, Any]:
     text = json.dumps([[p.id, task.render(p), p.answer] for p in problems], sort_keys=True)
-    return {"problems": len(problems), "sha256": hashlib.sha256(text.encode()).hexdigest()}
+    fact = {"problems": len(problems), "sha256": hashlib.sha256(text.encode()).hexdigest()}
+    notes = notes_of(task, split)
+    return fact | ({"notes": notes} if notes else {})
 
 
 def _piece(

@@ -26,7 +26,7 @@ from tiltlab.objective import Objective
 from tiltlab.optimizer import Optimizer
 from tiltlab.seeds import batch_indices, derive
 from tiltlab.tasks.base import Task, grade_all
-from tiltlab.tasks.rewards import RewardFunction
+from tiltlab.tasks.rewards import Reward
 from tiltlab.types import Grade, Problem, Rollout
 
 Item = TypeVar("Item")
@@ -63,14 +63,14 @@ def train(
     optimizer: Optimizer,
     *,
     start: int = 0,
-    reward: RewardFunction | None = None,
+    reward: Reward | None = None,
 ) -> Iterator[Metrics]:
     """Train from step `start`, yielding the metrics of each step once its update is done.
 
     The caller evaluates, saves and stops between two steps. All randomness is a function of (config.seed, step), so
     going on from saved weights and optimiser state is the same as never having stopped.
 
-    Raises FloatingPointError on a gradient that is not finite, UserError on a reward function that misbehaves.
+    Raises FloatingPointError on a gradient that is not finite.
     """
     problems = task.problems("train")
     for step in range(start, config.steps):
@@ -88,7 +88,7 @@ def train_step(
     optimizer: Optimizer,
     problems_P: Sequence[Problem],
     step: int,
-    reward: RewardFunction | None = None,
+    reward: Reward | None = None,
 ) -> Metrics:
     """One batch of P x G responses, one update. Arguments as in `train`."""
     phases = Phases()

@@ -119,6 +119,7 @@ _here: dict[str, Any] = {}
 
 def _start_worker(messages: Any, free_devices: Any, stop: Event, threads: int) -> None:
     tune()
+    os.environ.setdefault("TQDM_DISABLE", "1")  # the parent shows progress; bars of several workers would overlap
     threading.Thread(target=_die_with_parent, daemon=True).start()
     _here.update(messages=messages, stop=stop, device=free_devices.get())
     _use(threads, _here["device"])

@@ -1,33 +1,43 @@
+"""Rewards of the user's own: what they are shown, what they may return, and what they cannot break."""
+
 import math
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
+from tests.rewards_for_tests import GARBAGE
 from tiltlab.errors import UserError
-from tiltlab.tasks.base import grade_all
-from tiltlab.tasks.rewards import load_reward
+from tiltlab.tasks.base import grade_all, try_on_gold
+from tiltlab.tasks.jail import Failed
+from tiltlab.tasks.reward_worker import values_of
+from tiltlab.tasks.rewards import Reward, load_reward, reward_all, try_reward
 from tiltlab.tasks.sums import Sums
-from tiltlab.types import Rollout
+from tiltlab.types import Problem, Rollout
 
 TASK = Sums("lazy-sum")
 PROBLEMS = TASK.problems("train")[:2]
 
 
-def graded(reward: Any) -> Any:
+def named(*names: str, deadline: float = 10.0) -> Reward:
+    return load_reward({f"tests.rewards_for_tests:{name}": 1.0 for name in names}, deadline)
+
+
+def graded(reward: Reward | None) -> Any:
     rollouts = [[Rollout((1,), f"so {p.answer}", True, ()), Rollout((1,), "no", True, ())] for p in PROBLEMS]
     return grade_all(TASK, PROBLEMS, rollouts, reward)
 
 
-def test_a_reward_of_ones_own_sees_what_trl_would_show_it() -> None:
-    def reward(prompts: list[str], completions: list[str], answer: list[str], a: list[int], **_: Any) -> list[float]:
-        assert prompts == [TASK.render(p) for p in PROBLEMS for _ in range(2)]
-        return [len(text) + a[i] + float(answer[i]) / 1000 for i, text in enumerate(completions)]
+def values(reward: Reward, texts: list[str], group: int = 2) -> list[float | Failed]:
+    problems = [Problem(str(i // group), "?", "1") for i in range(len(texts))]
+    return reward_all(reward, ["?"] * len(texts), problems, texts)
 
-    grades = graded(reward)
+
+def test_a_reward_of_ones_own_sees_what_trl_would_show_it() -> None:
+    grades = graded(named("seen"))
     first = PROBLEMS[0]
     expected = len(f"so {first.answer}") + first.columns["a"] + float(first.answer) / 1000
     assert grades[0][0].reward == pytest.approx(expected)
@@ -39,7 +49,7 @@ def test_a_reward_of_ones_own_sees_what_trl_would_show_it() -> None:
 
 def test_none_takes_the_reward_and_leaves_the_answer_to_the_task() -> None:
     """Else a reward that abstains on wrong answers would raise accuracy."""
-    grades = graded(lambda completions, **_: [None, None, 1.0, 2.0])
+    grades = graded(named("abstains_on_the_first"))
     own = graded(None)
     assert all(math.isnan(grade.reward) for grade in grades[0])
     assert [(g.answer, g.reason) for g in grades[0]] == [(g.answer, g.reason) for g in own[0]]
@@ -47,56 +57,116 @@ def test_none_takes_the_reward_and_leaves_the_answer_to_the_task() -> None:
     assert [g.reward for g in grades[1]] == [1.0, 2.0]
 
 
+def test_several_rewards_are_a_weighted_sum() -> None:
+    own = "tests.rewards_for_tests:"
+    reward = load_reward({f"{own}shortness": 2.0, f"{own}abstains_on_the_first": -1.0})
+    first, second, third, fourth = values(reward, ["a" * 10] * 4)
+    assert math.isnan(first)  # ungraded by one is ungraded
+    assert math.isnan(second)
+    assert [third, fourth] == pytest.approx([-3.0, -4.0])
+
+
 def test_scalars_of_any_library_are_numbers() -> None:
-    values = [np.float32(0.5), torch.tensor(2.0, requires_grad=True), True, np.bool_(False)]
-    grades = graded(lambda **_: values)
-    found = [grade.reward for group in grades for grade in group]
+    found = [grade.reward for group in graded(named("scalars")) for grade in group]
     assert found == [0.5, 2.0, 1.0, 0.0]
     assert all(type(reward) is float for reward in found)
-    assert [g.reward for g in graded(lambda **_: torch.arange(4))[1]] == [2.0, 3.0]
+    assert [g.reward for g in graded(named("array"))[1]] == [2.0, 3.0]
+
+
+def test_scalars_of_torch_are_numbers_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    returned = [torch.tensor(2.0, requires_grad=True), torch.tensor([1.0])]
+    monkeypatch.setattr("tests.rewards_for_tests.array", lambda **_: returned)
+    number, failed = values_of("tests.rewards_for_tests:array", {"id": ["1", "2"]})  # in this process
+    assert number == 2.0
+    assert isinstance(failed, Failed)
+    assert failed.said.startswith("returned tensor([1.]) for problem 2")
 
 
 @pytest.mark.parametrize(
-    ("values", "message"),
+    ("kind", "message"),
     [
-        ([1.0], "returned 1 values for 4 responses"),
-        ([1.0] * 5, "returned 5 values"),
-        ([1.0, math.nan, 0.0, 0.0], "returned nan for problem"),
-        ([1.0, math.inf, 0.0, 0.0], "returned inf"),
-        (["1", "1", "1", "1"], "returned '1'"),
-        ([[1.0], 1.0, 1.0, 1.0], r"returned \[1.0\] for problem"),
-        ([{"reward": 1.0}] * 4, "returned {'reward': 1.0} for problem"),
-        ([b"1"] * 4, "returned b'1' for problem"),
-        ([1j] * 4, "returned 1j for problem"),
-        ([10**400] * 4, "returned 1000000000"),
-        ([np.nan] * 4, "returned nan"),
-        ([np.array([[1.0], [1.0]])] * 4, "returned array"),
-        ([torch.tensor([1.0])] * 4, "returned tensor"),
-        (None, "returned a NoneType; it must return a list"),
-        (1.0, "returned a float; it must return a list"),
-        ("1111", "returned a str; it must return a list"),
-        (dict.fromkeys(range(4), 1.0), "returned a dict; it must return a list"),
+        ("one", "returned 1 values for 4 responses"),
+        ("five", "returned 5 values"),
+        ("nan", "returned nan for problem"),
+        ("inf", "returned inf"),
+        ("text", "returned '1'"),
+        ("list", r"returned \[1.0\] for problem"),
+        ("mapping", "returned {'reward': 1.0} for problem"),
+        ("bytes", "returned b'1' for problem"),
+        ("complex", "returned 1j for problem"),
+        ("beyond floats", "returned 1000000000"),
+        ("numpy nan", "returned nan"),
+        ("array", "returned array"),
+        ("unspeakable", "returned a Unspeakable that raised RuntimeError: no words for problem"),
+        ("nothing", "returned a NoneType; it must return a list"),
+        ("number", "returned a float; it must return a list"),
+        ("string", "returned a str; it must return a list"),
+        ("dict", "returned a dict; it must return a list"),
     ],
 )
-def test_a_reward_that_misbehaves_is_named_in_one_line(values: Any, message: str) -> None:
-    def bad(**_: Any) -> Any:
-        return values
-
-    with pytest.raises(UserError, match=f"reward bad {message}") as caught:
-        graded(bad)
+def test_a_reward_that_misbehaves_when_it_is_tried_is_named_in_one_line(kind: str, message: str) -> None:
+    texts = [kind, "", "", ""]
+    with pytest.raises(UserError, match=f"reward garbage {message}") as caught:
+        try_reward(named("garbage"), ["?"] * 4, [PROBLEMS[0]] * 4, texts)
     assert "\n" not in str(caught.value)
+    assert kind in GARBAGE
 
 
-def test_a_reward_that_raises_is_named() -> None:
-    def broken(completions: list[str]) -> list[float]:  # takes no **columns
-        return [0.0 for _ in completions]
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("takes_no_columns", "raised TypeError: .*unexpected keyword"),
+        ("always_nan", "returned nan"),
+        ("sleeps_for_ever_on_all", "gave no answer within 1 s; if it needs longer, raise train.reward_deadline"),
+        ("dies_on_all", r"killed its process \(exit code -9\)"),
+    ],
+)
+def test_a_reward_that_fails_on_gold_answers_is_named(name: str, message: str) -> None:
+    with pytest.raises(UserError, match=f"reward {name} {message}"):
+        try_on_gold(named(name, deadline=1.0), TASK, "train")
 
-    with pytest.raises(UserError, match="reward broken raised TypeError: .*unexpected keyword"):
-        graded(broken)
+
+@pytest.mark.parametrize(
+    ("trouble", "reason"),
+    [
+        ("sleep", "timeout"),
+        ("segfault", "error"),
+        ("exit", "error"),
+        ("kill", "error"),
+        ("raise", "error"),
+        ("garbage", "error"),
+        ("memory", "error"),
+    ],
+)
+def test_a_response_that_breaks_a_reward_costs_itself_only(trouble: str, reason: str) -> None:
+    texts = ["fine"] * 70
+    texts[40] = trouble
+    start = time.perf_counter()
+    found = values(named("mischief", deadline=2.0), texts)
+    # The call of the guilty one, then that response alone; the rest is starting workers.
+    assert time.perf_counter() - start < 2 + 1 + 5
+    failed = found.pop(40)
+    assert isinstance(failed, Failed)
+    assert failed.reason == reason
+    assert found == [1.0] * 69
+
+
+def test_what_failed_is_ungraded_and_counted(caplog: pytest.LogCaptureFixture) -> None:
+    rollouts = [[Rollout((1,), text, True, ()) for text in ("raise", PROBLEMS[0].answer, "garbage", "raise")]]
+    (grades,) = grade_all(TASK, PROBLEMS[:1], rollouts, named("mischief"))
+    assert [grade.reason for grade in grades] == ["error", "correct", "error", "error"]
+    assert [math.isnan(grade.reward) for grade in grades] == [True, False, True, True]
+    (said,) = [record.getMessage() for record in caplog.records]  # once, not for every response
+    assert said.startswith("reward mischief raised ValueError: a response that I do not like; responses that it fails")
+
+
+def test_the_responses_to_a_prompt_come_together() -> None:
+    assert values(named("counts"), ["x"] * 40, group=40) == [40.0] * 40
+    assert values(named("counts"), ["x"] * 36, group=12) == [24.0] * 24 + [12.0] * 12
 
 
 def test_rewards_are_loaded_by_name() -> None:
-    assert load_reward("math:sqrt") is math.sqrt
+    assert load_reward("math:sqrt").modules == ("math",)
     for path in ("math", "math:nothing", "no.such.module:fn", ":fn"):
         with pytest.raises(UserError, match="cannot be loaded"):
             load_reward(path)
@@ -109,7 +179,7 @@ def test_rewards_are_sought_in_the_current_directory(tmp_path: Path, monkeypatch
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry])
     for _ in range(2):
-        assert load_reward("reward_next_to_me:ones")(completions=["a", "b"]) == [1.0, 1.0]
+        assert values(load_reward("reward_next_to_me:ones"), ["a", "b"]) == [1.0, 1.0]
     assert sys.path[0] == str(tmp_path)
     assert sys.path.count(str(tmp_path)) == 1
 
@@ -122,6 +192,7 @@ def test_rewards_are_sought_in_the_current_directory(tmp_path: Path, monkeypatch
         ("def fn(:", r"\(SyntaxError: invalid syntax"),
         ("import no_such_thing", r"\(ModuleNotFoundError: No module named 'no_such_thing'\)"),
         ("raise RuntimeError('two\\nlines')", r"\(RuntimeError: two lines\)"),
+        ("import os; os.abort()", r"\(killed its process \(exit code -6\)\)"),
     ],
 )
 def test_a_module_that_cannot_be_imported_is_named(

@@ -1,18 +1,14 @@
-import json
 import random
 import re
 import time
 from collections import Counter
-from pathlib import Path
 from typing import Any, get_args
 
 import pytest
 
-from tiltlab.errors import UserError
 from tiltlab.tasks.addition import Addition
 from tiltlab.tasks.answers import grade_number, last_boxed, number
 from tiltlab.tasks.base import Split, Task
-from tiltlab.tasks.data import Data, _normal, read_problems
 from tiltlab.tasks.sums import Sums, write
 
 SPLITS: tuple[Split, ...] = get_args(Split)
@@ -141,145 +137,6 @@ def test_boxed_numbers_are_compared_as_numbers(text: str, gold: str, reason: str
 @pytest.mark.parametrize("text", ["", ".", "1e5", "1,2", "one", "1 2", "--1", "0x10", "inf", "nan"])
 def test_what_is_no_number_is_none(text: str) -> None:
     assert number(text) is None
-
-
-def rows(path: Path, *items: object) -> str:
-    path.write_text("".join((item if isinstance(item, str) else json.dumps(item)) + "\n" for item in items))
-    return str(path)
-
-
-def test_data_splits_are_disjoint_after_normalising(tmp_path: Path) -> None:
-    test = rows(tmp_path / "test.jsonl", {"id": "t0", "problem": "How many?", "answer": "3"})
-    train = rows(
-        tmp_path / "train.jsonl",
-        {"problem": "how  MANY", "answer": "3"},
-        *({"problem": f"Question {i}", "answer": str(i), "level": i} for i in range(6)),
-        {"problem": "question 0!", "answer": "0"},
-    )
-    task = Data("data", train, test, select=2)
-    assert [p.question for p in task.problems("select")] == ["Question 0", "Question 1"]
-    assert [p.question for p in task.problems("train")] == [f"Question {i}" for i in range(2, 6)]
-    assert task.problems("train")[0].columns == {"level": 2}
-    assert task.problems("test")[0].id == "t0"
-    assert task.render(task.problems("test")[0])[0]["content"].endswith("How many?")  # type: ignore[index]
-    assert Data("data", train, test, prompt="plain", template="Q: {question} A:").render(task.problems("test")[0]) == (
-        "Q: How many? A:"
-    )
-
-
-@pytest.mark.parametrize(
-    ("line", "message"),
-    [
-        ("{not json", "line 2 is not JSON"),
-        ("[1, 2]", "line 2 holds a list"),
-        ({"problem": "q"}, 'line 2 has no answer: column "answer" is missing'),
-        ({"problem": "q", "answer": None}, "line 2 has no answer"),
-        ({"answer": "3"}, "line 2 has no question"),
-        ({"problem": "q", "answer": "x+1"}, "line 2: answer 'x.1' is not a number"),
-        ('{"problem": "q", "answer": NaN}', "line 2: answer 'nan' is not a number"),
-        ('{"problem": "q", "answer": -Infinity}', "line 2: answer '-inf' is not a number"),
-        ('{"problem": "a \\ud800 b", "answer": "1"}', "line 2 holds half a character"),
-        ('{"problem": "q", "answer": "1", "\\udfff": 1}', "line 2 holds half a character"),
-        ('{"problem": "q", "answer": ' + "1" * 5000 + "}", "line 2 is not JSON"),
-        ("[" * 100_000, "line 2 is not JSON"),
-    ],
-)
-def test_a_row_that_cannot_be_used_is_named(tmp_path: Path, line: object, message: str) -> None:
-    path = rows(tmp_path / "d.jsonl", {"problem": "fine", "answer": "1"}, line)
-    with pytest.raises(UserError, match=message):
-        read_problems(path, "problem", "answer")
-
-
-def test_empty_and_missing_files_are_named(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="is empty"):
-        read_problems(rows(tmp_path / "empty.jsonl"), "problem", "answer")
-    with pytest.raises(UserError, match="does not exist"):
-        read_problems(str(tmp_path / "nowhere.jsonl"), "problem", "answer")
-    with pytest.raises(UserError, match="no row to train on"):
-        one = rows(tmp_path / "one.jsonl", {"problem": "q", "answer": "1"})
-        Data("data", one, one).problems("train")
-
-
-def test_numbers_that_are_none_in_other_columns_are_kept(tmp_path: Path) -> None:
-    path = rows(tmp_path / "d.jsonl", '{"problem": "\\ud83d\\ude00?", "answer": "1", "score": NaN, "cost": Infinity}')
-    (problem,) = read_problems(path, "problem", "answer")
-    assert problem.question == "\U0001f600?"
-    assert json.dumps(problem.columns) == '{"score": NaN, "cost": Infinity}'
-
-
-def test_a_row_without_an_id_is_called_by_its_line(tmp_path: Path) -> None:
-    some = [{"id": i, "problem": "q", "answer": "1"} for i in (None, "a", 0, None)]
-    path = rows(tmp_path / "d.jsonl", *some, {"problem": "q", "answer": "1"})
-    ids = [problem.id for problem in read_problems(path, "problem", "answer")]
-    assert ids == [f"{path} line 1", "a", "0", f"{path} line 4", f"{path} line 5"]
-
-
-def test_two_rows_with_one_id_are_both_named(tmp_path: Path) -> None:
-    some = [{"id": i, "problem": f"q{i}", "answer": "1"} for i in ("a", 7, "b", "7")]
-    path = rows(tmp_path / "d.jsonl", *some)
-    with pytest.raises(UserError, match=f"{path} line 4 has the id '7', as {path} line 2 has"):
-        read_problems(path, "problem", "answer")
-    train = rows(tmp_path / "train.jsonl", *({"id": i, "problem": f"t{i}", "answer": "1"} for i in "abc"))
-    test = rows(tmp_path / "test.jsonl", {"id": "a", "problem": "q", "answer": "1"})
-    assert len(Data("data", train, test, select=1).problems("train")) == 2  # ids are a file's own
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"template": r"In \boxed{}: {question}"}, r"template cannot be filled in .*double all other braces"),
-        ({"template": "{question} {"}, "template cannot be filled in"),
-        ({"template": "{problem}"}, "template cannot be filled in .KeyError: 'problem'"),
-        ({"template": "{question.text}"}, "template cannot be filled in"),
-        ({"template": "{question!x}"}, "template cannot be filled in"),
-        ({"template": "{{question}}"}, "template has no {question}"),
-        ({"template": "Think."}, "template has no {question}"),
-        ({"template": "{question.__class__}"}, "template has no {question}"),
-        ({"columns": {"question": "q"}}, r"columns needs the keys .*, got \['question'\]"),
-        ({"columns": {"question": "q", "answer": "a", "id": "i"}}, "columns needs the keys"),
-        ({"select": 0}, "select must be at least 1"),
-        ({"select": -3}, "select must be at least 1"),
-    ],
-)
-def test_data_that_cannot_be_put_to_a_model_is_refused_at_once(changes: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        Data("data", "train.jsonl", "test.jsonl", **changes)
-
-
-def test_files_that_cannot_be_read_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(UserError, match="cannot be read: Is a directory"):
-        read_problems(str(tmp_path), "problem", "answer")
-    with pytest.raises(UserError, match="cannot be read: embedded null byte"):
-        read_problems("a\0b", "problem", "answer")
-
-    def forbidden(*_: Any, **__: Any) -> str:
-        raise PermissionError(13, "Permission denied")
-
-    path = rows(tmp_path / "d.jsonl", {"problem": "q", "answer": "1"})
-    monkeypatch.setattr(Path, "read_text", forbidden)
-    with pytest.raises(UserError, match="d.jsonl cannot be read: Permission denied"):
-        read_problems(path, "problem", "answer")
-
-
-@pytest.mark.parametrize(
-    ("one", "other", "alike"),
-    [
-        ("How many?", " how  MANY", True),
-        ('He said: "Stop, now!"', "he said stop now", True),
-        ("Don't; it's 5.", "dont its 5", True),
-        ("\uff11\uff12 caf\u00e9s", "12 cafe\u0301s", True),
-        ("1 2+3", "12-3", False),
-        ("1 2", "12", False),
-        ("2+3", "2-3", False),
-        ("2+3", "23", False),
-        ("x < 5", "x > 5", False),
-        ("is 1.5 more", "is 15 more", False),
-        ("at 1:15", "at 11:5", False),
-        ("3, 5", "3 5", True),
-    ],
-)
-def test_questions_are_alike_but_for_case_spaces_and_sentence_marks(one: str, other: str, alike: bool) -> None:
-    assert (_normal(one) == _normal(other)) is alike
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from torch import Tensor
 from tiltlab.errors import UserError
 from tiltlab.models.context import Context
 
-TIDY_EVERY = 32
+TIDY_EVERY = 16
 """Steps between two removals of columns that no row needs: each copies the cache once."""
 
 

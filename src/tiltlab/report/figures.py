@@ -23,7 +23,7 @@ _PALETTE = {
     "majority": ["#15803d", "#4ade80"],
     "beam": ["#a16207", "#ca8a04"],
     "power_mcmc": ["#be185d", "#f472b6", "#9d174d"],
-    "power_smc": ["#9333ea", "#d8b4fe", "#6b21a8"],
+    "power_smc": ["#e879f9", "#c026d3", "#86198f"],
     "tempered": ["#f59e0b", "#ea580c", "#fbbf24", "#c2410c"],
     "sharpening": ["#b91c1c", "#ef4444"],
     "task_reward": ["#2563eb", "#60a5fa"],

@@ -1,5 +1,6 @@
 """A study as one HTML page that needs no network."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -7,9 +8,11 @@ from typing import Any
 import yaml
 
 from tiltlab.report.figures import CURVES, arm_colours, at_k_curve, cost, headline, learning_curves
+from tiltlab.report.findings import findings
+from tiltlab.report.frontier import Reached, frontier
 from tiltlab.report.html import render_page
 from tiltlab.report.load import Study, load_study
-from tiltlab.report.tables import result_rows
+from tiltlab.report.tables import Row, result_rows
 from tiltlab.rundir import write_text
 
 SAMPLES = 4
@@ -25,9 +28,11 @@ def write_report(run: Path) -> Path:
 
 def render(study: Study) -> str:
     rows = result_rows(study)
+    found = {task: findings(study, task) for task in study.tasks}
     figures = {}
     for i, task in enumerate(study.tasks):
         figures[f"headline-{i}"] = headline(study, rows, [task])
+        figures[f"frontier-{i}"] = frontier(found[task].forecast, _reached(study, rows, task), task)
         figures[f"cost-{i}"] = cost(study, rows, task)
         figures |= {f"curves-{i}-{curve[1]}": learning_curves(study, task, [curve]) for curve in CURVES}
         figures |= {f"at-k-{i}-{kind}": at_k_curve(study, task, kind) for kind in ("pass", "maj")}
@@ -36,6 +41,7 @@ def render(study: Study) -> str:
         figures,
         study=study,
         rows=rows,
+        findings=found,
         colours=arm_colours(study),
         curves=[key for _, key, _ in CURVES],
         curved={task: _curved(study, task) for task in study.tasks},
@@ -43,6 +49,12 @@ def render(study: Study) -> str:
         recipe=yaml.safe_dump(study.recipe, sort_keys=False),
         rendered=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
     )
+
+
+def _reached(study: Study, rows: Sequence[Row], task: str) -> list[Reached]:
+    colours = arm_colours(study)
+    shown = [row for row in rows if row.task == task and row.which != "best"]
+    return [Reached(row.arm, row.accuracy, row.kl, colours[row.arm]) for row in shown]
 
 
 def _curved(study: Study, task: str) -> list[str]:

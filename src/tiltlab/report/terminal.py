@@ -13,9 +13,10 @@ from rich.table import Table
 from rich.text import Text
 
 from tiltlab.metrics import averages
+from tiltlab.report.evaluation import Evaluation
 from tiltlab.report.load import Study, load_study
 from tiltlab.report.tables import Row, result_rows
-from tiltlab.report.text import number
+from tiltlab.report.text import interval, number
 from tiltlab.types import Record
 
 _WIDE = 10_000
@@ -50,6 +51,42 @@ def print_sample(title: str, records: Sequence[Record], info: Mapping[str, Any],
             )
     for warning in info["warnings"]:
         console.print(Text(f"warning: {warning}", style="yellow"), soft_wrap=True)
+
+
+def print_evaluation(found: Evaluation, console: Console) -> None:
+    """Accuracy, pass@k and maj@k with intervals over problems."""
+    table = _table(f"{found.name}: {found.problems} problems, n = {found.n}", ("value",), names=("figure",))
+    table.add_row("accuracy", interval(found.accuracy))
+    for name, curve in (("pass", found.pass_k), ("maj", found.maj_k)):
+        for k, at in curve.items():
+            if k > 1:
+                table.add_row(f"{name}@{k}", interval(at))
+    for reason, count in found.reasons.items():
+        table.add_row(reason.replace("_", " "), str(count))
+    _print_whole(table, console)
+
+
+def print_check(name: str, found: Any, console: Console) -> None:
+    """`found`: a tiltlab.check.Checked, which this module does not import, as it comes with models."""
+    table = _table(name, ("texts", "paid", "ungraded", ""), names=("probe",))
+    for probe in found.probes:
+        mark = Text("FAILS", style="bold red") if probe.failed else Text("ok", style="green")
+        table.add_row(probe.name, str(probe.texts), str(probe.paid), str(probe.unknown), mark)
+    _print_whole(table, console)
+    console.print(Text(f"{found.milliseconds:.2f} ms a check; the slowest hostile text took {found.slowest:.1f} s"))
+    if found.samples:
+        s = found.samples
+        console.print(
+            Text(
+                f"{s.problems} problems x {s.n} samples: accuracy {number(s.accuracy)}, reward {number(s.reward)}, "
+                f"groups with signal {number(s.signal)}, ungraded {number(s.ungraded)}, answer entropy "
+                f"{number(s.entropy, 2)} nats, correlation of reward and length {number(s.length, 2)}"
+            )
+        )
+    for failure in found.failures:
+        console.print(Text.assemble(("fails: ", "bold red"), failure), soft_wrap=True)
+    if not found.failures:
+        console.print(Text("passes", style="bold green"))
 
 
 def _table_of(study: Study, task: str, rows: Sequence[Row]) -> Table:

@@ -81,8 +81,8 @@ class PowerMCMC:
         def run(some: Sequence[Prompt], first: int) -> Samples:
             return _Chains(self, model, some, first, n, max_tokens, streams, judge).run()
 
-        # a chain's columns: its response, the proposal, and what is not tidied away yet
-        return in_turns(run, prompts, max(1, model.capacity(prompts, 3 * max_tokens) // n))
+        # a chain holds its response and the proposal
+        return in_turns(run, prompts, max(1, model.capacity(prompts, 2 * max_tokens) // n))
 
 
 class _Chains:

@@ -32,7 +32,7 @@ def last_boxed(text: str) -> str | None:
     """
     last: tuple[int, int] | None = None
     opened: list[int | None] = []  # where the inside of a box begins, None for other braces
-    for match in re.finditer(r"\\boxed\s*\{|[{}]", text):
+    for match in re.finditer(r"\\(?:boxed|fbox)\s*\{|[{}]", text):
         if match[0] != "}":
             opened.append(None if match[0] == "{" else match.end())
         elif opened and (start := opened.pop()) is not None:

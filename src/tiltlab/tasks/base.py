@@ -1,9 +1,10 @@
 """What tiltlab asks of a task, and how a batch of responses is graded."""
 
 from collections.abc import Sequence
-from typing import Literal, Protocol
+from itertools import islice
+from typing import Literal, Protocol, runtime_checkable
 
-from tiltlab.tasks.rewards import RewardFunction, rewarded
+from tiltlab.tasks.rewards import Reward, rewarded, try_reward
 from tiltlab.types import Grade, Problem, Prompt, Rollout
 
 Split = Literal["train", "select", "test"]
@@ -23,22 +24,54 @@ class Task(Protocol):
     def grade(self, problem: Problem, text: str) -> Grade: ...
 
 
+@runtime_checkable
+class BatchGrading(Protocol):
+    """A task that grades many responses at once, side by side, faster than one by one: problems and texts in pairs."""
+
+    def grade_batch(self, problems: Sequence[Problem], texts: Sequence[str]) -> list[Grade]: ...
+
+
+@runtime_checkable
+class Noting(Protocol):
+    """A task with something to say of how a split was made: rows left out, which gold answers were read."""
+
+    def notes(self, split: Split) -> Sequence[str]: ...
+
+
+def notes_of(task: Task, split: Split) -> list[str]:
+    """What there is to say of a split, one line each. Raises what `task.problems(split)` raises."""
+    return list(task.notes(split)) if isinstance(task, Noting) else []
+
+
+def grade_texts(task: Task, problems_N: Sequence[Problem], texts_N: Sequence[str]) -> list[Grade]:
+    """A grade for every response; all at once where the task can."""
+    if isinstance(task, BatchGrading):
+        return task.grade_batch(problems_N, texts_N)
+    return [task.grade(problem, text) for problem, text in zip(problems_N, texts_N, strict=True)]
+
+
 def grade_all(
     task: Task,
     problems_P: Sequence[Problem],
     rollouts_PG: Sequence[Sequence[Rollout]],
-    reward: RewardFunction | None = None,
+    reward: Reward | None = None,
 ) -> list[list[Grade]]:
-    """A grade for every rollout, [P][G]. A reward function of the user's own replaces the task's reward; the task still
-    says whether the answer is right.
-
-    Raises UserError where that function returns NaN or the wrong number of values.
-    """
-    grades_PG = [
-        [task.grade(problem, rollout.text) for rollout in group]
-        for problem, group in zip(problems_P, rollouts_PG, strict=True)
-    ]
+    """A grade for every rollout, [P][G]. A reward of the user's own replaces the task's reward; the task still says
+    whether the answer is right, but for responses that the reward fails on."""
+    pairs_N = [(p, rollout.text) for p, group in zip(problems_P, rollouts_PG, strict=True) for rollout in group]
+    rest = iter(grade_texts(task, [problem for problem, _ in pairs_N], [text for _, text in pairs_N]))
+    grades_PG = [list(islice(rest, len(group))) for group in rollouts_PG]
     if reward is None:
         return grades_PG
     prompts_P = [task.render(problem) for problem in problems_P]
     return rewarded(reward, prompts_P, problems_P, rollouts_PG, grades_PG)
+
+
+def try_on_gold(reward: Reward, task: Task, split: Split) -> None:
+    """Call a reward on a few gold answers: one that cannot be called, or that misbehaves, is better known early.
+
+    Raises UserError where it does.
+    """
+    problems = [problem for problem in task.problems(split)[:2] for _ in range(2)]
+    prompts = [task.render(problem) for problem in problems]
+    try_reward(reward, prompts, problems, [problem.answer for problem in problems])

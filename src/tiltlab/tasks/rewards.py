@@ -4,116 +4,187 @@
 
 One entry a response; `columns` holds one list for each column of the data (and id, question, answer); None says
 "could not be graded". One difference: for conversational data TRL hands over completions as lists of messages; ours
-are always plain strings, also where the prompt is chat messages. The function is the user's code and runs in this
-process, so it is trusted; a time limit and a process of its own are not here yet.
+are always plain strings, also where the prompt is chat messages. The function runs in worker processes that are killed
+at a deadline: one that hangs, crashes or returns garbage costs the responses that it did so for their reward, and
+nothing else.
+
+Left out on purpose: security. The function is the user's code, and is trusted as such.
 """
 
-import importlib
+import logging
 import math
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
-from decimal import Decimal
-from numbers import Real
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from tiltlab.errors import UserError
+from tiltlab.tasks.jail import Failed, call_all, call_once
+from tiltlab.tasks.reward_worker import Arguments, Value, load_error, values_of
 from tiltlab.types import Grade, Problem, Prompt, Rollout
 
-RewardFunction = Callable[..., Sequence[float | None]]
+TOGETHER = 32
+"""Responses in one call, or one whole group where that is more: a function may compare the responses to a prompt."""
+
+DEADLINE = 10.0
+"""Seconds for one call."""
+
+ALONE = 0.1
+"""A response of a call that failed is called alone, to find the guilty one; it has this share of the deadline, yet at
+least a second."""
+
+LOADING = 60.0
+"""Seconds for importing the function's module."""
+
+MEMORY = 16 * 2**30
+"""Bytes of address space that a function may take in its worker (on Linux)."""
+
+_log = logging.getLogger(__name__)
+_told: set[tuple["Reward", str]] = set()
 
 
-def load_reward(path: str) -> RewardFunction:
-    """The function named by "package.module:function", sought in the current directory first.
+@dataclass(frozen=True)
+class Reward:
+    """A weighted sum of functions, each named "package.module:function". deadline: seconds for one call."""
 
-    Raises UserError where there is none, or where its module raises anything.
+    weights: tuple[tuple[str, float], ...]
+    deadline: float = DEADLINE
+
+    @property
+    def modules(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(path.partition(":")[0] for path, _ in self.weights))
+
+
+def load_reward(reward: str | Mapping[str, float], deadline: float = DEADLINE) -> Reward:
+    """The function named by "package.module:function", sought in the current directory first, or several with weights.
+
+    Raises UserError where there is none, or where its module raises anything, hangs, or kills its process.
     """
-    module_name, _, name = path.partition(":")
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.insert(0, here)  # the `tiltlab` command, unlike `python -m`, does not put it there
-    try:
-        function = getattr(importlib.import_module(module_name), name)
-    except (Exception, SystemExit) as error:  # the module is the user's: it may raise anything, or exit
-        raise UserError(
-            f'reward "{path}" cannot be loaded ({_said(error)}); write it as package.module:function'
-        ) from error
-    if not callable(function):
-        raise UserError(f'reward "{path}" is not a function')
-    return function  # type: ignore[no-any-return]
+    weights = {reward: 1.0} if isinstance(reward, str) else reward
+    for path in weights:
+        _require_loadable(path, str(Path.cwd()))
+    return Reward(tuple(weights.items()), deadline)
+
+
+def try_reward(
+    reward: Reward, prompts_N: Sequence[Prompt], problems_N: Sequence[Problem], texts_N: Sequence[str]
+) -> None:
+    """Call every function once with all of these. Raises UserError for the first thing that goes wrong."""
+    arguments = _arguments(prompts_N, problems_N, texts_N)
+    for path, _ in reward.weights:
+        (answer,) = call_all(values_of, [(path, arguments)], reward.deadline, reward.modules, MEMORY)
+        for value in [answer] if isinstance(answer, Failed) else answer:
+            if isinstance(value, Failed):
+                longer = "; if it needs longer, raise train.reward_deadline" if value.reason == "timeout" else ""
+                raise UserError(f"reward {_name(path)} {value.said}{longer}")
+
+
+def reward_all(
+    reward: Reward, prompts_N: Sequence[Prompt], problems_N: Sequence[Problem], texts_N: Sequence[str]
+) -> list[float | Failed]:
+    """The reward of every response: NaN where a function returned None, `Failed` where one failed on it. The responses
+    to a problem, which stand side by side, are handed over together."""
+    arguments = _arguments(prompts_N, problems_N, texts_N)
+    calls = _calls([problem.id for problem in problems_N])
+    parts = [_called(path, arguments, calls, reward) for path, _ in reward.weights]
+    weights = [weight for _, weight in reward.weights]
+    return [_summed(weights, values) for values in zip(*parts, strict=True)]
 
 
 def rewarded(
-    reward: RewardFunction,
+    reward: Reward,
     prompts_P: Sequence[Prompt],
     problems_P: Sequence[Problem],
     rollouts_PG: Sequence[Sequence[Rollout]],
     grades_PG: Sequence[Sequence[Grade]],
 ) -> list[list[Grade]]:
-    """The grades with their rewards replaced by the function's, NaN where it returned None. Answer and reason stay the
-    task's own: what the function cannot grade may still be right or wrong.
-
-    Raises UserError where the function raises, returns the wrong number of values, or one that is no finite number.
-    """
+    """The grades with their rewards replaced by the function's, NaN where there is none. Answer and reason stay the
+    task's own where it returned None: what the function cannot grade may still be right or wrong. Where it failed, the
+    reason is "timeout" or "error"."""
     rows = [(p, g) for p, group in enumerate(rollouts_PG) for g in range(len(group))]
-    name = getattr(reward, "__name__", repr(reward))
-    values = _called(
-        reward,
-        name,
-        prompts=[prompts_P[p] for p, _ in rows],
-        completions=[rollouts_PG[p][g].text for p, g in rows],
-        **_columns([problems_P[p] for p, _ in rows]),
-    )
-    if len(values) != len(rows):
-        raise UserError(
-            f"reward {name} returned {len(values)} values for {len(rows)} responses; it must return one each"
-        )
+    texts = [rollouts_PG[p][g].text for p, g in rows]
+    values = reward_all(reward, [prompts_P[p] for p, _ in rows], [problems_P[p] for p, _ in rows], texts)
     grades = [list(group) for group in grades_PG]
     for (p, g), value in zip(rows, values, strict=True):
-        number = math.nan if value is None else _finite(value)
-        if number is None:
-            shown = " ".join(repr(value).split())[:60]
-            raise UserError(
-                f"reward {name} returned {shown} for problem {problems_P[p].id}; "
-                "return a finite number, or None for a response that cannot be graded"
-            )
-        grades[p][g] = replace(grades[p][g], reward=number)
+        if isinstance(value, Failed):
+            _tell(reward, value)
+            grades[p][g] = replace(grades[p][g], reward=math.nan, reason=value.reason)
+        else:
+            grades[p][g] = replace(grades[p][g], reward=value)
     return grades
 
 
-def _called(reward: RewardFunction, name: str, **arguments: Any) -> list[Any]:
-    try:
-        returned: Any = reward(**arguments)
-        usable = isinstance(returned, Iterable) and not isinstance(returned, str | bytes | Mapping)
-        values = list(returned) if usable else None
-    except Exception as error:
-        raise UserError(f"reward {name} raised {_said(error)}") from error
-    if values is None:
-        raise UserError(f"reward {name} returned a {type(returned).__name__}; it must return a list of numbers")
+def _called(path: str, arguments: Arguments, calls: Sequence[range], reward: Reward) -> list[Value]:
+    """What one function makes of every response. The responses of a call that failed are called again, one by one."""
+
+    def answers(calls: Sequence[range], deadline: float) -> list[list[Value] | Failed]:
+        chosen = [(path, {key: values[rows.start : rows.stop] for key, values in arguments.items()}) for rows in calls]
+        return call_all(values_of, chosen, deadline, reward.modules, MEMORY)
+
+    found = answers(calls, reward.deadline)
+    failed = [rows for rows, answer in zip(calls, found, strict=True) if isinstance(answer, Failed)]
+    singles = [range(i, i + 1) for rows in failed if len(rows) > 1 for i in rows]
+    alone = iter(answers(singles, max(1.0, ALONE * reward.deadline)))
+    values: list[Value] = []
+    for rows, answer in zip(calls, found, strict=True):
+        again = [next(alone) for _ in rows] if isinstance(answer, Failed) and len(rows) > 1 else [answer]
+        for each in again:
+            values += [each] if isinstance(each, Failed) else each
     return values
 
 
-def _finite(value: Any) -> float | None:
-    """A finite number, or None for anything else. True and False are 1 and 0."""
-    if hasattr(value, "item") and getattr(value, "ndim", None) == 0:
-        value = value.item()  # of numpy or torch
-    if not isinstance(value, Real | Decimal):
-        return None
-    try:
-        return float(value) if math.isfinite(value) else None
-    except (OverflowError, ValueError):  # an int beyond all floats; Decimal's signalling NaN
-        return None
+def _calls(problems: Sequence[str]) -> list[range]:
+    """Which rows are handed over in one call: whole groups of one problem, up to `TOGETHER` rows."""
+    calls: list[range] = []
+    end = 0
+    for _, group in groupby(problems):
+        start, end = end, end + len(list(group))
+        if calls and end - calls[-1].start <= TOGETHER:
+            calls[-1] = range(calls[-1].start, end)
+        else:
+            calls.append(range(start, end))
+    return calls
 
 
-def _said(error: BaseException) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]
+def _summed(weights: Sequence[float], values: Sequence[Value]) -> float | Failed:
+    failed = next((value for value in values if isinstance(value, Failed)), None)
+    if failed:
+        return failed
+    known = [value for value in values if isinstance(value, float)]
+    total = sum(weight * value for weight, value in zip(weights, known, strict=False))
+    return total if len(known) == len(values) and math.isfinite(total) else math.nan
 
 
-def _columns(problems: Sequence[Problem]) -> dict[str, list[object]]:
-    names = {name for problem in problems for name in problem.columns} - {"prompts", "completions"}
-    columns: dict[str, list[object]] = {name: [p.columns.get(name) for p in problems] for name in sorted(names)}
+def _arguments(prompts: Sequence[Prompt], problems: Sequence[Problem], texts: Sequence[str]) -> Arguments:
+    names = {name for problem in problems for name in problem.columns}
+    columns: dict[str, list[Any]] = {name: [p.columns.get(name) for p in problems] for name in sorted(names)}
     columns["id"] = [p.id for p in problems]
     columns["question"] = [p.question for p in problems]
     columns["answer"] = [p.answer for p in problems]
+    columns["prompts"], columns["completions"] = list(prompts), list(texts)
     return columns
+
+
+def _name(path: str) -> str:
+    return path.partition(":")[2]
+
+
+@cache
+def _require_loadable(path: str, here: str) -> None:
+    if here not in sys.path:
+        sys.path.insert(0, here)  # the `tiltlab` command, unlike `python -m`, does not put it there; workers inherit it
+    found = call_once(load_error, (path,), LOADING, MEMORY)
+    why = found.said if isinstance(found, Failed) else found
+    if why is not None:
+        raise UserError(f'reward "{path}" cannot be loaded ({why}); write it as package.module:function')
+
+
+def _tell(reward: Reward, failed: Failed) -> None:
+    """Once for each kind of failure: a log would hold nothing else."""
+    if (reward, failed.reason) not in _told:
+        _told.add((reward, failed.reason))
+        name = " + ".join(_name(path) for path, _ in reward.weights)
+        _log.warning("reward %s %s; responses that it fails on have no reward", name, failed.said)

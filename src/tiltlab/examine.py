@@ -1,0 +1,140 @@
+"""Two models, or two files of records -> what `verdict` judges: responses of both, and of the base sharpened.
+
+Left out on purpose: training, and judgement (verdict.py).
+"""
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from tiltlab.errors import UserError
+from tiltlab.evaluate import evaluate
+from tiltlab.models.base import LanguageModel
+from tiltlab.models.loading import ModelConfig, load_codec, load_reference
+from tiltlab.rundir import read_records
+from tiltlab.samplers.base import Sampler
+from tiltlab.samplers.power_smc import PowerSMC
+from tiltlab.samplers.temperature import Temperature
+from tiltlab.seeds import derive
+from tiltlab.tasks.base import Task
+from tiltlab.types import Record
+
+POWERS: dict[str, Sampler] = {f"power SMC {alpha}": PowerSMC(alpha, 16) for alpha in (2, 4, 8)}
+"""Samplers that sharpen the base with nothing but its likelihood."""
+
+OnProgress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Examined:
+    """Records of the base and the tuned model, both with the base's log p in `ref_logp`; cross_logp: of each base
+    response under the tuned model, None where nobody scored it; rivals, powers: the base sharpened, by name; the powers
+    by samplers of a p^alpha."""
+
+    base: list[Record]
+    tuned: list[Record]
+    cross_logp: list[float] | None = None
+    rivals: dict[str, list[Record]] = field(default_factory=dict)
+    powers: dict[str, list[Record]] = field(default_factory=dict)
+
+
+def from_files(base: Path, tuned: Path, rivals: Sequence[Path] = ()) -> Examined:
+    """Records as `tiltlab evaluate` writes them, from files or the folders that hold them.
+
+    Raises UserError for a file that holds no such records, and for tuned ones that lack the base's log p.
+    """
+    of_base = base_records(base)
+    of_tuned = _read(tuned)
+    if all(record.ref_logp == record.logp for record in of_tuned):
+        raise UserError(
+            f"{tuned} holds no log-probabilities under the base (ref_logp is logp, or missing); "
+            "score them: `tiltlab evaluate --reference BASE`, or hand both models to `tiltlab verdict`"
+        )
+    return Examined(of_base, of_tuned, None, {str(path): _read(path) for path in rivals})
+
+
+def base_records(path: Path) -> list[Record]:
+    """Records of a model as its own reference. Raises UserError for a file or folder that holds none."""
+    return [replace(record, ref_logp=record.logp) for record in _read(path)]
+
+
+def from_models(
+    base: ModelConfig,
+    tuned: str,
+    task: Task,
+    *,
+    problems: int | None,
+    n: int,
+    max_tokens: int,
+    seed: int,
+    on_progress: OnProgress = lambda *_: None,
+) -> Examined:
+    """Draw n responses to each problem of the test split from both models, score each under both, and sharpen the base.
+
+    tuned: a model as for `ModelConfig.path`, or a folder with adapters on the base. Raises UserError for models that
+    cannot be used, and for two that do not share a vocabulary.
+    """
+    chosen = task.problems("test")[:problems]
+    if not chosen:
+        raise UserError(f"task {task.name} has no problem in its test split")
+
+    def draw(what: str, model: LanguageModel, other: LanguageModel, sampler: Sampler) -> list[Record]:
+        def tell(done: int) -> None:
+            on_progress(what, done, len(chosen))
+
+        settings: dict[str, Any] = {"n": n, "max_tokens": max_tokens, "seed": derive(seed, what), "on_progress": tell}
+        return evaluate(model, other, sampler, task, chosen, **settings)[0]
+
+    with _both(base, tuned) as (of_base, of_tuned):
+        crossed = draw("base", of_base, of_tuned, Temperature())
+        after = draw("tuned", of_tuned, of_base, Temperature())
+        powers = {name: draw(name, of_base, of_base, sampler) for name, sampler in POWERS.items()}
+    before = [replace(record, ref_logp=record.logp) for record in crossed]
+    return Examined(before, after, [record.ref_logp for record in crossed], powers=powers)
+
+
+@contextmanager
+def _both(base: ModelConfig, tuned: str) -> Iterator[tuple[LanguageModel, LanguageModel]]:
+    codec = load_codec(base)
+    reference = load_reference(base, codec)
+    if (Path(tuned) / "adapter_config.json").is_file():
+        yield _adapted(reference, tuned)
+        return
+    config = replace(base, path=tuned)
+    other = load_codec(config)
+    if other.tokenizer.get_vocab() != codec.tokenizer.get_vocab():
+        raise UserError(f"{tuned} and {base.path} have different vocabularies: neither can score the other's tokens")
+    yield reference, load_reference(config, other)
+
+
+def _adapted(reference: Any, folder: str) -> tuple[LanguageModel, LanguageModel]:
+    try:
+        import peft
+    except ImportError as error:
+        raise UserError("adapters need peft; `pip install peft`") from error
+    from tiltlab.models.hf import HFModel
+
+    try:
+        module = peft.PeftModel.from_pretrained(reference.module, folder)
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise UserError(
+            f"adapters {folder} do not fit model {reference.codec.name}: {' '.join(str(error).split())[:200]}"
+        ) from error
+    keep = {"batch_tokens": reference.batch_tokens}
+    return HFModel(module, reference.codec, **keep, adapter=False), HFModel(module, reference.codec, **keep)
+
+
+def _read(path: Path) -> list[Record]:
+    file = path / "records.jsonl" if path.is_dir() else path
+    if not file.is_file():
+        raise UserError(f"{file} does not exist")
+    try:
+        records = read_records(file)
+    except (OSError, TypeError, KeyError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise UserError(f"{file} holds no records: {' '.join(str(error).split())[:200]}") from error
+    if not records:
+        raise UserError(f"{file} holds no records")
+    return records

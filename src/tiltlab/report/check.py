@@ -1,0 +1,13 @@
+"""What `tiltlab check` found as one HTML page that needs no network."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tiltlab.report.html import render_page
+from tiltlab.rundir import write_text
+
+
+def write_check_page(name: str, found: Any, made: Mapping[str, Any], path: Path) -> None:
+    """`found`: a tiltlab.check.Checked."""
+    write_text(path, render_page("check.html.j2", {}, name=name, found=found, made=made))

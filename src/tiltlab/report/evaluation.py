@@ -1,0 +1,140 @@
+"""One evaluation, a folder with records.jsonl and sample.json, as tables and one HTML page."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import plotly.graph_objects as go
+import yaml
+
+from tiltlab.errors import UserError
+from tiltlab.metrics import Interval, averages, maj_at_k, mean_interval, pass_at_k, share_interval
+from tiltlab.paired import Stratum, by_length, never_limit
+from tiltlab.report.figures import dressed
+from tiltlab.report.html import render_page
+from tiltlab.rundir import Json, read_json, read_records, write_text
+from tiltlab.types import UNKNOWN, Record
+
+SAMPLES = 8
+"""Problems whose responses are shown, four each."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Figures of one evaluation. pass_k, maj_k: for k = 1, 2, 4, ... and n, the fewest graded responses of a problem.
+    never: problems without a right response, each of which may still have an accuracy of `limit` (95 %)."""
+
+    name: str
+    problems: int
+    n: int
+    accuracy: Interval
+    pass_k: dict[int, Interval]
+    maj_k: dict[int, Interval]
+    length: Interval
+    truncated: float
+    logp: float
+    ref_logp: float
+    reasons: dict[str, int]
+    strata: list[Stratum]
+    never: int
+    limit: float
+
+
+def load_evaluation(folder: Path) -> tuple[list[Record], Json]:
+    """Raises UserError where the folder holds no evaluation."""
+    records, about = folder / "records.jsonl", folder / "sample.json"
+    if not (records.is_file() and about.is_file()):
+        raise UserError(f"{folder} holds no evaluation: it needs records.jsonl and sample.json")
+    found = read_records(records)
+    if not found:
+        raise UserError(f"{folder} holds no finished record yet; the command that began it goes on with it")
+    return found, read_json(about)
+
+
+def figures_of(name: str, records: Sequence[Record]) -> Evaluation:
+    groups: dict[str, list[Record]] = {}
+    for record in records:
+        groups.setdefault(record.problem, []).append(record)
+    graded = [known for group in groups.values() if (known := [r for r in group if r.reason not in UNKNOWN])]
+    right = [[record.reason == "correct" for record in group] for group in graded]
+    n = min(map(len, graded), default=0)
+    ks = sorted({k for k in (2**i for i in range(12)) if k <= n} | ({n} if n else set()))
+    answers = [[record.answer for record in group] for group in graded]
+    means = averages(records)
+    return Evaluation(
+        name=name,
+        problems=len(groups),
+        n=n,
+        accuracy=share_interval([sum(marks) / len(marks) for marks in right]),
+        pass_k={k: share_interval([pass_at_k(len(marks), sum(marks), k) for marks in right]) for k in ks},
+        maj_k={
+            k: share_interval([maj_at_k(given, marks, k) for given, marks in zip(answers, right, strict=True)])
+            for k in ks
+        },
+        length=mean_interval([sum(r.tokens for r in group) / len(group) for group in groups.values()]),
+        truncated=means["truncated"],
+        logp=means["logp"],
+        ref_logp=means["ref_logp"],
+        reasons=dict(Counter(record.reason for record in records)),
+        strata=by_length(records),
+        never=sum(not any(marks) for marks in right),
+        limit=never_limit(n),
+    )
+
+
+def write_evaluation_page(folder: Path) -> Path:
+    """Render FOLDER/report.html. Raises UserError where the folder holds no evaluation."""
+    records, about = load_evaluation(folder)
+    found = figures_of(folder.name, records)
+    questions: Mapping[str, Sequence[str]] = about.get("questions", {})
+    shown = list(dict.fromkeys(record.problem for record in records))[:SAMPLES]
+    path = folder / "report.html"
+    page = render_page(
+        "evaluation.html.j2",
+        {"at-k": _at_k(found), "lengths": _lengths(found)},
+        found=found,
+        about=about,
+        recipe=yaml.safe_dump(about.get("recipe") or {"responses": about.get("responses")}, sort_keys=False),
+        samples=[(questions.get(name, [name, "?"]), [r for r in records if r.problem == name][:4]) for name in shown],
+    )
+    write_text(path, page)
+    return path
+
+
+def _at_k(found: Evaluation) -> go.Figure:
+    figure = go.Figure()
+    for name, curve, colour in (("pass@k", found.pass_k, "#2563eb"), ("maj@k", found.maj_k, "#15803d")):
+        figure.add_scatter(
+            x=list(curve),
+            y=[at.value for at in curve.values()],
+            customdata=[[at.low, at.high] for at in curve.values()],
+            hovertemplate="k=%{x}: %{y:.3f} [%{customdata[0]:.3f}, %{customdata[1]:.3f}]",
+            mode="lines+markers",
+            line={"color": colour, "width": 2},
+            name=name,
+        )
+    figure.update_xaxes(type="log", dtick=0.30103, title={"text": "k", "standoff": 6})
+    figure.update_yaxes(range=[-0.02, 1.02])
+    return dressed(figure, 360)
+
+
+def _lengths(found: Evaluation) -> go.Figure:
+    strata = found.strata
+    figure = go.Figure()
+    figure.add_scatter(
+        x=[f"{s.shortest} to {s.longest}" for s in strata],
+        y=[s.accuracy.value for s in strata],
+        customdata=[[s.responses] for s in strata],
+        hovertemplate="%{x} tokens: %{y:.3f} of %{customdata[0]} responses<extra></extra>",
+        mode="markers",
+        marker={"size": 11, "color": "#2563eb"},
+        error_y={
+            "type": "data",
+            "array": [s.accuracy.high - s.accuracy.value for s in strata],
+            "arrayminus": [s.accuracy.value - s.accuracy.low for s in strata],
+        },
+    )
+    figure.update_xaxes(type="category", title={"text": "tokens", "standoff": 6})
+    figure.update_yaxes(range=[-0.02, 1.02], title={"text": "accuracy"})
+    return dressed(figure, 360).update_layout(margin={"b": 50})

@@ -1,0 +1,57 @@
+"""What the records of a study say beyond their means: the forecast from the base's samples, and a verdict on every
+trained arm."""
+
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+from tiltlab.draws import from_records
+from tiltlab.errors import UserError
+from tiltlab.forecast import Forecast, forecast
+from tiltlab.report.load import ArmOnTask, Study
+from tiltlab.types import Record
+from tiltlab.verdict import Verdict, judge
+
+
+@dataclass(frozen=True)
+class Findings:
+    """Of one task. forecast: None where the base's samples carry none. verdicts: by trained arm."""
+
+    forecast: Forecast | None
+    verdicts: dict[str, Verdict]
+
+
+def findings(study: Study, task: str) -> Findings:
+    """Over all seeds of a study. Nothing is said without an untouched base."""
+    base = study.base(task)
+    if base is None:
+        return Findings(None, {})
+    records = _records(base)
+    rivals, powers = ({a.name: _records(a) for a in study.on(task) if of(a)} for of in (_sharpens, _is_power))
+    verdicts = {}
+    for arm in (arm for arm in study.on(task) if arm.trained):
+        with suppress(ValueError):  # no problem of which both have a graded response
+            verdicts[arm.name] = judge(records, _records(arm), rivals=rivals, powers=powers)
+    return Findings(_forecast(records), verdicts)
+
+
+def _forecast(records: Sequence[Record]) -> Forecast | None:
+    try:
+        return forecast(from_records(records))
+    except UserError:  # too few samples, or none that is complete
+        return None
+
+
+def _records(arm: ArmOnTask) -> list[Record]:
+    return [record for seeded in arm.seeds for record in seeded.last]
+
+
+def _is_power(arm: ArmOnTask) -> bool:
+    """A sampler of p^alpha on the base."""
+    return arm.config["arm"] in ("power_mcmc", "power_smc") and arm.config.get("beta") is None
+
+
+def _sharpens(arm: ArmOnTask) -> bool:
+    """Any other way to sharpen the base without training: no reward is looked at."""
+    kind = arm.config["arm"]
+    return kind in ("temperature", "beam") or (kind == "best_of_n" and arm.config.get("by", "logp") != "reward")

@@ -1,0 +1,99 @@
+"""A verdict as one HTML page that needs no network."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import plotly.graph_objects as go
+
+from tiltlab.draws import from_records
+from tiltlab.errors import UserError
+from tiltlab.forecast import Forecast, forecast
+from tiltlab.metrics import Interval, mean_interval
+from tiltlab.report.figures import dressed
+from tiltlab.report.frontier import Reached, frontier
+from tiltlab.report.html import render_page
+from tiltlab.rundir import write_text
+from tiltlab.types import Record
+from tiltlab.verdict import Verdict
+
+_BASE, _TUNED = "#6b7280", "#2563eb"
+
+SAMPLES = 6
+"""Problems whose responses are shown side by side."""
+
+
+def write_verdict_page(
+    found: Verdict,
+    base: Sequence[Record],
+    tuned: Sequence[Record],
+    questions: Mapping[str, str],
+    made: Mapping[str, Any],
+    path: Path,
+) -> None:
+    """questions: by problem id, for those that are known."""
+    figures = {
+        "frontier": frontier(_forecast(base), _reached(found, tuned)),
+        "pass": _pass(found),
+        "likelihood": _spread(base, tuned, lambda r: r.ref_logp, "log p under the base, nats a response"),
+        "length": _spread(base, tuned, lambda r: float(r.tokens), "tokens a response"),
+    }
+    samples = [
+        (questions.get(name, name), [("base", _first(base, name)), ("tuned", _first(tuned, name))])
+        for name in list(dict.fromkeys(record.problem for record in tuned))[:SAMPLES]
+    ]
+    page = render_page("verdict.html.j2", figures, found=found, samples=samples, made=made)
+    write_text(path, page)
+
+
+def _forecast(base: Sequence[Record]) -> Forecast | None:
+    try:
+        return forecast(from_records(base))
+    except UserError:
+        return None
+
+
+def _reached(found: Verdict, tuned: Sequence[Record]) -> list[Reached]:
+    by_problem: dict[str, list[float]] = {}
+    for record in tuned:
+        if record.complete:
+            by_problem.setdefault(record.problem, []).append(record.logp - record.ref_logp)
+    kl = mean_interval([sum(values) / len(values) for values in by_problem.values()])
+    nowhere = Interval(0.0, 0.0, 0.0)
+    return [Reached("base", found.gain.a, nowhere, _BASE), Reached("tuned", found.gain.b, kl, _TUNED)]
+
+
+def _pass(found: Verdict) -> go.Figure:
+    figure = go.Figure()
+    ks = list(found.ledger.pass_k)
+    for i, (name, colour) in enumerate((("base", _BASE), ("tuned", _TUNED))):
+        curve = [found.ledger.pass_k[k][i] for k in ks]
+        figure.add_scatter(
+            x=ks,
+            y=[at.value for at in curve],
+            customdata=[[at.low, at.high] for at in curve],
+            hovertemplate="k=%{x}: %{y:.3f} [%{customdata[0]:.3f}, %{customdata[1]:.3f}]",
+            mode="lines+markers",
+            line={"color": colour, "width": 2},
+            name=name,
+        )
+    figure.update_xaxes(type="log", dtick=0.30103, title={"text": "k", "standoff": 6})
+    figure.update_yaxes(range=[-0.02, 1.02], title={"text": "pass@k"})
+    return dressed(figure, 360)
+
+
+def _spread(base: Sequence[Record], tuned: Sequence[Record], value: Any, title: str) -> go.Figure:
+    """One quantity of complete responses, correct and wrong, of both models."""
+    figure = go.Figure()
+    for name, records, colour in (("base", base, _BASE), ("tuned", tuned, _TUNED)):
+        for reason in ("correct", "wrong"):
+            chosen = [value(record) for record in records if record.complete and record.reason == reason]
+            figure.add_box(x=chosen, y=[f"{name}, {reason}"] * len(chosen), marker_color=colour, boxpoints=False)
+    figure.update_traces(orientation="h", showlegend=False, hoverinfo="x")
+    figure.update_xaxes(title={"text": title, "standoff": 6})
+    figure.update_yaxes(autorange="reversed")
+    return dressed(figure, 300).update_layout(margin={"b": 50})
+
+
+def _first(records: Sequence[Record], problem: str) -> Record | None:
+    return next((record for record in records if record.problem == problem), None)

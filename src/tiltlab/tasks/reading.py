@@ -1,0 +1,107 @@
+"""From rows to problems: which columns hold the question, the gold answer and the name."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tiltlab.errors import UserError
+from tiltlab.tasks.answers import number
+from tiltlab.tasks.hub import Hub, hub_rows
+from tiltlab.tasks.maths import Extract, gold, worked
+from tiltlab.tasks.rows import Row, read_rows
+from tiltlab.tasks.splits import listed
+from tiltlab.types import Problem
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How to read a row. Columns are tried in their order, and the first that holds something counts.
+
+    numbers: gold answers must be numbers. tolerant: rows whose gold answer is empty are left out, with a note, as sets
+    on the hub have a few; else they are refused.
+    """
+
+    questions: tuple[str, ...] = ("problem",)
+    golds: tuple[tuple[str, Extract], ...] = (("answer", "whole"),)
+    ids: tuple[str, ...] = ("id",)
+    numbers: bool = False
+    tolerant: bool = False
+
+
+@dataclass(frozen=True)
+class Found:
+    """Problems, and what there is to say of them."""
+
+    problems: tuple[Problem, ...]
+    notes: tuple[str, ...] = ()
+
+
+def read_problems(sources: tuple[str | Hub, ...], reading: Reading) -> Found:
+    """Every problem of these files or hub splits, in order.
+
+    Raises UserError, naming file and line or row, for a row that cannot be used, and for two with the same id.
+    """
+    problems: dict[str, Problem] = {}
+    rows: dict[str, str] = {}
+    read, empty = Counter[str](), []
+    for source in sources:
+        for where, row in hub_rows(source) if isinstance(source, Hub) else read_rows(source):
+            found = _gold(row, reading, where)
+            if found is None:
+                empty.append(where)
+                continue
+            problem = _problem(row, reading, *found, where)
+            if problem.id in problems:
+                raise UserError(
+                    f"{where} has the id {problem.id[:60]!r}, as {rows[problem.id]} has; "
+                    "give every row of a file an id of its own, or none"
+                )
+            problems[problem.id], rows[problem.id] = problem, where
+            read[found[0]] += 1
+    names = ", ".join(map(str, sources))
+    if not problems:
+        raise UserError(f"{names} is empty; it needs rows with a question and an answer")
+    return Found(tuple(problems.values()), tuple(_notes(names, reading, read, empty)))
+
+
+def _notes(names: str, reading: Reading, read: Counter[str], empty: Sequence[str]) -> list[str]:
+    notes = []
+    if len(reading.golds) > 1:
+        notes.append(f"{names}: gold answers from " + ", ".join(f"{name} ({n} rows)" for name, n in read.items()))
+    if empty:
+        notes.append(f"{names}: {len(empty)} rows without a gold answer were left out: {listed(empty)}")
+    return notes
+
+
+def _gold(row: Row, reading: Reading, where: str) -> tuple[str, Extract, str] | None:
+    """Column, extraction and text of the gold answer; None where its cell is empty and that is tolerated."""
+    for column, extract in reading.golds:
+        text = gold(row.get(column), extract)
+        if text is not None:
+            return column, extract, text
+    there = [column for column, _ in reading.golds if column in row]
+    if there and reading.tolerant:
+        return None
+    raise _missing(where, "answer", [column for column, _ in reading.golds], row)
+
+
+def _problem(row: Row, reading: Reading, column: str, extract: Extract, text: str, where: str) -> Problem:
+    if reading.numbers and number(text) is None:
+        raise UserError(
+            f"{where}: answer {text[:60]!r} is not a number; set `grader: maths` where answers are expressions"
+        )
+    question = next((name for name in reading.questions if row.get(name) not in (None, "")), None)
+    if question is None:
+        raise _missing(where, "question", reading.questions, row)
+    rest = {key: value for key, value in row.items() if key != question and (key != column or extract == "boxed")}
+    if extract == "hashes" and (steps := worked(row[column])) is not None:
+        rest["solution"] = steps
+    name = next((str(row[key]) for key in reading.ids if row.get(key) is not None), where)
+    return Problem(name, str(row[question]), text, rest)
+
+
+def _missing(where: str, what: str, columns: Sequence[str], row: Row) -> UserError:
+    named = " or ".join(f'"{column}"' for column in dict.fromkeys(columns))
+    return UserError(
+        f"{where} has no {what}: column {named} is missing or empty (its columns: {', '.join(map(str, row))})"
+    )

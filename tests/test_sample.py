@@ -1,0 +1,91 @@
+"""`tiltlab evaluate`: killed and begun again, it ends with the same records; what others drew is graded alike."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from math import isnan
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from tiltlab.cli import app
+from tiltlab.errors import UserError
+from tiltlab.report.evaluation import figures_of
+from tiltlab.rundir import read_records
+from tiltlab.sample import from_elsewhere
+from tiltlab.tasks.sums import Sums
+
+EVALUATE = ["evaluate", "--model", "embedded", "--task", "lazy-sum", "-n", "4", "--limit", "40", "--max-tokens", "48"]
+
+
+def command(out: Path) -> list[str]:
+    return [sys.executable, "-c", "from tiltlab.cli import main; main()", *EVALUATE, "--out", str(out)]
+
+
+def test_killed_and_begun_again_it_ends_with_the_same_records(tmp_path: Path) -> None:
+    killed, whole = tmp_path / "killed", tmp_path / "whole"
+    process = subprocess.Popen(command(killed), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while not (killed / "lots.jsonl").exists() and process.poll() is None:
+        time.sleep(0.005)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    with (killed / "records.jsonl").open("a", encoding="utf-8") as file:
+        file.write('{"half": "a li')  # as a kill in the middle of a write leaves it
+    again = subprocess.run(command(killed), capture_output=True, text=True, check=False)
+    assert again.returncode == 0, again.stderr
+    assert "accuracy" in again.stdout
+    assert CliRunner().invoke(app, [*EVALUATE, "--out", str(whole)]).exit_code == 0
+    assert (killed / "records.jsonl").read_bytes() == (whole / "records.jsonl").read_bytes()
+    assert len(read_records(whole / "records.jsonl")) == 160
+    assert "<h1>" in (whole / "report.html").read_text(encoding="utf-8")
+
+
+def test_a_folder_of_other_settings_is_left_alone(tmp_path: Path) -> None:
+    small = ["evaluate", "--task", "noisy-sum", "-n", "2", "--limit", "2", "--out", str(tmp_path)]
+    assert CliRunner().invoke(app, small).exit_code == 0
+    before = (tmp_path / "records.jsonl").read_bytes()
+    other = CliRunner().invoke(app, [*small, "--set", "seed=1"])
+    assert isinstance(other.exception, UserError)
+    assert "another seed" in str(other.exception)
+    assert (tmp_path / "records.jsonl").read_bytes() == before
+
+
+def lines(path: Path, *rows: object) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def test_responses_from_elsewhere_are_graded(tmp_path: Path) -> None:
+    task = Sums("noisy-sum")
+    problem = task.problems("test")[0]
+    file = lines(
+        tmp_path / "responses.jsonl",
+        {"problem": problem.id, "text": f"so {problem.answer}", "tokens": 5, "logp": -1.5},
+        {"question": problem.question, "text": "<script>alert(1)</script>"},
+    )
+    records = from_elsewhere(file, task, tmp_path / "out")
+    assert [record.reason for record in records] == ["correct", "no_answer"]
+    assert [record.sample for record in records] == [0, 1]
+    assert isnan(records[0].ref_logp)
+    kept = read_records(tmp_path / "out" / "records.jsonl")
+    assert (kept[0].logp, isnan(kept[1].logp)) == (-1.5, True)
+    assert figures_of("x", kept).accuracy.value == 0.5
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ({"problem": "none", "text": "7"}, "line 1: 'none' is no problem"),
+        ({"problem": "96+47"}, "line 1"),
+        ({"problem": None, "text": "7"}, "line 1"),
+        ("text", "one JSON object a line"),
+    ],
+)
+def test_rows_that_cannot_be_used_are_named(tmp_path: Path, row: object, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        from_elsewhere(lines(tmp_path / "r.jsonl", row), Sums("noisy-sum"), tmp_path / "out")
+    assert not (tmp_path / "out").exists()

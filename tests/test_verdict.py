@@ -1,0 +1,123 @@
+"""The verdict on pairs of which the truth is known, and on files that say too little."""
+
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.planted import PLANTS, Plant, World, verdict
+from tiltlab.draws import from_records
+from tiltlab.errors import UserError
+from tiltlab.examine import from_files, from_models
+from tiltlab.forecast import covariance, forecast, tilted_by_binary_reward
+from tiltlab.ledger import ledger, profile
+from tiltlab.models.loading import ModelConfig
+from tiltlab.models.table import optimum
+from tiltlab.objective import tempered
+from tiltlab.report.verdict import write_verdict_page
+from tiltlab.rundir import write_records
+from tiltlab.tasks.sums import Sums
+from tiltlab.verdict import judge
+
+
+@pytest.mark.parametrize("plant", PLANTS, ids=lambda plant: plant.name)
+def test_a_planted_truth_is_found(plant: Plant) -> None:
+    """Of 20 seeds at most one may be missed (docs/verdict.md); here two of them must be right."""
+    assert [verdict(plant, seed).outcome for seed in (100, 101)] == [plant.truth] * 2
+
+
+def test_what_sharpening_recovers_is_told_with_its_interval() -> None:
+    plant = PLANTS[3]
+    found = verdict(plant, 7).sharpened
+    assert found is not None
+    world = World.make(plant.kind, 7, plant.problems)
+    right = world.correct_PS.double()
+    exact = {alpha: (optimum(tempered(alpha), world.base, right) * right).sum(1).mean().item() for alpha in (1, 2, 4)}
+    assert max(exact.values()) == exact[1]  # sharpening hurts here, and the best is not to sharpen
+    # half a width more: the interval is over problems like these, and `exact` of these alone
+    half = (found.accuracy.high - found.accuracy.low) / 2
+    assert found.accuracy.low - half < exact[1] < found.accuracy.high + half
+
+
+def test_the_forecast_meets_the_enumerated_figures_or_is_silent() -> None:
+    world = World.make("helpful", 3, 150)
+    right = world.correct_PS.double()
+    records, _ = world.drawn(world.logp_PS, 64, 1)
+    found = forecast(from_records(records), alphas=(1.0, 1.25, 1.5, 2.0, 8.0), betas=(1.0, 0.5))
+    carried = [point for point in found.points if point.carried]
+    assert {point.alpha for point in carried} >= {1.0, 1.25}
+    for point in carried:
+        assert point.accuracy is not None
+        assert point.kl is not None
+        logits = point.alpha * world.logp_PS + (right / point.beta if point.beta else 0.0)
+        law = logits.softmax(1)
+        kl = (law * (law.log() - world.logp_PS).nan_to_num(neginf=0.0)).sum(1).mean().item()
+        for interval, exact in ((point.accuracy, (law * right).sum(1).mean().item()), (point.kl, kl)):
+            width = interval.high - interval.low  # of 95 %, twice over: four standard errors
+            assert interval.low - width / 2 - 1e-6 < exact < interval.high + width / 2 + 1e-6
+    for point in found.points:
+        assert (point.accuracy is None) == (not point.carried)
+        assert point.carried or (point.why and point.samples_needed)
+    slope = covariance(from_records(records))
+    law = world.logp_PS.exp()
+    mean = (law * world.logp_PS).sum(1, keepdim=True)
+    exact = (law * (world.logp_PS - mean) * right).sum(1).mean().item()
+    assert slope.low - (slope.high - slope.low) / 2 < exact < slope.high + (slope.high - slope.low) / 2
+
+
+@pytest.mark.parametrize(("accuracy", "beta"), [(0.3, 1.0), (0.9, 0.1), (0.0, 0.5), (1.0, 0.5)])
+def test_the_closed_form_is_the_sum(accuracy: float, beta: float) -> None:
+    p = np.array([accuracy, 1 - accuracy])
+    q = p * np.exp(np.array([1.0, 0.0]) / beta)
+    q /= q.sum()
+    kl = float(sum(b * np.log(b / a) for a, b in zip(p, q, strict=True) if b > 0))
+    assert tilted_by_binary_reward(accuracy, beta) == pytest.approx((q[0], kl))
+
+
+def test_the_ledger_counts_problems_and_finds_the_crossing() -> None:
+    world = World.make("helpful", 0, 60)
+    base, _ = world.drawn(world.logp_PS, 16, 1)
+    stuck, _ = world.drawn(world.law(tempered(8)).clamp(min=-80), 16, 2)
+    found = ledger(base, stuck)
+    assert found.kept + found.gained + found.lost + found.unsolved == 60
+    assert found.crossing is not None  # a sharpened model is overtaken once k is large
+    assert profile(stuck).entropy < profile(base).entropy
+
+
+def test_files_without_the_base_s_log_p_are_refused(tmp_path: Path) -> None:
+    world = World.make("helpful", 0, 20)
+    base, _ = world.drawn(world.logp_PS, 8, 1)
+    write_records(tmp_path / "base.jsonl", base)
+    with pytest.raises(UserError, match="under the base"):
+        from_files(tmp_path / "base.jsonl", tmp_path / "base.jsonl")
+    with pytest.raises(UserError, match="does not exist"):
+        from_files(tmp_path / "none.jsonl", tmp_path / "base.jsonl")
+    (tmp_path / "odd.jsonl").write_text('{"a": 1}\n', encoding="utf-8")
+    with pytest.raises(UserError, match="holds no records"):
+        from_files(tmp_path / "odd.jsonl", tmp_path / "base.jsonl")
+
+
+def test_a_model_beside_itself_scores_alike() -> None:
+    found = from_models(ModelConfig(), "embedded", Sums("noisy-sum"), problems=20, n=4, max_tokens=64, seed=0)
+    assert found.cross_logp is not None
+    assert found.cross_logp == pytest.approx([record.logp for record in found.base], abs=1e-3)
+    assert [record.ref_logp for record in found.tuned] == pytest.approx([r.logp for r in found.tuned], abs=1e-3)
+    assert {name: len(records) for name, records in found.powers.items()} == dict.fromkeys(found.powers, 80)
+    judged = judge(found.base, found.tuned, found.cross_logp, found.rivals, found.powers)
+    assert judged.gain.difference.low < 0 < judged.gain.difference.high  # other draws of the same model
+
+
+def test_the_page_of_a_verdict_shows_hostile_text_as_text(tmp_path: Path) -> None:
+    world = World.make("lazy", 0, 20)
+    base, _ = world.drawn(world.logp_PS, 8, 1)
+    tuned, _ = world.drawn(world.taught(), 8, 2)
+    hostile = "<script>alert(1)</script>"
+    tuned = [replace(record, text=hostile) for record in tuned]
+    made = {"command": ["tiltlab", hostile], "versions": {}, "python": "3", "machine": "x", "commit": None}
+    found = judge(base, tuned)
+    assert asdict(found)["outcome"] == found.outcome
+    write_verdict_page(found, base, tuned, {"0": hostile}, made, tmp_path / "page.html")
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert hostile not in page
+    assert page.count("&lt;script&gt;alert(1)&lt;/script&gt;") >= 8
