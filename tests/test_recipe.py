@@ -69,6 +69,7 @@ def test_overrides_change_one_key(tmp_path: Path) -> None:
     [
         ({"stepps": 3}, "stepps is no key"),
         ({"train": SMALL["train"] | {"step": 3}}, "train.step is no key"),
+        ({"train": SMALL["train"] | {"stop_on": ["boredom"]}}, "train.stop_on.*length collapse"),
         ({"model": {"path": "embedded", "dtyp": "auto"}}, "model.dtyp is no key"),
         ({"arms": ["tempred"]}, r"arms\[1\]: unknown arm 'tempred'; it is one of .*'tempered'"),
         ({"tasks": ["lazysum"]}, r"tasks\[1\]: unknown task 'lazysum'"),

@@ -182,6 +182,65 @@ def test_a_stop_between_any_two_steps_changes_nothing(stop_after: int, undisturb
     assert essence(tmp_path) == expected
 
 
+STOPPED: dict[str, Any] = {
+    "arms": [{"arm": "sharpening"}],
+    "train": {
+        "steps": 40,
+        "prompts": 4,
+        "responses": 6,
+        "max_tokens": 24,
+        "optimizer": {"lr": 3e-3, "warmup_steps": 2},
+        "stop_on": ["repeated text", "KL run-away"],
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def stopped_early(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("stopped")
+    study(run, **STOPPED)
+    return run
+
+
+def test_an_arm_stops_on_the_alarm_that_the_recipe_names(stopped_early: Path) -> None:
+    (path,) = stopped_early.rglob("result.json")
+    result = read_json(path)
+    assert result["step"] < 40
+    assert result["stopped"].startswith(f"KL run-away at step {result['step']}: ")
+    assert read_lines(path.parent / "select.jsonl")[-1]["step"] == result["step"]
+    assert len(read_lines(path.parent / "metrics.jsonl")) == result["step"]
+    (arm,) = load_study(stopped_early).arms
+    assert arm.seeds[0].steps == {"last": result["step"], "best": result["best_step"]}
+
+
+@pytest.mark.parametrize("before_the_end", [0, 1, 2, 3, 6])
+def test_stopped_before_or_after_its_alarm_it_ends_the_same(
+    before_the_end: int, stopped_early: Path, tmp_path: Path
+) -> None:
+    recipe = Recipe.model_validate(STUDY | STOPPED)
+    (cell,) = plan(recipe, 1)
+    told: list[str] = []
+
+    def work(limit: float) -> Work:
+        return Work(cell, recipe, cell.folder(tmp_path), lambda *news: told.append(news[0]), lambda: len(told) >= limit)
+
+    (result,) = stopped_early.rglob("result.json")
+    step = read_json(result)["step"]
+    news = 1 + step + step // 3  # the evaluation before the first step, the steps, and the evaluations in between
+    with pytest.raises(Stopped):
+        run_cell(work(news - before_the_end))
+    run_cell(work(float("inf")))
+    assert essence(tmp_path) == essence(stopped_early)
+
+
+def test_an_arm_stopped_early_and_cleaned_but_not_closed_ends_the_same(stopped_early: Path, tmp_path: Path) -> None:
+    shutil.copytree(stopped_early, tmp_path / "run")
+    for path in (tmp_path / "run").rglob("result.json"):
+        path.unlink()
+    study(tmp_path / "run", **STOPPED)
+    assert essence(tmp_path / "run") == essence(stopped_early)
+
+
 def command(recipe: Path, run: Path, jobs: int) -> list[str]:
     code = "from tiltlab.cli import main; main()"
     return [sys.executable, "-c", code, "study", str(recipe), "--out", str(run), "--jobs", str(jobs)]

@@ -11,6 +11,7 @@ from functools import lru_cache
 from math import isnan
 from pathlib import Path
 
+from tiltlab.alarms import Alarm, Watch, watched
 from tiltlab.arms import Arm, Trained
 from tiltlab.errors import Stopped, UserError
 from tiltlab.evaluate import evaluate
@@ -20,7 +21,17 @@ from tiltlab.models.loading import ModelConfig, load_codec, load_reference, poli
 from tiltlab.objective import Objective
 from tiltlab.optimizer import Optimizer
 from tiltlab.recipe import Recipe
-from tiltlab.rundir import CellDir, append_line, keep_lines, read_json, read_lines, slug, write_json, write_records
+from tiltlab.rundir import (
+    CellDir,
+    Json,
+    append_line,
+    keep_lines,
+    read_json,
+    read_lines,
+    slug,
+    write_json,
+    write_records,
+)
 from tiltlab.samplers.base import Info
 from tiltlab.seeds import derive
 from tiltlab.tasks.base import Split, Task
@@ -117,42 +128,69 @@ def _run_trained(work: Work, objective: Objective, policy: HFModel, reference: H
         raise RuntimeError(f"{work.cell.key}: the reference's weights changed during training; its results are void")
     for step in folder.checkpoints.steps():
         folder.checkpoints.optimizer(step).unlink(missing_ok=True)
-    write_json(folder.result, {"trained": True, "reference": untouched} | asdict(state))
+    stopped = _stops(work, _watch(work))
+    write_json(
+        folder.result,
+        {"trained": True, "reference": untouched} | asdict(state) | ({"stopped": str(stopped)} if stopped else {}),
+    )
 
 
 def _train(
     work: Work, objective: Objective, policy: HFModel, reference: HFModel, optimizer: Optimizer, state: State
 ) -> State:
-    """Train to the last step, evaluating on the select split and saving as the recipe says."""
-    recipe, config = work.recipe, _train_config(work)
+    """Train to the last step, or to an alarm that the recipe stops on, evaluating and saving as the recipe says."""
+    recipe, config, watch = work.recipe, _train_config(work), _watch(work)
     reward = recipe.train.own_reward()
-    if _due(work, state.step) and state.evaluated < state.step:  # a stop came in between
-        state = _evaluated(work, policy, reference, optimizer, state)
+    if (_due(work, state.step) or _stops(work, watch)) and state.evaluated < state.step:  # a stop came in between
+        state = _evaluated(work, policy, reference, optimizer, state, watch)
+    if _stops(work, watch):
+        return state
     for metrics in train(
         policy, reference, work.cell.task, objective, config, optimizer, start=state.step, reward=reward
     ):
         append_line(work.folder.metrics, metrics)
+        watch.stepped(metrics)
         state = replace(state, step=metrics["step"] + 1)
-        work.tell("training", state.step, config.steps)
+        work.tell(_doing(watch), state.step, config.steps)
         if work.stopping():
             _save(work.folder, policy, optimizer, state)
             raise Stopped(f"{work.cell.key} stopped after step {state.step}")
-        if _due(work, state.step):
-            state = _evaluated(work, policy, reference, optimizer, state)
+        if _due(work, state.step) or _stops(work, watch):
+            state = _evaluated(work, policy, reference, optimizer, state, watch)
+        if _stops(work, watch):
+            break
     return state
+
+
+def _watch(work: Work) -> Watch:
+    """A watch that has seen what an earlier try of the cell left: it rings the same as if there had been no stop."""
+    return watched(read_lines(work.folder.metrics), read_lines(work.folder.select))
+
+
+def _stops(work: Work, watch: Watch) -> Alarm | None:
+    """The alarm that the recipe says to stop on, once it has rung."""
+    return next((alarm for alarm in watch.rung if alarm.kind in work.recipe.train.stop_on), None)
+
+
+def _doing(watch: Watch) -> str:
+    return f"training (alarm: {watch.rung[-1].kind}, step {watch.rung[-1].step})" if watch.rung else "training"
 
 
 def _due(work: Work, step: int) -> bool:
     return step == work.recipe.train.steps or step % work.recipe.select.every == 0
 
 
-def _evaluated(work: Work, policy: HFModel, reference: HFModel, optimizer: Optimizer, state: State) -> State:
+def _evaluated(
+    work: Work, policy: HFModel, reference: HFModel, optimizer: Optimizer, state: State, watch: Watch
+) -> State:
     """Evaluate on the select split and save; a stop while evaluating saves what training has done."""
     try:
-        state = _judged(state, _select(work, policy, reference, state.step))
+        found = _select(work, policy, reference, state.step)
     except Stopped:
         _save(work.folder, policy, optimizer, state)
         raise
+    watch.evaluated(found)
+    state = _judged(state, found["accuracy"])
     _save(work.folder, policy, optimizer, state)
     return state
 
@@ -188,7 +226,8 @@ def _resume(work: Work, policy: HFModel, optimizer: Optimizer) -> State:
     keep_lines(folder.select, before_step=state.evaluated + 1)
     if steps:
         policy.restore(checkpoints.step(state.step), state.step)
-        if state.step < work.recipe.train.steps:  # at the end its state is removed before the cell is done
+        ended = state.step == work.recipe.train.steps or _stops(work, _watch(work))
+        if not ended:  # then its state may have been removed already
             optimizer.restore(checkpoints.optimizer(state.step))
     return state
 
@@ -202,12 +241,12 @@ def _save(folder: CellDir, policy: HFModel, optimizer: Optimizer, state: State) 
     checkpoints.keep({state.best_step, state.step})
 
 
-def _select(work: Work, policy: HFModel, reference: HFModel, step: int) -> float:
-    """Evaluate on the select split, log it, return the accuracy."""
+def _select(work: Work, policy: HFModel, reference: HFModel, step: int) -> Json:
+    """Evaluate on the select split; the figures, as they were logged."""
     records, _ = _evaluate(work, policy, reference, "select")
-    found = averages(records)
-    append_line(work.folder.select, {"step": step} | found)
-    return found["accuracy"]
+    found: Json = {"step": step} | averages(records)
+    append_line(work.folder.select, found)
+    return found
 
 
 def _report(work: Work, which: str, policy: HFModel, reference: HFModel) -> None:

@@ -1,6 +1,6 @@
 """What a training step tells about itself: one line of metrics.jsonl.
 
-Left out on purpose: judgement. Whether a figure is alarming is for the reader of the metrics.
+Left out on purpose: judgement. Which figures are alarming is for alarms.py to say.
 """
 
 import time
@@ -18,6 +18,9 @@ from tiltlab.types import Rollout
 
 Metrics = dict[str, Any]
 """Numbers by name, and dicts of numbers by phase under "seconds" and "tokens"."""
+
+LOOP = 16
+"""Tokens: the longest block whose repetition is looked for, and what its repetitions fill at least."""
 
 SAME = 1e-6
 """Scores of a group closer together than this, relative to their size, are one score: they carry no signal."""
@@ -42,8 +45,9 @@ def batch_metrics(parts: Sequence[Scored]) -> Metrics:
     reward: over all gradable responses. term_*: the parts of R, whose sum is `score`. kl: mean log pi - log p, in nats
     a response. *_logp: in nats a response, *_logp_token: a token. entropy: nats a token. length: tokens, over all
     responses. truncated, ungraded: shares of all responses. reward_spread, score_spread: standard deviation within a
-    group, averaged. no_signal: share of groups whose scores are all the same (or too few to compare). mismatch_mean,
-    mismatch_max: |sampler's log-probability - this forward's|, a token, over all tokens.
+    group, averaged; spread_*: likewise of the parts of R. repeated: share of all responses that end in a loop.
+    no_signal: share of groups whose scores are all the same (or too few to compare). mismatch_mean, mismatch_max:
+    |sampler's log-probability - this forward's|, a token, over all tokens.
     """
     flat = {name: torch.cat([_columns(part)[name].flatten() for part in parts]) for name in _columns(parts[0])}
     counted = ~flat["score"].isnan()
@@ -51,6 +55,7 @@ def batch_metrics(parts: Sequence[Scored]) -> Metrics:
     groups = torch.cat([part.scores_PG for part in parts])
     rewards = torch.cat([part.rewards_PG for part in parts])
     mismatch = torch.cat([_mismatch(part) for part in parts])
+    drawn = [rollout for part in parts for group in part.rollouts_PG for rollout in group]
     tokens = flat["length"][counted].sum().item() or float("nan")
     return {
         "reward": _mean(flat["reward"][~flat["reward"].isnan()]),
@@ -69,10 +74,23 @@ def batch_metrics(parts: Sequence[Scored]) -> Metrics:
         "ungraded": _mean(flat["reward"].isnan().float()),
         "reward_spread": _spread(rewards),
         "score_spread": _spread(groups),
+        **{f"spread_{term}": _spread_of(parts, term) for term in ("reward", "sharpen", "kl")},
+        "repeated": sum(map(ends_in_a_loop, drawn)) / len(drawn),
         "no_signal": _no_signal(groups),
         "mismatch_mean": _mean(mismatch),
         "mismatch_max": mismatch.max().item(),
     }
+
+
+def ends_in_a_loop(rollout: Rollout) -> bool:
+    """Whether the last tokens (EOS aside) say the same over and over: a block of at most LOOP tokens, three times or
+    more, over LOOP tokens or more."""
+    tokens = rollout.tokens[:-1] if rollout.complete else rollout.tokens
+    for block in range(1, LOOP + 1):
+        back = max(LOOP, 3 * block)
+        if len(tokens) >= back and tokens[-back + block :] == tokens[-back:-block]:
+            return True
+    return False
 
 
 class Phases:
@@ -128,6 +146,10 @@ def _spread(values_PG: Tensor) -> float:
     centred = (values_PG - values_PG.nanmean(1, keepdim=True))[enough].double()
     variance = centred.square().nansum(1) / (known.sum(1)[enough] - 1)
     return _mean(variance.sqrt())
+
+
+def _spread_of(parts: Sequence[Scored], term: str) -> float:
+    return _spread(torch.cat([torch.where(p.scores_PG.isnan(), torch.nan, _columns(p)[f"term_{term}"]) for p in parts]))
 
 
 def _no_signal(scores_PG: Tensor) -> float:

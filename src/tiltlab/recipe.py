@@ -24,6 +24,7 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails
 
+from tiltlab.alarms import Kind
 from tiltlab.arms import Arm
 from tiltlab.errors import UserError
 from tiltlab.models.loading import ModelConfig
@@ -57,6 +58,8 @@ class Training(_Section):
     """A reward function of one's own, "package.module:function", in place of the task's; or several with weights."""
     reward_deadline: PositiveFloat = Field(DEADLINE, allow_inf_nan=False)
     """Seconds for one call of it."""
+    stop_on: tuple[Kind, ...] = ()
+    """Alarms (alarms.py) that end an arm's training when they ring."""
 
     @field_validator("optimizer")
     @classmethod

@@ -10,7 +10,7 @@ one (`cross_logp`): samples of both then stand in for p^alpha, and carry further
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from scipy.special import softmax
@@ -23,7 +23,8 @@ from tiltlab.paired import Comparison, compare
 from tiltlab.snis import enough, estimate
 from tiltlab.types import UNKNOWN, Record
 
-Outcome = Literal["sharpening explains it", "beyond sharpening", "collapse", "no gain", "cannot tell"]
+Outcome = Literal["beyond sharpening", "sharpening explains it", "no gain", "collapse", "cannot tell"]
+OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
 
 ALPHAS = (1.0, 1.1, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0, 4.0, 6.0, 8.0, 12.0, 20.0, 40.0)
 

@@ -12,6 +12,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from tiltlab.metrics import Floats, Interval
+from tiltlab.report.alarms import ON_CURVE, Rung
 from tiltlab.report.load import ArmOnTask, Failure, Study
 from tiltlab.report.tables import Row, curve_at_k
 from tiltlab.rundir import Json
@@ -76,9 +77,10 @@ def headline(study: Study, rows: Sequence[Row], tasks: Sequence[str] | None = No
     return dressed(figure, 130 + 32 * len(names)).update_layout(margin={"b": 50})
 
 
-def learning_curves(study: Study, task: str, curves: Sequence[Curve] = CURVES) -> go.Figure:
+def learning_curves(study: Study, task: str, curves: Sequence[Curve] = CURVES, rung: Sequence[Rung] = ()) -> go.Figure:
     """Every trained arm through its training; of several seeds the mean, and a band from the lowest to the highest. A
-    cell that failed is dashed, up to there. A single curve has no legend: the page has one for all."""
+    cell that failed is dashed, up to there; a triangle marks where an alarm rang. A single curve has no legend: the
+    page has one for all."""
     columns = min(3, len(curves))
     rows = -(-len(curves) // columns)
     figure = make_subplots(
@@ -93,6 +95,7 @@ def learning_curves(study: Study, task: str, curves: Sequence[Curve] = CURVES) -
         place = {"row": i // columns + 1, "col": i % columns + 1}
         for arm in (arm for arm in study.on(task) if arm.trained):
             _add_curve(figure, arm, curve, colours[arm.name], i == 0 and len(curves) > 1, place)
+            _add_alarms(figure, arm, curve, colours[arm.name], rung, place)
         for failure in (failure for failure in study.failed if failure.task == task):
             _add_failed(figure, failure, curve, colours[failure.arm], place)
     return dressed(figure, 120 + 250 * rows) if len(curves) > 1 else _small(figure, "step", 260)
@@ -192,6 +195,35 @@ def _add_curve(
         showlegend=legend,
         **place,
     )
+
+
+def _add_alarms(
+    figure: go.Figure, arm: ArmOnTask, curve: Curve, colour: str, rung: Sequence[Rung], place: dict[str, int]
+) -> None:
+    """Where an arm's alarms rang, on the curve that shows it (of the seed that it rang in)."""
+    file, key, _ = curve
+    lines = {
+        seeded.seed: {line["step"] + (file == "metrics"): line for line in getattr(seeded, file)}
+        for seeded in arm.seeds
+    }
+    mine = [one for one in rung if one.arm == arm.name and ON_CURVE[one.alarm.kind] == key]
+    known = [
+        (one, lines[one.seed][one.alarm.step].get(key)) for one in mine if one.alarm.step in lines.get(one.seed, {})
+    ]
+    if known:
+        figure.add_scatter(
+            x=[one.alarm.step for one, _ in known],
+            y=[value for _, value in known],
+            text=[label(str(one.alarm)) for one, _ in known],
+            mode="markers",
+            cliponaxis=False,
+            marker={"symbol": "triangle-up", "size": 12, "color": colour, "line": {"width": 1.5, "color": "#dc2626"}},
+            name=label(arm.name),
+            legendgroup=arm.name,
+            showlegend=False,
+            hovertemplate="%{text}",
+            **place,
+        )
 
 
 def _add_failed(figure: go.Figure, failure: Failure, curve: Curve, colour: str, place: dict[str, int]) -> None:

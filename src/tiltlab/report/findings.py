@@ -10,7 +10,7 @@ from tiltlab.errors import UserError
 from tiltlab.forecast import Forecast, forecast
 from tiltlab.report.load import ArmOnTask, Study
 from tiltlab.types import Record
-from tiltlab.verdict import Verdict, judge
+from tiltlab.verdict import OUTCOMES, Verdict, judge
 
 
 @dataclass(frozen=True)
@@ -19,6 +19,12 @@ class Findings:
 
     forecast: Forecast | None
     verdicts: dict[str, Verdict]
+
+    @property
+    def in_words(self) -> str:
+        """The arms by what became of them, the best news first."""
+        by_outcome = {outcome: [n for n, v in self.verdicts.items() if v.outcome == outcome] for outcome in OUTCOMES}
+        return "; ".join(f"{', '.join(names)}: {outcome}" for outcome, names in by_outcome.items() if names) + "."
 
 
 def findings(study: Study, task: str) -> Findings:

@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from tiltlab.report.alarms import rung
 from tiltlab.report.figures import CURVES, arm_colours, at_k_curve, cost, headline, learning_curves
 from tiltlab.report.findings import findings
 from tiltlab.report.frontier import Reached, frontier
@@ -29,12 +30,13 @@ def write_report(run: Path) -> Path:
 def render(study: Study) -> str:
     rows = result_rows(study)
     found = {task: findings(study, task) for task in study.tasks}
+    alarmed = {task: rung(study, task) for task in study.tasks}
     figures = {}
     for i, task in enumerate(study.tasks):
         figures[f"headline-{i}"] = headline(study, rows, [task])
         figures[f"frontier-{i}"] = frontier(found[task].forecast, _reached(study, rows, task), task)
         figures[f"cost-{i}"] = cost(study, rows, task)
-        figures |= {f"curves-{i}-{curve[1]}": learning_curves(study, task, [curve]) for curve in CURVES}
+        figures |= {f"curves-{i}-{curve[1]}": learning_curves(study, task, [curve], alarmed[task]) for curve in CURVES}
         figures |= {f"at-k-{i}-{kind}": at_k_curve(study, task, kind) for kind in ("pass", "maj")}
     return render_page(
         "page.html.j2",
@@ -44,6 +46,7 @@ def render(study: Study) -> str:
         findings=found,
         colours=arm_colours(study),
         curves=[key for _, key, _ in CURVES],
+        alarmed=alarmed,
         curved={task: _curved(study, task) for task in study.tasks},
         samples=[(task, _samples(study, task)) for task in study.tasks],
         recipe=yaml.safe_dump(study.recipe, sort_keys=False),

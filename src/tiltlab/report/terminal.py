@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tiltlab.metrics import averages
+from tiltlab.report.alarms import Rung, rung
 from tiltlab.report.evaluation import Evaluation
 from tiltlab.report.load import Study, load_study
 from tiltlab.report.tables import Row, result_rows
@@ -23,7 +24,7 @@ _WIDE = 10_000
 
 
 def print_tables(run: Path, console: Console) -> None:
-    """One table a task, with rows as on the page; then what failed."""
+    """One table a task, with rows as on the page; then alarms, and what failed."""
     study = load_study(run)
     rows = result_rows(study)
     for task in study.tasks:
@@ -31,6 +32,9 @@ def print_tables(run: Path, console: Console) -> None:
     for row in (row for row in rows if row.which != "best"):
         for warning in row.warnings:
             console.print(Text(f"{row.task} / {row.arm}: {warning}"), soft_wrap=True)
+    for arm, kinds in _first_steps([one for task in study.tasks for one in rung(study, task)]).items():
+        said = ", ".join(f"{kind} (step {step})" for kind, step in kinds.items())
+        console.print(Text.assemble(("alarms: ", "yellow"), f"{arm}: {said}"), soft_wrap=True)
     for cell in study.failed:
         console.print(Text.assemble(("Failed: ", "bold red"), str(cell)), soft_wrap=True)
 
@@ -87,6 +91,15 @@ def print_check(name: str, found: Any, console: Console) -> None:
         console.print(Text.assemble(("fails: ", "bold red"), failure), soft_wrap=True)
     if not found.failures:
         console.print(Text("passes", style="bold green"))
+
+
+def _first_steps(alarms: Sequence[Rung]) -> dict[str, dict[str, int]]:
+    """For each task and arm the kinds that rang in any seed, and the first step at which they did."""
+    found: dict[str, dict[str, int]] = {}
+    for one in alarms:
+        steps = found.setdefault(f"{one.task} / {one.arm}", {})
+        steps[one.alarm.kind] = min(one.alarm.step, steps.get(one.alarm.kind, one.alarm.step))
+    return found
 
 
 def _table_of(study: Study, task: str, rows: Sequence[Row]) -> Table:

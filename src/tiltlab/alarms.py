@@ -1,0 +1,199 @@
+"""What a training run tells about itself that somebody should look at: from its metrics and evaluations alone. Pure.
+
+Every alarm looks at the mean of the last few steps, most beside that of the first few, so that one noisy batch rings
+nothing; and it rings once a run, at the first step where it holds. docs/alarms.md says what to make of each.
+
+Left out on purpose: verdicts. A collapse of entropy may be what a regime is for; whether the gain is worth it is for
+the verdict to say.
+"""
+
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from math import isfinite, nan
+from typing import Any, Literal, get_args
+
+Kind = Literal[
+    "length collapse",
+    "length explosion",
+    "entropy collapse",
+    "KL run-away",
+    "likelihood without accuracy",
+    "no signal",
+    "reward-scale imbalance",
+    "best above last",
+    "repeated text",
+]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+
+WINDOW = 5
+"""Steps that are averaged, at the start and now."""
+
+SHORTER, LONGER = 0.5, 3.0
+"""Lengths, as multiples of that at the start, beyond which responses have collapsed or exploded."""
+
+CUT_OFF, REPEATED = 0.25, 0.2
+"""By how much the share of truncated, or of self-repeating, responses may rise."""
+
+LESS_ENTROPY = 0.2
+"""Of the entropy at the start: below it, little is left to explore."""
+
+KL_A_TOKEN, KL_A_RESPONSE = 0.3, 5.0
+"""Nats: a policy that far from its reference, by token and in all, no longer tells the same kind of text."""
+
+LIKELIER, BETTER = 0.25, 0.02
+"""Log p under the base up by this share of its start, the reward by no more than that: likelihood without accuracy."""
+
+NO_SIGNAL = 0.5
+"""Share of groups whose responses all score the same, without the reward having risen by GAP: not for being solved."""
+
+IMBALANCE = 100.0
+"""Ratio of the spreads within groups of two terms of the objective: the smaller one is not heard."""
+
+GAP = 0.1
+"""Of accuracy or reward: by which the best evaluation may lie above the last."""
+
+Line = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Alarm:
+    """`step`: steps done when it rang."""
+
+    kind: Kind
+    step: int
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.kind} at step {self.step}: {self.message}"
+
+
+class Watch:
+    """Looks at one run as it goes."""
+
+    def __init__(self) -> None:
+        self._first: list[Line] = []
+        self._last: deque[Line] = deque(maxlen=WINDOW)
+        self._best = (0, nan)
+        self.rung: list[Alarm] = []
+
+    def stepped(self, line: Line) -> list[Alarm]:
+        """What rings with this line of metrics.jsonl."""
+        if len(self._first) < WINDOW:
+            self._first.append(line)
+        self._last.append(line)
+        if len(self._first) < WINDOW:
+            return []
+        start, now = _Means(self._first), _Means(self._last)
+        return self._ring(line["step"] + 1, {kind: check(start, now) for kind, check in _CHECKS.items()})
+
+    def evaluated(self, line: Line) -> list[Alarm]:
+        """What rings with this line of select.jsonl."""
+        step, accuracy = self._best
+        if not line["accuracy"] <= accuracy:  # the first one too, as NaN is never the larger
+            self._best = (line["step"], line["accuracy"])
+        if accuracy - line["accuracy"] > GAP:
+            said = f"accuracy on the select split was {accuracy:.2f} after step {step} and is {line['accuracy']:.2f}"
+            return self._ring(line["step"], {"best above last": said})
+        return []
+
+    def _ring(self, step: int, said: Mapping[Kind, str | None]) -> list[Alarm]:
+        before = {alarm.kind for alarm in self.rung}
+        new = [Alarm(kind, step, text) for kind, text in said.items() if text and kind not in before]
+        self.rung += new
+        return new
+
+
+def alarms(metrics: Sequence[Line], select: Sequence[Line]) -> list[Alarm]:
+    """All that rang in a run, in order: lines of metrics.jsonl and of select.jsonl."""
+    return watched(metrics, select).rung
+
+
+def watched(metrics: Sequence[Line], select: Sequence[Line]) -> Watch:
+    """A watch that has seen these lines, each evaluation after the steps that came before it."""
+    watch = Watch()
+    steps = ((line["step"] + 1, 0, watch.stepped, line) for line in metrics)
+    evaluations = ((line["step"], 1, watch.evaluated, line) for line in select)
+    for *_, see, line in sorted(chain(steps, evaluations), key=lambda event: event[:2]):
+        see(line)
+    return watch
+
+
+class _Means:
+    """Means of the figures of some steps, NaN for one that is missing."""
+
+    def __init__(self, lines: Sequence[Line]) -> None:
+        self._lines = lines
+
+    def __getitem__(self, key: str) -> float:
+        values = [line[key] for line in self._lines if isinstance(line.get(key), int | float) and isfinite(line[key])]
+        return sum(values) / len(values) if values else nan
+
+
+def _shorter(start: _Means, now: _Means) -> str | None:
+    if now["length"] < SHORTER * start["length"]:
+        return f"responses went from {start['length']:.1f} tokens to {now['length']:.1f}"
+    return None
+
+
+def _longer(start: _Means, now: _Means) -> str | None:
+    if now["length"] > LONGER * start["length"]:
+        return f"responses went from {start['length']:.1f} tokens to {now['length']:.1f}"
+    if now["truncated"] > start["truncated"] + CUT_OFF:
+        return f"{now['truncated']:.0%} of responses are cut off, {start['truncated']:.0%} were"
+    return None
+
+
+def _less_entropy(start: _Means, now: _Means) -> str | None:
+    if now["entropy"] < LESS_ENTROPY * start["entropy"]:
+        return f"{now['entropy']:.3f} nats a token are left of {start['entropy']:.3f}"
+    return None
+
+
+def _far_away(_: _Means, now: _Means) -> str | None:
+    if now["kl"] > max(KL_A_RESPONSE, KL_A_TOKEN * now["length"]):
+        return f"{now['kl']:.1f} nats a response of {now['length']:.0f} tokens from the reference"
+    return None
+
+
+def _only_likelier(start: _Means, now: _Means) -> str | None:
+    rise = now["ref_logp"] - start["ref_logp"]
+    if rise > LIKELIER * abs(start["ref_logp"]) and now["reward"] < start["reward"] + BETTER:
+        said = f"log p under the base went from {start['ref_logp']:.1f} to {now['ref_logp']:.1f} nats a response, "
+        return said + f"the reward from {start['reward']:.2f} to {now['reward']:.2f}"
+    return None
+
+
+def _nothing_to_learn(start: _Means, now: _Means) -> str | None:
+    nothing_asked = now["term_reward"] == now["term_sharpen"] == 0 and now["reward_spread"] > 0  # the null control
+    if now["no_signal"] > NO_SIGNAL and not nothing_asked and not now["reward"] > start["reward"] + GAP:
+        return f"in {now['no_signal']:.0%} of groups all responses score the same (mean reward {now['reward']:.2f})"
+    return None
+
+
+def _unheard(_: _Means, now: _Means) -> str | None:
+    reward, sharpen, kl = (now[f"spread_{term}"] for term in ("reward", "sharpen", "kl"))
+    if 0 < IMBALANCE * reward < max(sharpen, kl):
+        return f"within a group the reward term varies by {reward:.2g}, the likelihood by {max(sharpen, kl):.2g}"
+    if 0 < IMBALANCE * sharpen < reward:
+        return f"within a group the likelihood term varies by {sharpen:.2g}, the reward by {reward:.2g}"
+    return None
+
+
+def _rambling(start: _Means, now: _Means) -> str | None:
+    if now["repeated"] > start["repeated"] + REPEATED:
+        return f"{now['repeated']:.0%} of responses end in a loop, {start['repeated']:.0%} did"
+    return None
+
+
+_CHECKS: dict[Kind, Callable[[_Means, _Means], str | None]] = {
+    "length collapse": _shorter,
+    "length explosion": _longer,
+    "entropy collapse": _less_entropy,
+    "KL run-away": _far_away,
+    "likelihood without accuracy": _only_likelier,
+    "no signal": _nothing_to_learn,
+    "reward-scale imbalance": _unheard,
+    "repeated text": _rambling,
+}

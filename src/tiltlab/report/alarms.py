@@ -1,0 +1,45 @@
+"""The alarms of a study's runs, from their metrics: what rang, in which arm and seed, and on which curve it shows."""
+
+from dataclasses import dataclass
+
+from tiltlab.alarms import Alarm, Kind, alarms
+from tiltlab.report.load import Failure, Seeded, Study
+
+ON_CURVE: dict[Kind, str] = {
+    "length collapse": "length",
+    "length explosion": "length",
+    "repeated text": "length",
+    "entropy collapse": "entropy",
+    "KL run-away": "kl",
+    "likelihood without accuracy": "ref_logp",
+    "no signal": "reward",
+    "reward-scale imbalance": "reward",
+    "best above last": "accuracy",
+}
+
+
+_Run = tuple[str, int, Seeded | Failure]
+
+
+@dataclass(frozen=True)
+class Rung:
+    task: str
+    arm: str
+    seed: int
+    alarm: Alarm
+
+    def __str__(self) -> str:
+        return f"{self.task} / {self.arm} / seed {self.seed}: {self.alarm}"
+
+
+def rung(study: Study, task: str) -> list[Rung]:
+    """All alarms of a task, arm by arm and seed by seed, those of failed cells at the end."""
+    runs: list[_Run] = [
+        (arm.name, seeded.seed, seeded) for arm in study.on(task) if arm.trained for seeded in arm.seeds
+    ]
+    failed: list[_Run] = [(cell.arm, cell.seed, cell) for cell in study.failed if cell.task == task]
+    return [
+        Rung(task, arm, seed, alarm)
+        for arm, seed, lines in (*runs, *failed)
+        for alarm in alarms(lines.metrics, lines.select)
+    ]
