@@ -312,6 +312,20 @@ def report(run: Annotated[Path, typer.Argument(help="A folder of `tiltlab study`
 
 
 @app.command()
+def compare(
+    runs: Annotated[list[Path], typer.Argument(help="Folders of `tiltlab study`, two or more.")],
+    out: Annotated[Path, typer.Option(help="The folder to write to.")] = Path("runs/compare"),
+) -> None:
+    """Studies side by side: accuracy, differences on the same problems, and what differs between their recipes."""
+    from tiltlab.report.compare import compare_runs, write_comparison
+    from tiltlab.report.terminal import print_comparison
+
+    found = compare_runs(runs)
+    print_comparison(found, console)
+    console.print(Text(f"page: {write_comparison(found, out)}"), soft_wrap=True)
+
+
+@app.command()
 def lab(
     out: Annotated[Path, typer.Option(help="Where to write the page.")] = Path("lab.html"),
     seeds: Annotated[int, typer.Option(min=2, help="Independent runs for each batch size.")] = 40,

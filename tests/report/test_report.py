@@ -19,7 +19,7 @@ from tiltlab.recipe import Recipe
 from tiltlab.report.figures import arm_colours, at_k_curve, headline, learning_curves
 from tiltlab.report.html import plain
 from tiltlab.report.load import load_study
-from tiltlab.report.page import render, write_report
+from tiltlab.report.page import analysed, render, write_report
 from tiltlab.report.tables import curve_at_k, result_rows
 from tiltlab.rundir import CellDir, append_line, slug, write_json, write_records
 from tiltlab.types import Record
@@ -116,7 +116,7 @@ def test_a_study_without_a_base_shows_no_gains(tmp_path: Path) -> None:
     rows = result_rows(study)
     assert [row.gain for row in rows] == [None, None]
     assert not headline(study, rows).layout.shapes
-    page = render(study)
+    page = render(study, *analysed(study))
     assert "gain on the base" not in page
     assert "Dotted" not in page
 
@@ -169,7 +169,7 @@ def test_a_failed_cell_is_told_and_the_others_shown(tmp_path: Path) -> None:
         "lazy-sum / task reward / seed 1: too",
         "lazy-sum / sharpening / seed 0: its gradient <b>is</b> not finite",
     ]
-    page = render(study)
+    page = render(study, *analysed(study))
     assert (
         "<strong>Failed:</strong> lazy-sum / sharpening / seed 0: its gradient &lt;b&gt;is&lt;/b&gt; not finite" in page
     )
@@ -251,7 +251,7 @@ def test_colours_tell_arms_apart_in_every_figure(tmp_path: Path) -> None:
 def test_a_label_cannot_break_the_page(tmp_path: Path) -> None:
     study = load_study(made_study(tmp_path))
     renamed = replace(study, arms=[replace(arm, name=f"{HOSTILE} {i}") for i, arm in enumerate(study.arms)])
-    page = render(renamed)
+    page = render(renamed, *analysed(renamed))
     outside = re.sub(r"<script[ >].*?</script>", "", page, flags=re.DOTALL)
     assert "<img" not in outside
     (figures,) = re.findall(r'id="figures">(.*?)</script>', page, flags=re.DOTALL)
@@ -266,7 +266,7 @@ def test_the_report_needs_neither_torch_nor_transformers(tmp_path: Path) -> None
 import sys
 from pathlib import Path
 from rich.console import Console
-from tiltlab.report.page import render, write_report
+from tiltlab.report.page import analysed, render, write_report
 from tiltlab.report.terminal import print_tables
 write_report(Path({str(tmp_path)!r})); print_tables(Path({str(tmp_path)!r}), Console())
 assert not {{"torch", "transformers"}} & set(sys.modules)

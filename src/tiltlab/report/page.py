@@ -1,6 +1,6 @@
-"""A study as one HTML page that needs no network."""
+"""A study as one HTML page that needs no network, and its table for other documents."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -8,8 +8,9 @@ from typing import Any
 import yaml
 
 from tiltlab.report.alarms import rung
+from tiltlab.report.export import Table, write_tables
 from tiltlab.report.figures import CURVES, arm_colours, at_k_curve, cost, headline, learning_curves
-from tiltlab.report.findings import findings
+from tiltlab.report.findings import Findings, findings
 from tiltlab.report.frontier import Reached, frontier
 from tiltlab.report.html import render_page
 from tiltlab.report.load import Study, load_study
@@ -21,15 +22,49 @@ SAMPLES = 4
 
 
 def write_report(run: Path) -> Path:
-    """Render RUN/report.html. Raises UserError where the folder holds nothing to report."""
+    """Render RUN/report.html, and RUN/tables/results.{md,tex,csv}. Raises UserError where the folder holds nothing to
+    report."""
+    study = load_study(run)
+    rows, found = analysed(study)
     path = run / "report.html"
-    write_text(path, render(load_study(run)))
+    write_text(path, render(study, rows, found))
+    write_tables(table_of(study, rows, found), run / "tables", "results")
     return path
 
 
-def render(study: Study) -> str:
-    rows = result_rows(study)
-    found = {task: findings(study, task) for task in study.tasks}
+def analysed(study: Study) -> tuple[list[Row], dict[str, Findings]]:
+    """What the page and the table both show: rows, and by task what else the records say."""
+    return result_rows(study), {task: findings(study, task) for task in study.tasks}
+
+
+def table_of(study: Study, rows: Sequence[Row], found: Mapping[str, Findings]) -> Table:
+    """The result table, with the verdict on each trained arm's last checkpoint."""
+    k = rows[0].k
+    columns = (
+        "task",
+        "arm",
+        "checkpoint",
+        "accuracy",
+        "gain",
+        f"pass@{k}",
+        f"maj@{k}",
+        "length",
+        "KL",
+        "spent",
+        "verdict",
+    )
+    cells = []
+    for row in rows:
+        verdict = found[row.task].verdicts.get(row.arm) if row.which == "last" else None
+        figures = (row.accuracy, row.gain, row.pass_k, row.maj_k, row.length.value, row.kl.value, row.spent)
+        cells.append((row.task, row.arm, row.which or None, *figures, verdict.outcome if verdict else None))
+    test = study.recipe["test"]
+    caption = f"{study.name}: {test['n']} samples on each problem of the test split, {study.seeds} seed(s); "
+    caption += "95 % intervals over problems; length and spent in tokens, KL to the base in nats a response."
+    return Table(columns, cells, {"length": 1, "KL": 2, "spent": 1}, caption)
+
+
+def render(study: Study, rows: Sequence[Row], found: Mapping[str, Findings]) -> str:
     alarmed = {task: rung(study, task) for task in study.tasks}
     figures = {}
     for i, task in enumerate(study.tasks):

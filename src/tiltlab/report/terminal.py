@@ -14,10 +14,11 @@ from rich.text import Text
 
 from tiltlab.metrics import averages
 from tiltlab.report.alarms import Rung, rung
+from tiltlab.report.compare import Compared
 from tiltlab.report.evaluation import Evaluation
 from tiltlab.report.load import Study, load_study
 from tiltlab.report.tables import Row, result_rows
-from tiltlab.report.text import interval, number
+from tiltlab.report.text import interval, number, signed
 from tiltlab.types import Record
 
 _WIDE = 10_000
@@ -68,6 +69,28 @@ def print_evaluation(found: Evaluation, console: Console) -> None:
     for reason, count in found.reasons.items():
         table.add_row(reason.replace("_", " "), str(count))
     _print_whole(table, console)
+
+
+def print_comparison(found: Compared, console: Console) -> None:
+    """One table a task; then what cannot be compared, and what differs between the recipes."""
+    for task in dict.fromkeys(side.task for side in found.sides):
+        figures = ("accuracy", f"against {found.runs[0]}", "length", "KL")
+        table = _table(task, figures, names=("arm", "run"))
+        for side in (side for side in found.sides if side.task == task):
+            row = side.row
+            numbers = (
+                interval(row.accuracy),
+                signed(side.against),
+                number(row.length.value, 1),
+                number(row.kl.value, 2),
+            )
+            table.add_row(*map(Text, (side.arm, side.run, *numbers)))
+        _print_whole(table, console)
+    for note in found.notes:
+        console.print(Text.assemble(("note: ", "yellow"), note), soft_wrap=True)
+    for key, values in found.differing.items():
+        said = " | ".join("–" if value is None else str(value) for value in values)
+        console.print(Text.assemble((f"{key}: ", "bold"), said), soft_wrap=True)
 
 
 def print_check(name: str, found: Any, console: Console) -> None:

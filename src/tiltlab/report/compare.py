@@ -1,0 +1,197 @@
+"""Studies side by side: what each arm came to in each, on the same problems, and what differs between the recipes."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import plotly.graph_objects as go
+
+from tiltlab.errors import UserError
+from tiltlab.metrics import Interval
+from tiltlab.paired import compare
+from tiltlab.report.export import Table, write_tables
+from tiltlab.report.figures import arm_colours, dressed, label
+from tiltlab.report.findings import findings
+from tiltlab.report.html import render_page
+from tiltlab.report.load import Study, load_study
+from tiltlab.report.tables import Row, result_rows
+from tiltlab.rundir import Json, write_text
+from tiltlab.types import Record
+
+_SYMBOLS = ("circle", "diamond", "square", "cross", "star", "triangle-up", "pentagon", "hexagon")
+
+
+@dataclass(frozen=True)
+class Side:
+    """One arm on one task in one run. against: its accuracy less that in the first run, problem by problem; None in the
+    first run itself, and where the two were tested on different problems."""
+
+    task: str
+    arm: str
+    run: str
+    row: Row
+    verdict: str | None
+    against: Interval | None
+
+
+@dataclass(frozen=True)
+class Compared:
+    """sides: task by task and arm by arm, runs in the order given. differing: keys of the recipes and versions whose
+    values are not the same, with the value in each run, None where there is none. notes: what could not be compared."""
+
+    runs: tuple[str, ...]
+    sides: tuple[Side, ...]
+    differing: dict[str, list[Any]]
+    notes: tuple[str, ...]
+    studies: tuple[Study, ...]
+
+
+def compare_runs(folders: Sequence[Path]) -> Compared:
+    """Raises UserError for fewer than two folders, for one that is given twice, and for one that holds no study."""
+    if len(folders) < 2:
+        raise UserError("a comparison takes two run folders or more")
+    if len({folder.resolve() for folder in folders}) < len(folders):
+        raise UserError("a run folder is given twice")
+    studies = [load_study(folder) for folder in folders]
+    names = [folder.resolve().name for folder in folders]
+    if len(set(names)) < len(names):
+        names = [str(folder) for folder in folders]
+    sides = [side for name, study in zip(names, studies, strict=True) for side in _sides(name, study, studies[0])]
+    places = {key: place for place, key in enumerate(dict.fromkeys((side.task, side.arm) for side in sides))}
+    tasks = list(dict.fromkeys(side.task for side in sides))
+    sides.sort(key=lambda side: (tasks.index(side.task), places[side.task, side.arm], names.index(side.run)))
+    differing = _differing([_flat(study.recipe) | {"seeds": study.seeds} | _versions(study) for study in studies])
+    return Compared(tuple(names), tuple(sides), differing, tuple(_notes(names, studies)), tuple(studies))
+
+
+def write_comparison(found: Compared, out: Path) -> Path:
+    """compare.html and tables/compare.{md,tex,csv} in a folder; the page."""
+    page = render_page(
+        "compare.html.j2",
+        {f"plane-{i}": _plane(found, task) for i, task in enumerate(_tasks(found))},
+        found=found,
+        tasks=_tasks(found),
+        rendered=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+    )
+    out.mkdir(parents=True, exist_ok=True)
+    write_text(out / "compare.html", page)
+    write_tables(table_of(found), out / "tables", "compare")
+    return out / "compare.html"
+
+
+def table_of(found: Compared) -> Table:
+    columns = ("task", "arm", "run", "accuracy", "against the first", "length", "KL", "spent", "verdict")
+    rows = [
+        (s.task, s.arm, s.run, s.row.accuracy, s.against, s.row.length.value, s.row.kl.value, s.row.spent, s.verdict)
+        for s in found.sides
+    ]
+    caption = f"{', '.join(found.runs)}: last checkpoints; 95 % intervals over problems; KL in nats a response."
+    return Table(columns, rows, {"length": 1, "KL": 2, "spent": 1}, caption)
+
+
+def _sides(name: str, study: Study, first: Study) -> list[Side]:
+    verdicts = {task: findings(study, task).verdicts for task in study.tasks}
+    return [
+        Side(
+            task=row.task,
+            arm=row.arm,
+            run=name,
+            row=row,
+            verdict=verdicts[row.task][row.arm].outcome if row.arm in verdicts[row.task] else None,
+            against=None if study is first else _against(study, first, row.task, row.arm),
+        )
+        for row in result_rows(study)
+        if row.which != "best"
+    ]
+
+
+def _against(study: Study, first: Study, task: str, arm: str) -> Interval | None:
+    before, after = _records(first, task, arm), _records(study, task, arm)
+    if not (before and after and _problems(first, task) == _problems(study, task)):
+        return None
+    try:
+        return compare(before, after).difference
+    except ValueError:  # nothing graded
+        return None
+
+
+def _records(study: Study, task: str, arm: str) -> list[Record]:
+    return [r for one in study.on(task) if one.name == arm for seeded in one.seeds for r in seeded.last]
+
+
+def _problems(study: Study, task: str) -> Any:
+    return study.data.get(task, {}).get("test", {}).get("sha256")
+
+
+def _notes(names: Sequence[str], studies: Sequence[Study]) -> list[str]:
+    first = studies[0]
+    other = [
+        f"{task}: {names[0]} and {name} were tested on different problems; no difference is given"
+        for name, study in zip(names[1:], studies[1:], strict=True)
+        for task in study.tasks
+        if task in first.tasks and _problems(study, task) != _problems(first, task)
+    ]
+    return other + [
+        f"{task}: not in every run; here it is in {name}"
+        for name, study in zip(names, studies, strict=True)
+        for task in study.tasks
+        if any(task not in another.tasks for another in studies)
+    ]
+
+
+def _flat(value: Any, where: str = "") -> Json:
+    """A tree of plain values by dotted key."""
+    if isinstance(value, Mapping):
+        return {
+            k: v for key, inner in value.items() for k, v in _flat(inner, f"{where}.{key}" if where else key).items()
+        }
+    return {where: value}
+
+
+def _versions(study: Study) -> Json:
+    made = study.made[-1]
+    return {f"version of {name}": version for name, version in made["versions"].items()} | {"commit": made["commit"]}
+
+
+def _differing(flat: Sequence[Json]) -> dict[str, list[Any]]:
+    keys = dict.fromkeys(key for one in flat for key in one)
+    values = {key: [one.get(key) for one in flat] for key in keys}
+    return {key: found for key, found in values.items() if any(value != found[0] for value in found)}
+
+
+def _tasks(found: Compared) -> list[str]:
+    return list(dict.fromkeys(side.task for side in found.sides))
+
+
+def _plane(found: Compared, task: str) -> go.Figure:
+    """Accuracy against KL: colours by arm as in each study's own page, symbols by run."""
+    figure = go.Figure()
+    colours = {name: colour for study in reversed(found.studies) for name, colour in arm_colours(study).items()}
+    for side in (side for side in found.sides if side.task == task and side.row.kl.value == side.row.kl.value):
+        accuracy = side.row.accuracy
+        figure.add_scatter(
+            x=[side.row.kl.value],
+            y=[accuracy.value],
+            error_y={
+                "type": "data",
+                "array": [accuracy.high - accuracy.value],
+                "arrayminus": [accuracy.value - accuracy.low],
+                "thickness": 1.5,
+            },
+            mode="markers",
+            cliponaxis=False,
+            marker={
+                "size": 11,
+                "color": colours[side.arm],
+                "symbol": _SYMBOLS[found.runs.index(side.run) % len(_SYMBOLS)],
+            },
+            name=label(f"{side.arm} · {side.run}"),
+            showlegend=False,
+            hovertemplate="%{fullData.name}<br>KL %{x:.2f} nats<br>accuracy %{y:.3f}<extra></extra>",
+        )
+    figure.update_xaxes(title={"text": "KL from the base, nats a response", "standoff": 6}, rangemode="tozero")
+    figure.update_yaxes(title={"text": "accuracy"}, range=[-0.03, 1.03])
+    figure = dressed(figure, 380)
+    return figure.update_layout(title={"text": label(task), "x": 0.5, "font": {"size": 16}}, margin={"b": 50})
