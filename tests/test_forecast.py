@@ -15,7 +15,7 @@ from benchmarks.forecast_coverage import Population, held, population, simulate
 from tiltlab.draws import Draws, from_records, smc_log_q
 from tiltlab.errors import UserError
 from tiltlab.forecast import Forecast, Point, covariance, covariances, forecast, tilted_by_binary_reward
-from tiltlab.frontier import accuracy_at, family, reached, reward_path, sharpening_path
+from tiltlab.frontier import accuracy_at, family, least_kl, reached, reward_path, sharpening_path
 from tiltlab.metrics import Interval
 from tiltlab.models.table import TableLanguage
 from tiltlab.snis import estimate
@@ -323,3 +323,8 @@ def test_paths_and_what_lies_between_their_points() -> None:
     assert reached(found, path[0].accuracy.value, right.kl.value) == pytest.approx(0.0)
     assert reached(found, right.accuracy.value, right.kl.value) == pytest.approx(1.0)
     assert reached(found, 1.0, 100.0) is None
+    assert least_kl(found, between.value) == pytest.approx((left.kl.value + right.kl.value) / 2)
+    assert least_kl(found, right.accuracy.value) == pytest.approx(right.kl.value)
+    assert least_kl(found, path[0].accuracy.value) == 0.0
+    assert least_kl(found, path[0].accuracy.value - 0.1) is None
+    assert least_kl(found, 1.0) is None

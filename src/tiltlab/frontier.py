@@ -40,11 +40,27 @@ def accuracy_at(path: Sequence[Point], kl: float) -> Interval | None:
         return known[right][1]
     (before, lower), (after, upper) = known[right - 1], known[right]
     part = (kl - before) / (after - before)
-    return Interval(
-        lower.value + part * (upper.value - lower.value),
-        lower.low + part * (upper.low - lower.low),
-        lower.high + part * (upper.high - lower.high),
-    )
+    return Interval(*(_between(getattr(lower, end), getattr(upper, end), part) for end in ("value", "low", "high")))
+
+
+def least_kl(forecast: Forecast, accuracy: float) -> float | None:
+    """KL from the base, in nats, at which the reward path has this accuracy: no law has it for less. None for an
+    accuracy below the base's, or above what the path is carried to."""
+    path = [
+        (p.accuracy.value, p.kl.value) for p in reward_path(forecast) if p.kl is not None and p.accuracy is not None
+    ]
+    known = sorted(path)
+    if not known or not known[0][0] <= accuracy <= known[-1][0]:
+        return None
+    right = bisect_left(known, (accuracy, 0.0))
+    if right == 0 or known[right][0] == accuracy:
+        return known[right][1]
+    (before, lower), (after, upper) = known[right - 1], known[right]
+    return _between(lower, upper, (accuracy - before) / (after - before))
+
+
+def _between(lower: float, upper: float, part: float) -> float:
+    return lower + part * (upper - lower)
 
 
 def reached(forecast: Forecast, accuracy: float, kl: float) -> float | None:

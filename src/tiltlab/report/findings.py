@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from tiltlab.draws import from_records
 from tiltlab.errors import UserError
 from tiltlab.forecast import Forecast, forecast
+from tiltlab.frontier import least_kl
 from tiltlab.report.load import ArmOnTask, Study
+from tiltlab.report.tables import Row
 from tiltlab.types import Record
 from tiltlab.verdict import OUTCOMES, Verdict, judge
 
@@ -19,6 +21,10 @@ class Findings:
 
     forecast: Forecast | None
     verdicts: dict[str, Verdict]
+
+    def least_kl(self, row: Row) -> float | None:
+        """KL that the best law with a row's accuracy takes, by the forecast; None where nobody knows."""
+        return least_kl(self.forecast, row.accuracy.value) if self.forecast else None
 
     @property
     def in_words(self) -> str:
