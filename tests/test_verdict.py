@@ -117,7 +117,7 @@ def test_the_page_of_a_verdict_shows_hostile_text_as_text(tmp_path: Path) -> Non
     made = {"command": ["tiltlab", hostile], "versions": {}, "python": "3", "machine": "x", "commit": None}
     found = judge(base, tuned)
     assert asdict(found)["outcome"] == found.outcome
-    write_verdict_page(found, base, tuned, {"0": hostile}, made, tmp_path / "page.html")
+    write_verdict_page(found, base, tuned, {}, {"0": hostile}, made, tmp_path / "page.html")
     page = (tmp_path / "page.html").read_text(encoding="utf-8")
     assert hostile not in page
     assert page.count("&lt;script&gt;alert(1)&lt;/script&gt;") >= 8

@@ -4,6 +4,7 @@ Left out on purpose: comparison. A cell knows nothing of the others; what they s
 budget) they share by being functions of the same recipe.
 """
 
+import json
 import traceback
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -14,7 +15,7 @@ from pathlib import Path
 from tiltlab.alarms import Alarm, Watch, watched
 from tiltlab.arms import Arm, Trained
 from tiltlab.errors import Stopped, UserError
-from tiltlab.evaluate import evaluate
+from tiltlab.evaluate import OnFirst, evaluate
 from tiltlab.metrics import averages
 from tiltlab.models.hf import HFModel
 from tiltlab.models.loading import ModelConfig, load_codec, load_reference, policy_from
@@ -31,10 +32,12 @@ from tiltlab.rundir import (
     slug,
     write_json,
     write_records,
+    write_text,
 )
 from tiltlab.samplers.base import Info
 from tiltlab.seeds import derive
 from tiltlab.tasks.base import Split, Task
+from tiltlab.tokens import Tokens
 from tiltlab.train import TrainConfig, train
 from tiltlab.types import Record
 
@@ -252,12 +255,16 @@ def _select(work: Work, policy: HFModel, reference: HFModel, step: int) -> Json:
 def _report(work: Work, which: str, policy: HFModel, reference: HFModel) -> None:
     """Evaluate on the test split and keep the records; done once."""
     if not work.folder.records(which).exists():
-        records, info = _evaluate(work, policy, reference, "test")
+        tokens = Tokens(reference)
+        records, info = _evaluate(work, policy, reference, "test", tokens)
         write_json(work.folder.sampling(which), asdict(info) | {"responses": len(records)})
+        write_text(work.folder.tokens(which), "".join(json.dumps(line) + "\n" for line in tokens.json))
         write_records(work.folder.records(which), records)
 
 
-def _evaluate(work: Work, policy: HFModel, reference: HFModel, split: Split) -> tuple[list[Record], Info]:
+def _evaluate(
+    work: Work, policy: HFModel, reference: HFModel, split: Split, on_first: OnFirst = lambda *_: None
+) -> tuple[list[Record], Info]:
     cell, recipe = work.cell, work.recipe
     settings = recipe.test if split == "test" else recipe.select
     problems = cell.task.problems(split)[: settings.problems]
@@ -278,6 +285,7 @@ def _evaluate(work: Work, policy: HFModel, reference: HFModel, split: Split) -> 
         seed=derive(cell.seed, split),
         reward=recipe.train.own_reward(),
         on_progress=on_progress,
+        on_first=on_first,
     )
 
 

@@ -1,5 +1,6 @@
 """The command line. It parses, shows progress and says what went wrong; the work is elsewhere."""
 
+import json
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -260,7 +261,7 @@ def verdict(
     from tiltlab.provenance import provenance
     from tiltlab.recipe import load_task
     from tiltlab.report.verdict import write_verdict_page
-    from tiltlab.rundir import write_json, write_records
+    from tiltlab.rundir import write_json, write_records, write_text
     from tiltlab.verdict import judge
 
     questions: dict[str, str] = {}
@@ -286,10 +287,12 @@ def verdict(
             )
         write_records(out / "records-base.jsonl", found.base)
         write_records(out / "records-tuned.jsonl", found.tuned)
+        for name, lines in found.tokens.items():
+            write_text(out / f"tokens-{name}.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
     judged = judge(found.base, found.tuned, found.cross_logp, found.rivals, found.powers, seed=seed)
     made = provenance()
     write_json(out / "verdict.json", asdict(judged) | {"made": made})
-    write_verdict_page(judged, found.base, found.tuned, questions, made, out / "verdict.html")
+    write_verdict_page(judged, found.base, found.tuned, found.tokens, questions, made, out / "verdict.html")
     console.print(Text.assemble(("verdict: ", "bold"), (judged.outcome, "bold green")))
     console.print(Text(judged.why + (f" What it would take: {judged.needs}." if judged.needs else "")))
     console.print(Text(f"page: {out / 'verdict.html'}"), soft_wrap=True)

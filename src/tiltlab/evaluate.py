@@ -12,7 +12,9 @@ from tiltlab.models.base import LanguageModel
 from tiltlab.samplers.base import Info, Sampler, together
 from tiltlab.tasks.base import Task, grade_all
 from tiltlab.tasks.rewards import Reward
-from tiltlab.types import Grade, Problem, Record, Rollout
+from tiltlab.types import Grade, Problem, Prompt, Record, Rollout
+
+OnFirst = Callable[[Sequence[Problem], Sequence[Prompt], Sequence[Rollout]], None]
 
 CHUNK = 32
 """Problems between two reports of progress."""
@@ -30,12 +32,14 @@ def evaluate(
     seed: int,
     reward: Reward | None = None,
     on_progress: Callable[[int], None] = lambda _: None,
+    on_first: OnFirst = lambda *_: None,
 ) -> tuple[list[Record], Info]:
     """n graded responses to each problem, with their log-probabilities under the model and the reference; and what the
     sampler says of itself.
 
     Both score the responses that the sampler gave, whatever law it drew them from, by the same code: where the weights
-    agree, so do the two. `on_progress` is told how many problems are done. Records come problem by problem, in order.
+    agree, so do the two. `on_first` is given the first response to each problem, as it was drawn; `on_progress` is told
+    how many problems are done. Records come problem by problem, in order.
     """
     records: list[Record] = []
     infos: list[Info] = []
@@ -47,6 +51,7 @@ def evaluate(
         )
         rollouts = samples.rollouts
         infos.append(samples.info)
+        on_first(some, prompts, [group[0] for group in rollouts])
         grades = grade_all(task, some, rollouts, reward)
         with torch.no_grad():
             ref_logp = reference.logprobs(prompts, rollouts).total_PG.tolist()

@@ -20,6 +20,7 @@ from tiltlab.samplers.power_smc import PowerSMC
 from tiltlab.samplers.temperature import Temperature
 from tiltlab.seeds import derive
 from tiltlab.tasks.base import Task
+from tiltlab.tokens import Tokens
 from tiltlab.types import Record
 
 POWERS: dict[str, Sampler] = {f"power SMC {alpha}": PowerSMC(alpha, 16) for alpha in (2, 4, 8)}
@@ -39,6 +40,8 @@ class Examined:
     cross_logp: list[float] | None = None
     rivals: dict[str, list[Record]] = field(default_factory=dict)
     powers: dict[str, list[Record]] = field(default_factory=dict)
+    tokens: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    """By "base" and "tuned": lines of tokens.jsonl."""
 
 
 def from_files(base: Path, tuned: Path, rivals: Sequence[Path] = ()) -> Examined:
@@ -81,19 +84,32 @@ def from_models(
     if not chosen:
         raise UserError(f"task {task.name} has no problem in its test split")
 
+    tokens: dict[str, list[dict[str, Any]]] = {}
+
     def draw(what: str, model: LanguageModel, other: LanguageModel, sampler: Sampler) -> list[Record]:
         def tell(done: int) -> None:
             on_progress(what, done, len(chosen))
 
         settings: dict[str, Any] = {"n": n, "max_tokens": max_tokens, "seed": derive(seed, what), "on_progress": tell}
-        return evaluate(model, other, sampler, task, chosen, **settings)[0]
+        found = Tokens(of_base)
+        if what in ("base", "tuned"):
+            settings["on_first"] = found
+        records = evaluate(model, other, sampler, task, chosen, **settings)[0]
+        tokens[what] = found.json
+        return records
 
     with _both(base, tuned) as (of_base, of_tuned):
         crossed = draw("base", of_base, of_tuned, Temperature())
         after = draw("tuned", of_tuned, of_base, Temperature())
         powers = {name: draw(name, of_base, of_base, sampler) for name, sampler in POWERS.items()}
     before = [replace(record, ref_logp=record.logp) for record in crossed]
-    return Examined(before, after, [record.ref_logp for record in crossed], powers=powers)
+    return Examined(
+        before,
+        after,
+        [record.ref_logp for record in crossed],
+        powers=powers,
+        tokens={what: tokens[what] for what in ("base", "tuned")},
+    )
 
 
 @contextmanager

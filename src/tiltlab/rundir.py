@@ -58,6 +58,9 @@ class CellDir:
         """`which` is "last" or "best"."""
         return self.path / f"records-{which}.jsonl"
 
+    def tokens(self, which: str) -> Path:
+        return self.path / f"tokens-{which}.jsonl"
+
     def sampling(self, which: str) -> Path:
         return self.path / f"sampling-{which}.json"
 

@@ -22,6 +22,8 @@ class Seeded:
     select: list[Json]
     sampling: Json
     """Of the last checkpoint: tokens drawn and rescored, seconds, responses, notes and warnings."""
+    tokens: list[Json]
+    """Of the last checkpoint: the first response to some problems, token by token (tiltlab.tokens.TokenLine)."""
 
 
 @dataclass(frozen=True)
@@ -140,7 +142,8 @@ def _seeded(folder: CellDir, seed: int) -> Seeded:
     best = read_records(folder.records("best")) if folder.records("best").exists() else last
     steps = {"last": result["step"], "best": result["best_step"]} if result["trained"] else None
     sampling = read_json(folder.sampling("last"))
-    return Seeded(seed, last, best, steps, read_lines(folder.metrics), read_lines(folder.select), sampling)
+    curves = read_lines(folder.metrics), read_lines(folder.select)
+    return Seeded(seed, last, best, steps, *curves, sampling, read_lines(folder.tokens("last")))
 
 
 def _failure(folder: CellDir, task: str, arm: str, config: Json, seed: int) -> Failure:

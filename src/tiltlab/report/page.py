@@ -13,8 +13,9 @@ from tiltlab.report.figures import CURVES, arm_colours, at_k_curve, cost, headli
 from tiltlab.report.findings import Findings, findings
 from tiltlab.report.frontier import Reached, frontier
 from tiltlab.report.html import render_page
-from tiltlab.report.load import Study, load_study
+from tiltlab.report.load import ArmOnTask, Study, load_study
 from tiltlab.report.tables import Row, result_rows
+from tiltlab.report.tokens import Shown, ranks, shown
 from tiltlab.rundir import write_text
 
 SAMPLES = 4
@@ -70,6 +71,7 @@ def render(study: Study, rows: Sequence[Row], found: Mapping[str, Findings]) -> 
     for i, task in enumerate(study.tasks):
         figures[f"headline-{i}"] = headline(study, rows, [task])
         figures[f"frontier-{i}"] = frontier(found[task].forecast, _reached(study, rows, task), task)
+        figures[f"ranks-{i}"] = ranks({arm.name: arm.seeds[0].tokens for arm in study.on(task)})
         figures[f"cost-{i}"] = cost(study, rows, task)
         figures |= {f"curves-{i}-{curve[1]}": learning_curves(study, task, [curve], alarmed[task]) for curve in CURVES}
         figures |= {f"at-k-{i}-{kind}": at_k_curve(study, task, kind) for kind in ("pass", "maj")}
@@ -82,6 +84,7 @@ def render(study: Study, rows: Sequence[Row], found: Mapping[str, Findings]) -> 
         colours=arm_colours(study),
         curves=[key for _, key, _ in CURVES],
         alarmed=alarmed,
+        spelled=any(seeded.tokens for arm in study.arms for seeded in arm.seeds),
         curved={task: _curved(study, task) for task in study.tasks},
         samples=[(task, _samples(study, task)) for task in study.tasks],
         recipe=yaml.safe_dump(study.recipe, sort_keys=False),
@@ -102,6 +105,10 @@ def _curved(study: Study, task: str) -> list[str]:
     return [name for name in study.configs if name in curved]
 
 
+def _tokens(arm: ArmOnTask, problem: str) -> list[Shown] | None:
+    return shown(next((line for line in arm.seeds[0].tokens if line["problem"] == problem), None))
+
+
 def _samples(study: Study, task: str) -> list[dict[str, Any]]:
     """The first response of every arm to a few problems."""
     arms = study.on(task)
@@ -110,7 +117,8 @@ def _samples(study: Study, task: str) -> list[dict[str, Any]]:
         {
             "problem": study.problems.get((task, problem), {"question": problem, "answer": "?"}),
             "responses": [
-                (arm.name, next(record for record in arm.seeds[0].last if record.problem == problem)) for arm in arms
+                (arm.name, next(r for r in arm.seeds[0].last if r.problem == problem), _tokens(arm, problem))
+                for arm in arms
             ],
         }
         for problem in problems

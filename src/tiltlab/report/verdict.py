@@ -13,7 +13,8 @@ from tiltlab.metrics import Interval, mean_interval
 from tiltlab.report.figures import dressed
 from tiltlab.report.frontier import Reached, frontier
 from tiltlab.report.html import render_page
-from tiltlab.rundir import write_text
+from tiltlab.report.tokens import Shown, ranks, share_off_top, shown
+from tiltlab.rundir import Json, write_text
 from tiltlab.types import Record
 from tiltlab.verdict import Verdict
 
@@ -27,11 +28,13 @@ def write_verdict_page(
     found: Verdict,
     base: Sequence[Record],
     tuned: Sequence[Record],
+    tokens: Mapping[str, Sequence[Json]],
     questions: Mapping[str, str],
     made: Mapping[str, Any],
     path: Path,
 ) -> None:
-    """questions: by problem id, for those that are known."""
+    """tokens: of "base" and "tuned", lines of tokens.jsonl; none where nobody knows them. questions: by problem id, for
+    those that are known."""
     figures = {
         "frontier": frontier(_forecast(base), _reached(found, tuned)),
         "pass": _pass(found),
@@ -39,10 +42,19 @@ def write_verdict_page(
         "length": _spread(base, tuned, lambda r: float(r.tokens), "tokens a response"),
     }
     samples = [
-        (questions.get(name, name), [("base", _first(base, name)), ("tuned", _first(tuned, name))])
+        (
+            questions.get(name, name),
+            [
+                (side, _first(records, name), _tokens(tokens.get(side, ()), name))
+                for side, records in (("base", base), ("tuned", tuned))
+            ],
+        )
         for name in list(dict.fromkeys(record.problem for record in tuned))[:SAMPLES]
     ]
-    page = render_page("verdict.html.j2", figures, found=found, samples=samples, made=made)
+    off_top = {side: share_off_top(tokens.get(side, ())) for side in ("base", "tuned")}
+    if any(off_top.values()):
+        figures["ranks"] = ranks(tokens)
+    page = render_page("verdict.html.j2", figures, found=found, samples=samples, off_top=off_top, made=made)
     write_text(path, page)
 
 
@@ -93,6 +105,10 @@ def _spread(base: Sequence[Record], tuned: Sequence[Record], value: Any, title: 
     figure.update_xaxes(title={"text": title, "standoff": 6})
     figure.update_yaxes(autorange="reversed")
     return dressed(figure, 300).update_layout(margin={"b": 50})
+
+
+def _tokens(lines: Sequence[Json], problem: str) -> list[Shown] | None:
+    return shown(next((line for line in lines if line["problem"] == problem), None))
 
 
 def _first(records: Sequence[Record], problem: str) -> Record | None:

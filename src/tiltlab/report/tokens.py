@@ -1,0 +1,65 @@
+"""Token by token: responses coloured by how likely the base found them, and how often a model leaves its top choice."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import exp
+
+import plotly.graph_objects as go
+
+from tiltlab.metrics import Interval, share_interval
+from tiltlab.report.figures import dressed, label
+from tiltlab.rundir import Json
+
+RANKS = {"2nd": (1, 1), "3rd": (2, 2), "4th to 10th": (3, 9), "11th to 100th": (10, 99), "beyond": (100, 10**9)}
+_SHADES = ("#fdba74", "#fb923c", "#ea580c", "#9a3412", "#431407")
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One token as it is drawn. likely: 0 (the base is sure of it) to 4. shift: -2 (the model finds it far less likely
+    than the base does) to 2 (far likelier)."""
+
+    text: str
+    likely: int
+    shift: int
+    title: str
+
+
+def shown(line: Json | None) -> list[Shown] | None:
+    """The tokens of a line of tokens.jsonl, None where they are not known."""
+    if line is None or line["pieces"] is None:
+        return None
+    columns = zip(line["pieces"], line["logp"], line["ref_logp"], line["ranks"], strict=True)
+    return [_shown(*column) for column in columns]
+
+
+def _shown(text: str, logp: float, ref_logp: float, rank: int) -> Shown:
+    likely = sum(exp(ref_logp) < bound for bound in (0.9, 0.5, 0.1, 0.01))
+    moved = logp - ref_logp
+    shift = sum(moved > bound for bound in (0.2, 1.0)) - sum(moved < -bound for bound in (0.2, 1.0))
+    title = f"base: p = {exp(ref_logp):.3g}, choice number {rank + 1}; here: p = {exp(logp):.3g}"
+    return Shown(text or "·", likely, shift, title)
+
+
+def share_off_top(lines: Sequence[Json]) -> Interval | None:
+    """Share of positions whose token is not the base's top choice, with an interval over problems."""
+    shares = [sum(rank > 0 for rank in line["ranks"]) / len(line["ranks"]) for line in lines]
+    return share_interval(shares) if shares else None
+
+
+def ranks(lines_of: Mapping[str, Sequence[Json]]) -> go.Figure:
+    """For each model the share of positions at which it leaves the base's top choice, by the token's rank there."""
+    figure = go.Figure()
+    known = {name: [rank for line in lines for rank in line["ranks"]] for name, lines in lines_of.items() if lines}
+    for (name, (low, high)), colour in zip(RANKS.items(), _SHADES, strict=True):
+        figure.add_bar(
+            y=[label(model) for model in known],
+            x=[sum(low <= rank <= high for rank in of) / len(of) for of in known.values()],
+            orientation="h",
+            name=name,
+            marker={"color": colour},
+            hovertemplate="%{y}: %{x:.1%} of positions<extra>%{fullData.name}</extra>",
+        )
+    figure.update_xaxes(title={"text": "share of tokens, by their rank for the base", "standoff": 6}, tickformat=".0%")
+    figure.update_yaxes(autorange="reversed")
+    return dressed(figure, 150 + 26 * max(1, len(known))).update_layout(barmode="stack", margin={"b": 90})
