@@ -28,8 +28,10 @@ from tiltlab.runtime import tune
 
 if TYPE_CHECKING:
     from tiltlab.cell import Cell
+    from tiltlab.recipe import Recipe
     from tiltlab.study import OnProgress
     from tiltlab.tasks.base import Split, Task
+    from tiltlab.tracking import Mirror
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -56,6 +58,7 @@ def study(
     jobs: Annotated[
         int | None, typer.Option(min=1, help="Cells side by side: one a GPU, or 2 on CPU, where left out.")
     ] = None,
+    track: Annotated[str | None, typer.Option(help="Also send metrics to trackio, wandb or tensorboard.")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="Change a key of the recipe: train.steps=5")] = None,
 ) -> None:
     """Train and sample every regime by one procedure, and report them side by side.
@@ -71,7 +74,8 @@ def study(
     on_gpu = devices[0].startswith("cuda")
     for task in plan.tasks:
         _print_notes(task, splits_of(plan))
-    with _progress(run) as on_progress:
+    mirror = _mirror(track, run, plan) if track else None
+    with _progress(run, mirror) as on_progress:
         failed = run_study(
             plan,
             run,
@@ -368,6 +372,13 @@ def main() -> None:
         sys.exit(130)
 
 
+def _mirror(kind: str, run: Path, plan: "Recipe") -> "Mirror":
+    """Raises UserError for a tracker that is not there."""
+    from tiltlab.tracking import Mirror
+
+    return Mirror(kind, run, plan.name, plan.model_dump(mode="json"), lambda text: errors.print(Text(text)))
+
+
 def _devices(wanted: str) -> list[str]:
     """All devices that cells can be spread over. Raises UserError for one that is not there."""
     import torch
@@ -411,12 +422,14 @@ def _print_notes(task: "Task", splits: "Sequence[Split]") -> None:
 
 
 @contextmanager
-def _progress(run: Path) -> Iterator["OnProgress"]:
-    """One bar for all cells, and one for each that is running."""
+def _progress(run: Path, mirror: "Mirror | None" = None) -> Iterator["OnProgress"]:
+    """One bar for each cell that is running. `mirror`: told whenever one has news."""
     with Progress(*_BARS, console=errors, transient=True) as bars:
         bar_of: dict[str, TaskID] = {}
 
         def on_progress(cell: "Cell", doing: str, done: int, total: int) -> None:
+            if mirror:
+                mirror.look(cell.key, cell.folder(run), ended=total == 0)
             if total == 0 and cell.key in bar_of:
                 bars.remove_task(bar_of.pop(cell.key))
                 ended = "failed" if cell.folder(run).failed.exists() else "done"

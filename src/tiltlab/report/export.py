@@ -37,8 +37,8 @@ def write_tables(table: Table, folder: Path, name: str) -> None:
 def markdown(table: Table) -> str:
     lines = [table.columns, ["---" if c in _names(table) else "---:" for c in table.columns], *_texts(table)]
     rows = [lines[0], *lines[1:2], *lines[2:]]
-    body = "\n".join(f"| {' | '.join(map(_in_markdown, row))} |" for row in rows)
-    return f"{body}\n\n{_in_markdown(table.caption)}\n"
+    body = "\n".join(f"| {' | '.join(map(in_markdown, row))} |" for row in rows)
+    return f"{body}\n\n{in_markdown(table.caption)}\n"
 
 
 def latex(table: Table) -> str:
@@ -105,7 +105,8 @@ def _names(table: Table) -> set[str]:
     return {name for i, name in enumerate(table.columns) if any(isinstance(row[i], str) for row in table.rows)}
 
 
-def _in_markdown(text: str) -> str:
+def in_markdown(text: str) -> str:
+    """Text that is nothing but text in Markdown, on one line."""
     escaped = "".join(f"\\{c}" if c in "\\|`*_<>[]" and not _is_interval(text) else c for c in text)
     return " ".join(escaped.split())
 

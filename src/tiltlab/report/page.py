@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from tiltlab.report.alarms import rung
+from tiltlab.report.card import write_cards
 from tiltlab.report.export import Table, write_tables
 from tiltlab.report.figures import CURVES, arm_colours, at_k_curve, cost, headline, learning_curves
 from tiltlab.report.findings import Findings, findings
@@ -23,13 +24,16 @@ SAMPLES = 4
 
 
 def write_report(run: Path) -> Path:
-    """Render RUN/report.html, and RUN/tables/results.{md,tex,csv}. Raises UserError where the folder holds nothing to
-    report."""
+    """Render RUN/report.html, RUN/tables/results.{md,tex,csv} and a card for each checkpoint.
+
+    Raises UserError where the folder holds nothing to report.
+    """
     study = load_study(run)
     rows, found = analysed(study)
     path = run / "report.html"
     write_text(path, render(study, rows, found))
     write_tables(table_of(study, rows, found), run / "tables", "results")
+    write_cards(run, study, rows, found)
     return path
 
 
