@@ -12,6 +12,7 @@ import torch
 from tests.models import tiny
 from tests.test_recipe import SMALL, recipe
 from tiltlab import cli
+from tiltlab.devices import usable_devices
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
@@ -196,14 +197,14 @@ def test_devices_that_are_there_are_used(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     wanted = ("auto", "cuda", "cuda:1", "cpu")
-    assert [cli._devices(device) for device in wanted] == [
+    assert [usable_devices(device) for device in wanted] == [
         ["cuda:0", "cuda:1"],
         ["cuda:0", "cuda:1"],
         ["cuda:1"],
         ["cpu"],
     ]
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert cli._devices("auto") == ["cpu"]
+    assert usable_devices("auto") == ["cpu"]
 
 
 @pytest.mark.parametrize(

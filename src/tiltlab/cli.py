@@ -22,6 +22,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from tiltlab.devices import usable_devices
 from tiltlab.errors import Stopped, UserError
 from tiltlab.rundir import slug
 from tiltlab.runtime import tune
@@ -70,7 +71,7 @@ def study(
 
     plan = load_recipe(recipe, set_ or ())
     run = out or Path("runs") / plan.name
-    devices = _devices(plan.model.device)
+    devices = usable_devices(plan.model.device)
     on_gpu = devices[0].startswith("cuda")
     for task in plan.tasks:
         _print_notes(task, splits_of(plan))
@@ -133,7 +134,7 @@ def evaluate(
             records, info = run_sample(
                 plan,
                 folder,
-                _devices(plan.model.device)[0],
+                usable_devices(plan.model.device)[0],
                 lambda done, of: bars.update(bar, completed=done, total=of),
             )
         print_sample(f"{plan.task.name}: {plan.sampler.name}", records, asdict(info), console)
@@ -198,7 +199,7 @@ def check(
     samples = None
     with console.status("drawing samples" if model else "probing"):
         if model:
-            config = ModelConfig(path=model, device=_devices("auto")[0])
+            config = ModelConfig(path=model, device=usable_devices("auto")[0])
             loaded = load_reference(config, load_codec(config))
             samples = on_samples(loaded, chosen, problems[:64], own, n=8, max_tokens=max_tokens, seed=0)
         found = checked(chosen, problems, own, samples)
@@ -276,7 +277,7 @@ def verdict(
             raise UserError("two models need problems: add --task, --data or both")
         chosen = load_task(task, data, map_)
         questions = {problem.id: problem.question for problem in chosen.problems("test")}
-        config = ModelConfig(path=base, device=_devices("auto")[0], stop=stop)
+        config = ModelConfig(path=base, device=usable_devices("auto")[0], stop=stop)
         with Progress(*_BARS, console=errors, transient=True) as bars:
             bar = bars.add_task("verdict", total=None)
             found = from_models(
@@ -377,39 +378,6 @@ def _mirror(kind: str, run: Path, plan: "Recipe") -> "Mirror":
     from tiltlab.tracking import Mirror
 
     return Mirror(kind, run, plan.name, plan.model_dump(mode="json"), lambda text: errors.print(Text(text)))
-
-
-def _devices(wanted: str) -> list[str]:
-    """All devices that cells can be spread over. Raises UserError for one that is not there."""
-    import torch
-
-    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if wanted in ("auto", "cuda") and gpus:
-        return [f"cuda:{i}" for i in range(gpus)]
-    if wanted == "auto":
-        return ["cpu"]
-    asked = f"the recipe asks for device {wanted}"
-    try:
-        device = torch.device(wanted)
-    except RuntimeError as error:
-        raise UserError(f"{asked}, and torch knows none of that name; it is auto, cpu, cuda or cuda:N") from error
-    if device.type == "cuda" and not gpus:
-        raise UserError(f"{asked}, and there is no GPU that torch can use")
-    if device.type == "cuda" and (device.index or 0) >= gpus:
-        raise UserError(f"{asked}, and the last GPU is cuda:{gpus - 1}")
-    if device.type != "cuda":
-        _try_device(wanted, asked)
-    return [wanted]
-
-
-def _try_device(wanted: str, asked: str) -> None:
-    # Not for GPUs: this process computes nothing on them, and would hold some of their memory until it ends.
-    import torch
-
-    try:
-        torch.ones(1, device=wanted).item()
-    except (RuntimeError, AssertionError, ImportError) as error:
-        raise UserError(f"{asked}, and torch cannot compute on it here") from error
 
 
 def _print_notes(task: "Task", splits: "Sequence[Split]") -> None:

@@ -1,0 +1,36 @@
+"""Which devices there are for the work to be spread over."""
+
+from tiltlab.errors import UserError
+
+
+def usable_devices(wanted: str) -> list[str]:
+    """All devices that cells can be spread over. Raises UserError for one that is not there."""
+    import torch
+
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if wanted in ("auto", "cuda") and gpus:
+        return [f"cuda:{i}" for i in range(gpus)]
+    if wanted == "auto":
+        return ["cpu"]
+    asked = f"the recipe asks for device {wanted}"
+    try:
+        device = torch.device(wanted)
+    except RuntimeError as error:
+        raise UserError(f"{asked}, and torch knows none of that name; it is auto, cpu, cuda or cuda:N") from error
+    if device.type == "cuda" and not gpus:
+        raise UserError(f"{asked}, and there is no GPU that torch can use")
+    if device.type == "cuda" and (device.index or 0) >= gpus:
+        raise UserError(f"{asked}, and the last GPU is cuda:{gpus - 1}")
+    if device.type != "cuda":
+        _try_device(wanted, asked)
+    return [wanted]
+
+
+def _try_device(wanted: str, asked: str) -> None:
+    # Not for GPUs: this process computes nothing on them, and would hold some of their memory until it ends.
+    import torch
+
+    try:
+        torch.ones(1, device=wanted).item()
+    except (RuntimeError, AssertionError, ImportError) as error:
+        raise UserError(f"{asked}, and torch cannot compute on it here") from error
