@@ -111,6 +111,17 @@ def test_the_base_is_known_by_its_kind(tmp_path: Path) -> None:
     assert dotted.x0 == pytest.approx(3 / 8)
 
 
+def test_the_page_tells_what_differs_between_the_arms(tmp_path: Path) -> None:
+    arms = [{"arm": "tempered", "alpha": alpha} for alpha in (2, 4)]
+    study = load_study(made_study(tmp_path, arms=[{"arm": "base"}, {"arm": "task_reward"}, *arms]))
+    page = render(study, *analysed(study))
+    table = page[page.index("What differs between the arms") :]
+    heads = re.findall(r"<th>(.*?)</th>", table[: table.index("</thead>")])
+    assert {"arm", "alpha"} <= set(heads)
+    assert "fixed_length" not in heads
+    assert re.search(r"<tr><td>tempered 4</td>.*<td>4.0</td>", table)
+
+
 def test_a_study_without_a_base_shows_no_gains(tmp_path: Path) -> None:
     study = load_study(made_study(tmp_path, arms=[{"arm": "task_reward"}]))
     rows = result_rows(study)

@@ -92,6 +92,7 @@ def render(study: Study, rows: Sequence[Row], found: Mapping[str, Findings]) -> 
         curved={task: _curved(study, task) for task in study.tasks},
         samples=[(task, _samples(study, task)) for task in study.tasks],
         recipe=yaml.safe_dump(study.recipe, sort_keys=False),
+        differing=_differing(study),
         rendered=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
     )
 
@@ -100,6 +101,20 @@ def _reached(study: Study, rows: Sequence[Row], task: str) -> list[Reached]:
     colours = arm_colours(study)
     shown = [row for row in rows if row.task == task and row.which != "best"]
     return [Reached(row.arm, row.accuracy, row.kl, colours[row.arm]) for row in shown]
+
+
+def _differing(study: Study) -> dict[str, list[Any]]:
+    """What tells arms apart, with each arm's value, None where it has no such key: keys that only one kind of arm has,
+    and those whose values are not the same for all that have them."""
+    arms = list(study.configs.values())
+    keys = dict.fromkeys(key for arm in arms for key in arm if key not in ("label", "arm"))
+    having = {key: [arm for arm in arms if key in arm] for key in keys}
+    telling = [
+        key
+        for key, some in having.items()
+        if len({arm["arm"] for arm in some}) == 1 or any(arm[key] != some[0][key] for arm in some)
+    ]
+    return {key: [arm.get(key) for arm in arms] for key in telling}
 
 
 def _curved(study: Study, task: str) -> list[str]:
