@@ -9,20 +9,25 @@ Line = dict[str, float]
 STEPS = 60
 
 
-def run(seed: int = 0, **towards: float) -> list[Line]:
-    """A run of 128 responses a step, in which the named figures go evenly to these values; noise as of such a batch."""
+def run(seed: int = 0, responses: int = 128, steps: int = STEPS, **towards: float) -> list[Line]:
+    """A run of so many responses a step, eight a group, in which the named figures go evenly to these values; noise as
+    of such a batch: binomial for shares and rewards, for the rest as 128 responses of the default study show."""
     rng = np.random.default_rng(seed)
     start = {
         "reward": 0.4, "length": 40.0, "truncated": 0.02, "entropy": 0.5, "kl": 0.0, "ref_logp": -20.0,
         "no_signal": 0.1, "repeated": 0.01, "term_reward": 0.4, "term_sharpen": -20.0, "term_kl": 0.0,
         "reward_spread": 0.45, "spread_reward": 0.45, "spread_sharpen": 4.0, "spread_kl": 0.1,
     }  # fmt: skip
-    noise = {"reward": 0.045, "length": 1.5, "entropy": 0.02, "ref_logp": 0.7, "no_signal": 0.07}
+    noise = {"length": 1.5, "entropy": 0.02, "ref_logp": 0.7}
+    groups, larger = responses // 8, np.sqrt(128 / responses)
     lines = []
-    for step in range(STEPS):
-        part = step / (STEPS - 1)
+    for step in range(steps):
+        part = step / (steps - 1)
         line = {key: value + part * (towards.get(key, value) - value) for key, value in start.items()}
-        lines.append({key: value + noise.get(key, 0.0) * rng.normal() for key, value in line.items()} | {"step": step})
+        line = {key: value + larger * noise.get(key, 0.0) * rng.normal() for key, value in line.items()}
+        line["reward"] = rng.binomial(responses, line["reward"]) / responses
+        line["no_signal"] = rng.binomial(groups, line["no_signal"]) / groups
+        lines.append(line | {"step": step, "responses": responses, "groups": groups})
     return lines
 
 
@@ -58,8 +63,26 @@ def test_a_healthy_noisy_run_rings_nothing() -> None:
         assert not kinds(run(seed, reward=0.8, kl=4.0, length=60.0, ref_logp=-16.0, entropy=0.25))
 
 
+@pytest.mark.parametrize("responses", [16, 64, 1024])
+def test_small_batches_ring_no_oftener(responses: int) -> None:
+    """Two groups of eight are as likely as not to have no signal in one of them; 64 groups are looked at together. Of
+    200 runs of 150 steps none rings: if one in fifty did, that would have a chance of .018."""
+    calm = {"reward": 0.8, "kl": 4.0, "length": 60.0, "ref_logp": -14.0, "entropy": 0.25, "no_signal": 0.3}
+    rung = [kinds(run(seed, responses, 150, **calm)) for seed in range(200)]
+    assert not any(rung)
+
+
+def test_small_batches_still_ring() -> None:
+    for seed in range(20):
+        assert kinds(run(seed, 16, 150, ref_logp=-8.0, reward=0.2)) == {"likelihood without accuracy"}
+        assert kinds(run(seed, 16, 150, no_signal=0.95)) == {"no signal"}
+
+
 def test_what_is_solved_has_no_signal_and_no_alarm() -> None:
     assert not kinds(run(no_signal=0.95, reward=0.98))
+    solved_from_the_start = [line | {"reward": 0.98, "no_signal": 0.9} for line in run()]
+    assert kinds(solved_from_the_start) == {"no signal"}  # whatever 0.98 is to that reward
+    assert not kinds(solved_from_the_start, [evaluation(0, 0.98)])
 
 
 def test_a_regime_that_asks_for_nothing_has_no_signal_by_design() -> None:
@@ -69,13 +92,44 @@ def test_a_regime_that_asks_for_nothing_has_no_signal_by_design() -> None:
     assert kinds(unsolved) == {"no signal"}
 
 
+def evaluation(step: int, accuracy: float, graded: int = 256, ref_logp: float = -20.0) -> Line:
+    return {"step": step, "accuracy": accuracy, "graded": graded, "ref_logp": ref_logp}
+
+
 def test_the_best_evaluation_above_the_last() -> None:
-    select = [{"step": step, "accuracy": value} for step, value in ((0, 0.4), (15, 0.6), (30, 0.55), (45, 0.45))]
+    select = [evaluation(step, value) for step, value in ((0, 0.4), (15, 0.6), (30, 0.55), (45, 0.42))]
     (alarm,) = alarms([], select)
     assert (alarm.kind, alarm.step) == ("best above last", 45)
     assert "0.60 after step 15" in alarm.message
-    assert not alarms([], [{"step": 0, "accuracy": float("nan")}, {"step": 1, "accuracy": 0.3}])
-    assert not alarms([], [{"step": 0, "accuracy": 0.5}, {"step": 1, "accuracy": 0.5 - 0.9 * GAP}])
+    assert not alarms([], [evaluation(0, float("nan")), evaluation(1, 0.3)])
+    assert not alarms([], [evaluation(0, 0.5), evaluation(1, float("nan"))])
+    assert not alarms([], [evaluation(0, 0.5, 10_000), evaluation(1, 0.5 - 0.9 * GAP, 10_000)])
+    assert kinds([], [evaluation(0, 0.5, 10_000), evaluation(1, 0.5 - 1.1 * GAP, 10_000)]) == {"best above last"}
+
+
+@pytest.mark.parametrize(("problems", "n"), [(30, 1), (40, 4), (64, 4)])
+def test_evaluations_of_the_same_model_ring_nothing(problems: int, n: int) -> None:
+    """A run that stays what it is, evaluated twenty times: a drop of GAP alone would ring in up to 99 of 100 runs. One in
+    a hundred is allowed: of 500 runs 5 expected then, sd 2.2, so 11."""
+    rng = np.random.default_rng(0)
+    rung = 0
+    for _ in range(500):
+        drawn = rng.binomial(n, 0.4, (20, problems)).mean(1) / n  # the noisiest there is: all equally hard
+        rung += bool(alarms([], [evaluation(step, a, problems * n, -20.0 + step) for step, a in enumerate(drawn)]))
+    assert rung <= 11
+
+
+def test_a_hacked_reward_that_gets_likelier_and_worse() -> None:
+    """The reward it trains on rises; the accuracy on the select split is what falls."""
+    select = [evaluation(0, 0.4), evaluation(15, 0.38, ref_logp=-17.0), evaluation(30, 0.2, ref_logp=-9.0)]
+    found = alarms(run(reward=0.9, ref_logp=-9.0), select)
+    assert [(alarm.kind, alarm.step) for alarm in found] == [
+        ("best above last", 30),
+        ("likelihood without accuracy", 30),
+    ]
+    assert "from 0.40 to 0.20" in found[1].message
+    less_likely = [line | {"ref_logp": -20.0 - line["step"]} for line in select]
+    assert kinds(run(reward=0.9), less_likely) == {"best above last"}
 
 
 def test_one_bad_batch_rings_nothing() -> None:
@@ -97,14 +151,14 @@ def test_missing_and_nan_figures_ring_nothing() -> None:
 
 def test_a_run_taken_up_again_rings_the_same() -> None:
     lines = run(length=10.0, entropy=0.02)
-    select = [{"step": 20, "accuracy": 0.5}, {"step": 40, "accuracy": 0.2}]
+    select = [evaluation(20, 0.5), evaluation(40, 0.2)]
     for stop in range(0, STEPS, 7):
         watch: Watch = watched(lines[:stop], [line for line in select if line["step"] <= stop])
         for line in lines[stop:]:
             watch.stepped(line)
-            for evaluation in select:
-                if evaluation["step"] == line["step"] + 1:
-                    watch.evaluated(evaluation)
+            for found in select:
+                if found["step"] == line["step"] + 1:
+                    watch.evaluated(found)
         assert watch.rung == alarms(lines, select)
 
 

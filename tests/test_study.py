@@ -18,10 +18,12 @@ import yaml
 from tests.models import tiny
 from tests.test_recipe import SMALL
 from tiltlab import study as study_module
+from tiltlab.alarms import alarms
 from tiltlab.cell import Cell, State, Work, _judged, run_cell
 from tiltlab.errors import Stopped, UserError
 from tiltlab.recipe import Recipe
 from tiltlab.report.load import load_study
+from tiltlab.report.page import write_report
 from tiltlab.report.tables import result_rows
 from tiltlab.rundir import read_json, read_lines
 from tiltlab.study import plan, run_study
@@ -209,8 +211,31 @@ def test_an_arm_stops_on_the_alarm_that_the_recipe_names(stopped_early: Path) ->
     assert result["stopped"].startswith(f"KL run-away at step {result['step']}: ")
     assert read_lines(path.parent / "select.jsonl")[-1]["step"] == result["step"]
     assert len(read_lines(path.parent / "metrics.jsonl")) == result["step"]
-    (arm,) = load_study(stopped_early).arms
-    assert arm.seeds[0].steps == {"last": result["step"], "best": result["best_step"]}
+    found = load_study(stopped_early)
+    assert found.arms[0].seeds[0].steps == {"last": result["step"], "best": result["best_step"]}
+    assert result_rows(found)[0].warnings == [f"seed 0 stopped early, {result['stopped']}"]
+    page = write_report(stopped_early).read_text()
+    assert f"seed 0 stopped early, KL run-away at step {result['step']}" in page
+    assert "up to 40 steps" in page
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_alarms_are_told_as_they_ring(jobs: int, stopped_early: Path, tmp_path: Path) -> None:
+    told: list[tuple[str, int]] = []
+
+    def on_progress(cell: Cell, doing: str, done: int, total: int, news: str = "") -> None:
+        if news:
+            told.append((news, done))
+
+    run_study(
+        Recipe.model_validate(STUDY | STOPPED), tmp_path, seeds=1, jobs=jobs, devices=["cpu"], on_progress=on_progress
+    )
+    (result,) = stopped_early.rglob("result.json")
+    stopped = read_json(result)
+    assert (f"alarm: {stopped['stopped']}", stopped["step"]) in told
+    (metrics,) = tmp_path.rglob("metrics.jsonl")
+    rung = alarms(read_lines(metrics), read_lines(metrics.with_name("select.jsonl")))
+    assert "; ".join(f"alarm: {one}" for one in rung) == "; ".join(news for news, _ in told)
 
 
 @pytest.mark.parametrize("before_the_end", [0, 1, 2, 3, 6])

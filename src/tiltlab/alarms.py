@@ -1,7 +1,9 @@
 """What a training run tells about itself that somebody should look at: from its metrics and evaluations alone. Pure.
 
 Every alarm looks at the mean of the last few steps, most beside that of the first few, so that one noisy batch rings
-nothing; and it rings once a run, at the first step where it holds. docs/alarms.md says what to make of each.
+nothing; rewards and groups, the noisiest, over as many steps as it takes for enough of them. Evaluations are compared
+with an allowance for their noise. An alarm rings once a run, at the first step where it holds. docs/alarms.md says what
+to make of each.
 
 Left out on purpose: verdicts. A collapse of entropy may be what a regime is for; whether the gain is worth it is for
 the verdict to say.
@@ -11,7 +13,8 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from math import isfinite, nan
+from math import ceil, inf, isfinite, nan, sqrt
+from statistics import NormalDist
 from typing import Any, Literal, get_args
 
 Kind = Literal[
@@ -30,6 +33,10 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 WINDOW = 5
 """Steps that are averaged, at the start and now."""
 
+RESPONSES, GROUPS = 512, 64
+"""What figures of rewards are averaged over at least, in more steps where batches are small: a mean of 512
+right-or-wrong rewards, and a share of 64 groups, have standard errors of at most .022 and .063."""
+
 SHORTER, LONGER = 0.5, 3.0
 """Lengths, as multiples of that at the start, beyond which responses have collapsed or exploded."""
 
@@ -45,6 +52,9 @@ KL_A_TOKEN, KL_A_RESPONSE = 0.3, 5.0
 LIKELIER, BETTER = 0.25, 0.02
 """Log p under the base up by this share of its start, the reward by no more than that: likelihood without accuracy."""
 
+SOLVED = 0.9
+"""Accuracy on the select split from which on groups without a signal are no news."""
+
 NO_SIGNAL = 0.5
 """Share of groups whose responses all score the same, without the reward having risen by GAP: not for being solved."""
 
@@ -53,6 +63,9 @@ IMBALANCE = 100.0
 
 GAP = 0.1
 """Of accuracy or reward: by which the best evaluation may lie above the last."""
+
+LEVEL = 0.01
+"""Chance, at most, that a drop between evaluations of one and the same policy counts, over a whole run."""
 
 Line = Mapping[str, Any]
 
@@ -73,30 +86,25 @@ class Watch:
     """Looks at one run as it goes."""
 
     def __init__(self) -> None:
-        self._first: list[Line] = []
-        self._last: deque[Line] = deque(maxlen=WINDOW)
-        self._best = (0, nan)
+        self._spans: tuple[_Span, ...] = ()
+        self._evaluations: list[Line] = []
         self.rung: list[Alarm] = []
 
     def stepped(self, line: Line) -> list[Alarm]:
         """What rings with this line of metrics.jsonl."""
-        if len(self._first) < WINDOW:
-            self._first.append(line)
-        self._last.append(line)
-        if len(self._first) < WINDOW:
-            return []
-        start, now = _Means(self._first), _Means(self._last)
-        return self._ring(line["step"] + 1, {kind: check(start, now) for kind, check in _CHECKS.items()})
+        if not self._spans:
+            self._spans = _Span(WINDOW, _CHECKS), _Span(_steps_for_rewards(line), _CHECKS_OF_REWARDS)
+        accuracy = self._evaluations[-1]["accuracy"] if self._evaluations else nan
+        said = [span.look({**line, "accuracy": accuracy}) for span in self._spans]
+        return self._ring(line["step"] + 1, {kind: text for one in said for kind, text in one.items()})
 
     def evaluated(self, line: Line) -> list[Alarm]:
         """What rings with this line of select.jsonl."""
-        step, accuracy = self._best
-        if not line["accuracy"] <= accuracy:  # the first one too, as NaN is never the larger
-            self._best = (line["step"], line["accuracy"])
-        if accuracy - line["accuracy"] > GAP:
-            said = f"accuracy on the select split was {accuracy:.2f} after step {step} and is {line['accuracy']:.2f}"
-            return self._ring(line["step"], {"best above last": said})
-        return []
+        self._evaluations.append(line)
+        return self._ring(
+            line["step"],
+            {"best above last": _fell_back(self._evaluations), "likelihood without accuracy": _lost(self._evaluations)},
+        )
 
     def _ring(self, step: int, said: Mapping[Kind, str | None]) -> list[Alarm]:
         before = {alarm.kind for alarm in self.rung}
@@ -118,6 +126,30 @@ def watched(metrics: Sequence[Line], select: Sequence[Line]) -> Watch:
     for *_, see, line in sorted(chain(steps, evaluations), key=lambda event: event[:2]):
         see(line)
     return watch
+
+
+class _Span:
+    """The first and the last `steps` lines, and what checks say of the two."""
+
+    def __init__(self, steps: int, checks: "Mapping[Kind, _Check]") -> None:
+        self._first: list[Line] = []
+        self._last: deque[Line] = deque(maxlen=steps)
+        self._steps, self._checks = steps, checks
+
+    def look(self, line: Line) -> dict[Kind, str | None]:
+        if len(self._first) < self._steps:
+            self._first.append(line)
+        self._last.append(line)
+        if len(self._first) < self._steps:
+            return {}
+        start, now = _Means(self._first), _Means(self._last)
+        return {kind: check(start, now) for kind, check in self._checks.items()}
+
+
+def _steps_for_rewards(line: Line) -> int:
+    """So many that both are reached; WINDOW where nobody says how many there are."""
+    responses, groups = float(line.get("responses", inf)), float(line.get("groups", inf))
+    return max(WINDOW, ceil(RESPONSES / responses), ceil(GROUPS / groups))
 
 
 class _Means:
@@ -167,7 +199,8 @@ def _only_likelier(start: _Means, now: _Means) -> str | None:
 
 def _nothing_to_learn(start: _Means, now: _Means) -> str | None:
     nothing_asked = now["term_reward"] == now["term_sharpen"] == 0 and now["reward_spread"] > 0  # the null control
-    if now["no_signal"] > NO_SIGNAL and not nothing_asked and not now["reward"] > start["reward"] + GAP:
+    solved = now["accuracy"] >= SOLVED or now["reward"] > start["reward"] + GAP
+    if now["no_signal"] > NO_SIGNAL and not nothing_asked and not solved:
         return f"in {now['no_signal']:.0%} of groups all responses score the same (mean reward {now['reward']:.2f})"
     return None
 
@@ -187,13 +220,60 @@ def _rambling(start: _Means, now: _Means) -> str | None:
     return None
 
 
-_CHECKS: dict[Kind, Callable[[_Means, _Means], str | None]] = {
+def _fell_back(evaluations: Sequence[Line]) -> str | None:
+    *before, now = evaluations
+    best = max((line for line in before if line["accuracy"] > now["accuracy"]), key=_accuracy, default=now)
+    if best["accuracy"] - now["accuracy"] > max(GAP, _noise(best, now, len(evaluations))):
+        said = f"accuracy on the select split was {best['accuracy']:.2f} after step {best['step']}"
+        return said + f" and is {now['accuracy']:.2f}"
+    return None
+
+
+def _lost(evaluations: Sequence[Line]) -> str | None:
+    """A run that may please its reward, and gets likelier, and worse."""
+    first, now = evaluations[0], evaluations[-1]
+    start, end = _Means([first])["ref_logp"], _Means([now])["ref_logp"]
+    drop = first["accuracy"] - now["accuracy"]
+    if end - start > LIKELIER * abs(start) and drop > max(BETTER, _noise(first, now, len(evaluations))):
+        said = f"log p under the base went from {start:.1f} to {end:.1f} nats a response, "
+        return said + f"accuracy on the select split from {first['accuracy']:.2f} to {now['accuracy']:.2f}"
+    return None
+
+
+def _accuracy(line: Line) -> float:
+    return float(line["accuracy"])
+
+
+def _noise(one: Line, other: Line, number: int) -> float:
+    """By how much accuracy may fall by chance from an earlier evaluation to the last, the `number`-th. It is compared
+    with number - 1 earlier ones, each at LEVEL / number / (number - 1)^2, which comes to LEVEL over a run however long.
+    Responses count as independent: right for one response a problem, and careful for more, as responses to the same
+    problem vary less."""
+    if number < 2:
+        return inf
+    level = LEVEL / number / (number - 1) ** 2
+    return NormalDist().inv_cdf(1 - level) * sqrt(_variance(one) + _variance(other))
+
+
+def _variance(line: Line) -> float:
+    """Of an accuracy; of one of 0 or 1 too, by one right and one wrong response more (Agresti and Coull, 1998)."""
+    graded = line.get("graded", inf)
+    accuracy = (line["accuracy"] + 1 / graded) / (1 + 2 / graded)
+    return float(accuracy * (1 - accuracy) / graded)
+
+
+_Check = Callable[[_Means, _Means], str | None]
+
+_CHECKS: dict[Kind, _Check] = {
     "length collapse": _shorter,
     "length explosion": _longer,
     "entropy collapse": _less_entropy,
     "KL run-away": _far_away,
-    "likelihood without accuracy": _only_likelier,
-    "no signal": _nothing_to_learn,
     "reward-scale imbalance": _unheard,
     "repeated text": _rambling,
+}
+
+_CHECKS_OF_REWARDS: dict[Kind, _Check] = {
+    "likelihood without accuracy": _only_likelier,
+    "no signal": _nothing_to_learn,
 }

@@ -6,11 +6,12 @@ budget) they share by being functions of the same recipe.
 
 import json
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from math import isnan
 from pathlib import Path
+from typing import Protocol
 
 from tiltlab.alarms import Alarm, Watch, watched
 from tiltlab.arms import Arm, Trained
@@ -39,10 +40,13 @@ from tiltlab.seeds import derive
 from tiltlab.tasks.base import Split, Task
 from tiltlab.tokens import Tokens
 from tiltlab.train import TrainConfig, train
-from tiltlab.types import Record
+from tiltlab.types import UNKNOWN, Record
 
-Tell = Callable[[str, int, int], None]
-"""Told (what is being done, how much of it, out of how much) again and again."""
+
+class Tell(Protocol):
+    """Told what is being done, how much of it and out of how much, again and again. `news`: a line to keep."""
+
+    def __call__(self, doing: str, done: int, total: int, news: str = "") -> None: ...
 
 
 @dataclass(frozen=True)
@@ -152,9 +156,9 @@ def _train(
         policy, reference, work.cell.task, objective, config, optimizer, start=state.step, reward=reward
     ):
         append_line(work.folder.metrics, metrics)
-        watch.stepped(metrics)
+        rang = watch.stepped(metrics)
         state = replace(state, step=metrics["step"] + 1)
-        work.tell(_doing(watch), state.step, config.steps)
+        work.tell(_doing(watch), state.step, config.steps, _news(rang))
         if work.stopping():
             _save(work.folder, policy, optimizer, state)
             raise Stopped(f"{work.cell.key} stopped after step {state.step}")
@@ -175,6 +179,10 @@ def _stops(work: Work, watch: Watch) -> Alarm | None:
     return next((alarm for alarm in watch.rung if alarm.kind in work.recipe.train.stop_on), None)
 
 
+def _news(rang: Sequence[Alarm]) -> str:
+    return "; ".join(f"alarm: {alarm}" for alarm in rang)
+
+
 def _doing(watch: Watch) -> str:
     return f"training (alarm: {watch.rung[-1].kind}, step {watch.rung[-1].step})" if watch.rung else "training"
 
@@ -192,7 +200,9 @@ def _evaluated(
     except Stopped:
         _save(work.folder, policy, optimizer, state)
         raise
-    watch.evaluated(found)
+    rang = watch.evaluated(found)
+    if rang:
+        work.tell(_doing(watch), state.step, work.recipe.train.steps, _news(rang))
     state = _judged(state, found["accuracy"])
     _save(work.folder, policy, optimizer, state)
     return state
@@ -247,7 +257,8 @@ def _save(folder: CellDir, policy: HFModel, optimizer: Optimizer, state: State) 
 def _select(work: Work, policy: HFModel, reference: HFModel, step: int) -> Json:
     """Evaluate on the select split; the figures, as they were logged."""
     records, _ = _evaluate(work, policy, reference, "select")
-    found: Json = {"step": step} | averages(records)
+    graded = sum(record.reason not in UNKNOWN for record in records)
+    found: Json = {"step": step} | averages(records) | {"graded": graded}
     append_line(work.folder.select, found)
     return found
 

@@ -395,7 +395,9 @@ def _progress(run: Path, mirror: "Mirror | None" = None) -> Iterator["OnProgress
     with Progress(*_BARS, console=errors, transient=True) as bars:
         bar_of: dict[str, TaskID] = {}
 
-        def on_progress(cell: "Cell", doing: str, done: int, total: int) -> None:
+        def on_progress(cell: "Cell", doing: str, done: int, total: int, news: str = "") -> None:
+            if news:
+                bars.console.print(Text(f"{cell.key}: {news}", style="yellow"), soft_wrap=True)
             if mirror:
                 mirror.look(cell.key, cell.folder(run), ended=total == 0)
             if total == 0 and cell.key in bar_of:

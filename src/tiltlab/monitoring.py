@@ -44,10 +44,10 @@ def batch_metrics(parts: Sequence[Scored]) -> Metrics:
 
     reward: over all gradable responses. term_*: the parts of R, whose sum is `score`. kl: mean log pi - log p, in nats
     a response. *_logp: in nats a response, *_logp_token: a token. entropy: nats a token. length: tokens, over all
-    responses. truncated, ungraded: shares of all responses. reward_spread, score_spread: standard deviation within a
-    group, averaged; spread_*: likewise of the parts of R. repeated: share of all responses that end in a loop.
-    no_signal: share of groups whose scores are all the same (or too few to compare). mismatch_mean, mismatch_max:
-    |sampler's log-probability - this forward's|, a token, over all tokens.
+    responses. responses, groups: how many there are. truncated, ungraded: shares of all responses. reward_spread,
+    score_spread: standard deviation within a group, averaged; spread_*: likewise of the parts of R. repeated: share of
+    all responses that end in a loop. no_signal: share of groups whose scores are all the same (or too few to compare).
+    mismatch_mean, mismatch_max: |sampler's log-probability - this forward's|, a token, over all tokens.
     """
     flat = {name: torch.cat([_columns(part)[name].flatten() for part in parts]) for name in _columns(parts[0])}
     counted = ~flat["score"].isnan()
@@ -70,6 +70,8 @@ def batch_metrics(parts: Sequence[Scored]) -> Metrics:
         "policy_logp_token": flat["policy_logp"][counted].sum().item() / tokens,
         "entropy": flat["entropy"].sum().item() / flat["length"].sum().item(),
         "length": _mean(flat["length"]),
+        "responses": len(drawn),
+        "groups": len(groups),
         "truncated": 1 - _mean(flat["complete"]),
         "ungraded": _mean(flat["reward"].isnan().float()),
         "reward_spread": _spread(rewards),

@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import IO, Any, get_args
 
-from tiltlab.cell import Cell, Work, load_base, run_cell
+from tiltlab.cell import Cell, Tell, Work, load_base, run_cell
 from tiltlab.errors import UserError
 from tiltlab.models.loading import load_codec, policy_from
 from tiltlab.provenance import provenance
@@ -25,8 +25,9 @@ from tiltlab.tasks.base import Split, Task, notes_of, try_on_gold
 from tiltlab.types import Problem
 from tiltlab.workers import run_all
 
-OnProgress = Callable[[Cell, str, int, int], None]
-"""Told (cell, what it is doing, how much is done, out of how much); total 0 means that the cell is finished."""
+OnProgress = Callable[..., None]
+"""Told (cell, what it is doing, how much is done, out of how much), and a line to keep where there is news; total 0
+means that the cell is finished."""
 
 
 def plan(recipe: Recipe, seeds: int) -> list[Cell]:
@@ -133,7 +134,7 @@ def _piece(
     run: Path,
     lock: Path,
     *,
-    tell: Callable[[str, int, int], None],
+    tell: Tell,
     stopping: Callable[[], bool],
     device: str,
 ) -> None:

@@ -33,12 +33,13 @@ def run_all(
     jobs: int,
     threads: int,
     devices: Sequence[str],
-    on_progress: Callable[[int, str, int, int], None],
+    on_progress: Callable[..., None],
 ) -> None:
     """Run all pieces, `jobs` at a time, in this process where that is one, with `threads` CPU threads each.
 
-    `on_progress` is told (piece number, doing, done, total); total 0 means done. Sums on CPU come out a little
-    different with another number of threads, so a study keeps to one number, however few pieces are left.
+    `on_progress` is told (piece number, doing, done, total, and what else the piece tells); total 0 means done. Sums on
+    CPU come out a little different with another number of threads, so a study keeps to one number, however few pieces
+    are left.
 
     Raises Stopped if it was asked to stop, or the first error of a piece once the others have saved and stopped.
     """
@@ -51,9 +52,7 @@ def run_all(
         _run_pool(pieces, jobs, threads, devices, on_progress, context, stop)
 
 
-def _run_here(
-    pieces: Sequence[Piece], threads: int, device: str, on_progress: Callable[[int, str, int, int], None]
-) -> None:
+def _run_here(pieces: Sequence[Piece], threads: int, device: str, on_progress: Callable[..., None]) -> None:
     stop = threading.Event()
     with _ctrl_c_sets(stop):
         _use(threads, device)
@@ -69,7 +68,7 @@ def _run_pool(
     jobs: int,
     threads: int,
     devices: Sequence[str],
-    on_progress: Callable[[int, str, int, int], None],
+    on_progress: Callable[..., None],
     context: Any,
     stop: Event,
 ) -> None:
@@ -107,7 +106,7 @@ def _run_pool(
         raise error
 
 
-def _listen(messages: Any, on_progress: Callable[[int, str, int, int], None]) -> None:
+def _listen(messages: Any, on_progress: Callable[..., None]) -> None:
     while (message := messages.get()) is not None:
         on_progress(*message)
 
@@ -145,8 +144,8 @@ def _work(number: int, piece: Piece) -> None:
     if _here["stop"].is_set():
         raise Stopped("stopped before all was done")
 
-    def tell(doing: str, done: int, total: int) -> None:
-        _here["messages"].put((number, doing, done, total))
+    def tell(doing: str, done: int, total: int, *news: str) -> None:
+        _here["messages"].put((number, doing, done, total, *news))
 
     piece(tell=tell, stopping=_here["stop"].is_set, device=_here["device"])
     tell("done", 0, 0)

@@ -16,6 +16,7 @@ from tests.test_metrics import record
 from tests.test_recipe import SMALL
 from tiltlab.errors import UserError
 from tiltlab.recipe import Recipe
+from tiltlab.report.alarms import rung
 from tiltlab.report.figures import arm_colours, at_k_curve, headline, learning_curves
 from tiltlab.report.html import plain
 from tiltlab.report.load import load_study
@@ -189,6 +190,18 @@ def test_a_failed_cell_is_told_and_the_others_shown(tmp_path: Path) -> None:
     assert last.accuracy.value == pytest.approx(7 / 8)  # of the seed that was finished
     reward = learning_curves(study, "lazy-sum", [("metrics", "reward", "")])
     assert [(len(trace.x), trace.line.dash) for trace in reward.data] == [(3, None), (2, "dash"), (2, "dash")]
+
+
+def test_alarms_of_a_failed_cell_show_on_its_curve(tmp_path: Path) -> None:
+    fail(made_study(tmp_path, seeds=2), "sharpening", 0, "not finite")
+    folder = CellDir(tmp_path / "cells" / "lazy-sum" / "sharpening" / "seed-0")
+    for step in range(2, 12):
+        append_line(folder.metrics, {"step": step, "length": 20.0 if step < 8 else 2.0})
+    study = load_study(tmp_path)
+    (one,) = [one for one in rung(study, "lazy-sum") if one.arm == "sharpening" and one.seed == 0]
+    length = learning_curves(study, "lazy-sum", [("metrics", "length", "")], [one])
+    (triangle,) = [trace for trace in length.data if trace.marker.symbol == "triangle-up"]
+    assert (list(triangle.x), list(triangle.y)) == ([one.alarm.step], [2.0])
 
 
 def test_a_study_of_failures_alone_says_why(tmp_path: Path) -> None:

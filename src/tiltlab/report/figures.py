@@ -13,7 +13,7 @@ from plotly.subplots import make_subplots
 
 from tiltlab.metrics import Floats, Interval
 from tiltlab.report.alarms import ON_CURVE, Rung
-from tiltlab.report.load import ArmOnTask, Failure, Study
+from tiltlab.report.load import ArmOnTask, Failure, Seeded, Study
 from tiltlab.report.tables import Row, curve_at_k
 from tiltlab.rundir import Json
 
@@ -95,9 +95,10 @@ def learning_curves(study: Study, task: str, curves: Sequence[Curve] = CURVES, r
         place = {"row": i // columns + 1, "col": i % columns + 1}
         for arm in (arm for arm in study.on(task) if arm.trained):
             _add_curve(figure, arm, curve, colours[arm.name], i == 0 and len(curves) > 1, place)
-            _add_alarms(figure, arm, curve, colours[arm.name], rung, place)
+            _add_alarms(figure, arm.name, arm.seeds, curve, colours[arm.name], rung, place)
         for failure in (failure for failure in study.failed if failure.task == task):
             _add_failed(figure, failure, curve, colours[failure.arm], place)
+            _add_alarms(figure, failure.arm, [failure], curve, colours[failure.arm], rung, place)
     return dressed(figure, 120 + 250 * rows) if len(curves) > 1 else _small(figure, "step", 260)
 
 
@@ -198,18 +199,19 @@ def _add_curve(
 
 
 def _add_alarms(
-    figure: go.Figure, arm: ArmOnTask, curve: Curve, colour: str, rung: Sequence[Rung], place: dict[str, int]
+    figure: go.Figure,
+    arm: str,
+    runs: Sequence[Seeded | Failure],
+    curve: Curve,
+    colour: str,
+    rung: Sequence[Rung],
+    place: dict[str, int],
 ) -> None:
     """Where an arm's alarms rang, on the curve that shows it (of the seed that it rang in)."""
     file, key, _ = curve
-    lines = {
-        seeded.seed: {line["step"] + (file == "metrics"): line for line in getattr(seeded, file)}
-        for seeded in arm.seeds
-    }
-    mine = [one for one in rung if one.arm == arm.name and ON_CURVE[one.alarm.kind] == key]
-    known = [
-        (one, lines[one.seed][one.alarm.step].get(key)) for one in mine if one.alarm.step in lines.get(one.seed, {})
-    ]
+    lines = {run.seed: {line["step"] + (file == "metrics"): line for line in getattr(run, file)} for run in runs}
+    mine = [one for one in rung if one.arm == arm and ON_CURVE[one.alarm.kind] == key and one.seed in lines]
+    known = [(one, lines[one.seed][one.alarm.step].get(key)) for one in mine if one.alarm.step in lines[one.seed]]
     if known:
         figure.add_scatter(
             x=[one.alarm.step for one, _ in known],
@@ -218,8 +220,8 @@ def _add_alarms(
             mode="markers",
             cliponaxis=False,
             marker={"symbol": "triangle-up", "size": 12, "color": colour, "line": {"width": 1.5, "color": "#dc2626"}},
-            name=label(arm.name),
-            legendgroup=arm.name,
+            name=label(arm),
+            legendgroup=arm,
             showlegend=False,
             hovertemplate="%{text}",
             **place,

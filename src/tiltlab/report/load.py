@@ -24,6 +24,8 @@ class Seeded:
     """Of the last checkpoint: tokens drawn and rescored, seconds, responses, notes and warnings."""
     tokens: list[Json]
     """Of the last checkpoint: the first response to some problems, token by token (tiltlab.tokens.TokenLine)."""
+    stopped: str | None
+    """The alarm that ended its training before the last step of the recipe."""
 
 
 @dataclass(frozen=True)
@@ -143,7 +145,8 @@ def _seeded(folder: CellDir, seed: int) -> Seeded:
     steps = {"last": result["step"], "best": result["best_step"]} if result["trained"] else None
     sampling = read_json(folder.sampling("last"))
     curves = read_lines(folder.metrics), read_lines(folder.select)
-    return Seeded(seed, last, best, steps, *curves, sampling, read_lines(folder.tokens("last")))
+    tokens = read_lines(folder.tokens("last"))
+    return Seeded(seed, last, best, steps, *curves, sampling, tokens, result.get("stopped"))
 
 
 def _failure(folder: CellDir, task: str, arm: str, config: Json, seed: int) -> Failure:

@@ -49,7 +49,7 @@ class Row:
     spent: float
     """Tokens that the model was asked for, drawn or scored again, for one response."""
     warnings: list[str]
-    """What the sampler had to say against its own samples."""
+    """What the sampler had to say against its own samples, and which seeds an alarm ended early."""
     seed_accuracies: list[float]
     over_seeds: Interval | None
     """Of the seeds' accuracies; None for one seed."""
@@ -122,7 +122,10 @@ def _row(arm: ArmOnTask, which: str, baseline: dict[str, float] | None) -> Row:
         logp=mean(lambda r: r.ref_logp, complete=True),
         kl=mean(lambda r: r.logp - r.ref_logp, complete=True) if arm.own_law else _UNKNOWN,
         spent=_mean([_spent(seeded.sampling) for seeded in arm.seeds]),
-        warnings=sorted({warning for seeded in arm.seeds for warning in seeded.sampling["warnings"]}),
+        warnings=[
+            *sorted({warning for seeded in arm.seeds for warning in seeded.sampling["warnings"]}),
+            *(f"seed {seeded.seed} stopped early, {seeded.stopped}" for seeded in arm.seeds if seeded.stopped),
+        ],
         seed_accuracies=seeds,
         over_seeds=mean_interval(seeds) if len(seeds) > 1 else None,
     )
