@@ -109,8 +109,8 @@ def test_the_best_evaluation_above_the_last() -> None:
 
 @pytest.mark.parametrize(("problems", "n"), [(30, 1), (40, 4), (64, 4)])
 def test_evaluations_of_the_same_model_ring_nothing(problems: int, n: int) -> None:
-    """A run that stays what it is, evaluated twenty times: a drop of GAP alone would ring in up to 99 of 100 runs. One in
-    a hundred is allowed: of 500 runs 5 expected then, sd 2.2, so 11."""
+    """A run that stays what it is, evaluated twenty times: a drop of GAP alone would ring in up to 99 of 100 runs. One
+    in a hundred is allowed: of 500 runs 5 expected then, sd 2.2, so 11."""
     rng = np.random.default_rng(0)
     rung = 0
     for _ in range(500):
