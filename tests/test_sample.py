@@ -15,9 +15,10 @@ from typer.testing import CliRunner
 from tiltlab.cli import app
 from tiltlab.errors import UserError
 from tiltlab.report.evaluation import figures_of
-from tiltlab.rundir import read_records
+from tiltlab.rundir import keep_first, read_json, read_lines, read_records
 from tiltlab.sample import from_elsewhere
 from tiltlab.tasks.sums import Sums
+from tiltlab.tokens import SPELLED
 
 EVALUATE = ["evaluate", "--model", "embedded", "--task", "lazy-sum", "-n", "4", "--limit", "40", "--max-tokens", "48"]
 
@@ -41,7 +42,34 @@ def test_killed_and_begun_again_it_ends_with_the_same_records(tmp_path: Path) ->
     assert CliRunner().invoke(app, [*EVALUATE, "--out", str(whole)]).exit_code == 0
     assert (killed / "records.jsonl").read_bytes() == (whole / "records.jsonl").read_bytes()
     assert len(read_records(whole / "records.jsonl")) == 160
-    assert "<h1>" in (whole / "report.html").read_text(encoding="utf-8")
+    assert (killed / "tokens.jsonl").read_bytes() == (whole / "tokens.jsonl").read_bytes()
+    page = (whole / "report.html").read_text(encoding="utf-8")
+    assert "<h1>" in page
+    assert "First responses, by likelihood" in page
+
+
+def test_the_first_responses_are_kept_token_by_token(tmp_path: Path) -> None:
+    assert CliRunner().invoke(app, [*EVALUATE, "--out", str(tmp_path)]).exit_code == 0
+    records = {record.problem: record for record in read_records(tmp_path / "records.jsonl") if record.sample == 0}
+    found = read_lines(tmp_path / "tokens.jsonl")
+    assert [line["problem"] for line in found] == list(records)
+    for line in found:
+        assert len(line["ranks"]) == records[line["problem"]].tokens
+        assert sum(line["logp"]) == pytest.approx(records[line["problem"]].logp, abs=1e-3)
+        assert line["logp"] == pytest.approx(line["ref_logp"], abs=1e-4)
+    assert ["".join(line["pieces"]) for line in found[:SPELLED]] == [r.text for r in list(records.values())[:SPELLED]]
+    assert all(line["pieces"] is None for line in found[SPELLED:])
+
+
+def test_a_lot_whose_records_were_not_kept_loses_its_tokens_too(tmp_path: Path) -> None:
+    assert CliRunner().invoke(app, [*EVALUATE, "--out", str(tmp_path)]).exit_code == 0
+    before = (tmp_path / "tokens.jsonl").read_bytes()
+    keep_first(tmp_path / "lots.jsonl", 1)  # as if killed after the tokens and records of the second lot
+    (tmp_path / "sample.json").write_text(
+        json.dumps({k: v for k, v in read_json(tmp_path / "sample.json").items() if k != "info"}), encoding="utf-8"
+    )
+    assert CliRunner().invoke(app, [*EVALUATE, "--out", str(tmp_path)]).exit_code == 0
+    assert (tmp_path / "tokens.jsonl").read_bytes() == before
 
 
 def test_a_folder_of_other_settings_is_left_alone(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from tiltlab.alarms import alarms
 from tiltlab.cell import Cell, State, Work, _judged, run_cell
 from tiltlab.errors import Stopped, UserError
 from tiltlab.recipe import Recipe
+from tiltlab.report.findings import findings
 from tiltlab.report.load import load_study
 from tiltlab.report.page import write_report
 from tiltlab.report.tables import result_rows
@@ -32,7 +33,7 @@ STUDY: dict[str, Any] = SMALL | {
     "arms": ["base", "task_reward", {"arm": "tempered", "alpha": 4}, {"arm": "sharpening", "fixed_length": True}],
     "train": {"steps": 8, "prompts": 3, "responses": 4, "max_tokens": 24, "optimizer": {"lr": 1e-3, "warmup_steps": 2}},
     "select": {"every": 3, "problems": 6, "n": 2},
-    "test": {"problems": 8, "n": 4},
+    "test": {"problems": 8, "n": 4, "forecast_n": 2},
 }
 
 
@@ -202,6 +203,19 @@ def stopped_early(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = tmp_path_factory.mktemp("stopped")
     study(run, **STOPPED)
     return run
+
+
+def test_the_base_draws_more_for_the_forecast(undisturbed: Path) -> None:
+    assert [path.parent.parent.name for path in undisturbed.rglob("records-forecast.jsonl")] == ["base"]
+    found = load_study(undisturbed)
+    (base,) = found.base("lazy-sum").seeds  # type: ignore[union-attr]
+    assert len(base.more) == 8 * 2
+    assert [r.text for r in base.more] != [r.text for r in base.last if r.sample < 2]  # draws of their own
+    told = findings(found, "lazy-sum").forecast
+    assert told is None or told.samples > 4  # of 6, less those that were cut off
+    assert result_rows(found)[0].accuracy.value == pytest.approx(
+        sum(record.reason == "correct" for record in base.last) / len(base.last)
+    )
 
 
 def test_an_arm_stops_on_the_alarm_that_the_recipe_names(stopped_early: Path) -> None:

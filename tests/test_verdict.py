@@ -16,7 +16,7 @@ from tiltlab.models.loading import ModelConfig
 from tiltlab.models.table import optimum
 from tiltlab.objective import tempered
 from tiltlab.report.verdict import write_verdict_page
-from tiltlab.rundir import write_records
+from tiltlab.rundir import append_lines, write_json, write_records
 from tiltlab.tasks.sums import Sums
 from tiltlab.verdict import judge
 
@@ -96,6 +96,55 @@ def test_files_without_the_base_s_log_p_are_refused(tmp_path: Path) -> None:
     (tmp_path / "odd.jsonl").write_text('{"a": 1}\n', encoding="utf-8")
     with pytest.raises(UserError, match="holds no records"):
         from_files(tmp_path / "odd.jsonl", tmp_path / "base.jsonl")
+
+
+def test_more_samples_of_the_base_tell_of_its_sharpening_and_of_nothing_else() -> None:
+    world = World.make("helpful", 0, 60)
+    base, _ = world.drawn(world.logp_PS, 8, 1)
+    more, _ = world.drawn(world.logp_PS, 120, 2)
+    tuned, _ = world.drawn(world.law(tempered(2)), 8, 3)
+    few, many = judge(base, tuned), judge(base, tuned, more=more)
+    assert few.gain == many.gain
+    assert few.ledger == many.ledger
+    assert few.sharpened is not None
+    assert many.sharpened is not None
+    assert few.sharpened.reach < many.sharpened.reach
+    assert many.outcome == "sharpening explains it"
+    with pytest.raises(ValueError, match="further samples"):
+        judge(base, tuned, [0.0] * len(base), more=more)
+
+
+def test_the_page_of_a_verdict_shows_power_samplers_where_the_forecast_is_silent(tmp_path: Path) -> None:
+    world = World.make("helpful", 0, 20)
+    base, _ = world.drawn(world.logp_PS, 8, 1)
+    tuned, _ = world.drawn(world.taught(), 8, 2)
+    made = {"command": [], "versions": {}, "python": "3", "machine": "x", "commit": None}
+    powers = {"power SMC 2": (tuned, [0.5] * 20)}
+    write_verdict_page(judge(base, tuned), base, tuned, {}, {}, made, tmp_path / "page.html", powers)
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "the base sharpened by power SMC" in page
+    assert '"name": "power SMC 2"' in page
+    assert "By the forecast, " in page
+
+
+def test_folders_bring_their_questions_and_tokens_along(tmp_path: Path) -> None:
+    world = World.make("helpful", 0, 20)
+    base, _ = world.drawn(world.logp_PS, 8, 1)
+    tuned, _ = world.drawn(world.taught(), 8, 2)
+    for name, records, reference in (("base", base, None), ("tuned", tuned, "base"), ("cold", base, None)):
+        (tmp_path / name).mkdir()
+        write_records(tmp_path / name / "records.jsonl", records)
+        about = {"recipe": {"reference": reference}, "questions": {"0": ["What is 1+1?", "2"]}}
+        write_json(tmp_path / name / "sample.json", about)
+        append_lines(tmp_path / name / "tokens.jsonl", [{"problem": "0", "of": name}])
+    found = from_files(tmp_path / "base", tmp_path / "tuned", [tmp_path / "cold" / "records.jsonl"])
+    assert found.tokens == {"base": [{"problem": "0", "of": "base"}], "tuned": [{"problem": "0", "of": "tuned"}]}
+    assert found.questions == {"0": "What is 1+1?"}
+    assert list(found.rivals) == ["cold"]
+    write_json(tmp_path / "base" / "sample.json", {"recipe": {"reference": "another"}})  # ranks are the other's then
+    assert from_files(tmp_path / "base", tmp_path / "tuned").tokens["base"] == []
+    same_names = from_files(tmp_path / "base", tmp_path / "tuned", [tmp_path / "cold", tmp_path / "cold/records.jsonl"])
+    assert len(same_names.rivals) == 2
 
 
 def test_a_model_beside_itself_scores_alike() -> None:

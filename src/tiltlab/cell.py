@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Protocol
 
 from tiltlab.alarms import Alarm, Watch, watched
-from tiltlab.arms import Arm, Trained
+from tiltlab.arms import Arm, Base, Trained
 from tiltlab.errors import Stopped, UserError
 from tiltlab.evaluate import OnFirst, evaluate
 from tiltlab.metrics import averages
@@ -113,6 +113,8 @@ def _run(work: Work) -> None:
     objective = work.cell.arm.objective()
     if objective is None:
         _report(work, "last", base, base)
+        if isinstance(work.cell.arm, Base):
+            _draw_for_forecast(work, base)
         write_json(work.folder.result, {"trained": False, "reference": base.fingerprint()})
         return
     with policy_from(base, work.recipe.model, derive(work.cell.seed, "adapters")) as (policy, reference):
@@ -273,15 +275,30 @@ def _report(work: Work, which: str, policy: HFModel, reference: HFModel) -> None
         write_records(work.folder.records(which), records)
 
 
+def _draw_for_forecast(work: Work, base: HFModel) -> None:
+    """More of the base's responses to the problems of the test split, kept apart from those that it is scored by."""
+    records, n = work.folder.records("forecast"), work.recipe.test.forecast_n
+    if n and not records.exists():
+        write_records(records, _evaluate(work, base, base, "test", n=n, draw="forecast")[0])
+
+
 def _evaluate(
-    work: Work, policy: HFModel, reference: HFModel, split: Split, on_first: OnFirst = lambda *_: None
+    work: Work,
+    policy: HFModel,
+    reference: HFModel,
+    split: Split,
+    on_first: OnFirst = lambda *_: None,
+    *,
+    n: int | None = None,
+    draw: str | None = None,
 ) -> tuple[list[Record], Info]:
+    """n: responses a problem, as the recipe has it where left out. draw: what else than the split names the draws."""
     cell, recipe = work.cell, work.recipe
     settings = recipe.test if split == "test" else recipe.select
     problems = cell.task.problems(split)[: settings.problems]
 
     def on_progress(done: int) -> None:
-        work.tell(f"{split} split", done, len(problems))
+        work.tell(draw or f"{split} split", done, len(problems))
         if work.stopping():
             raise Stopped(f"{cell.key} stopped while evaluating")
 
@@ -291,9 +308,9 @@ def _evaluate(
         cell.arm.sampler(),
         cell.task,
         problems,
-        n=settings.n,
+        n=n or settings.n,
         max_tokens=recipe.train.max_tokens,
-        seed=derive(cell.seed, split),
+        seed=derive(cell.seed, draw or split),
         reward=recipe.train.own_reward(),
         on_progress=on_progress,
         on_first=on_first,

@@ -269,14 +269,12 @@ def verdict(
     from tiltlab.rundir import write_json, write_records, write_text
     from tiltlab.verdict import judge
 
-    questions: dict[str, str] = {}
     if _are_records(base):
         found = from_files(Path(base), Path(tuned), rival or ())
     else:
         if task is None and data is None:
             raise UserError("two models need problems: add --task, --data or both")
         chosen = load_task(task, data, map_)
-        questions = {problem.id: problem.question for problem in chosen.problems("test")}
         config = ModelConfig(path=base, device=usable_devices("auto")[0], stop=stop)
         with Progress(*_BARS, console=errors, transient=True) as bars:
             bar = bars.add_task("verdict", total=None)
@@ -297,10 +295,12 @@ def verdict(
     judged = judge(found.base, found.tuned, found.cross_logp, found.rivals, found.powers, seed=seed)
     made = provenance()
     write_json(out / "verdict.json", asdict(judged) | {"made": made})
-    write_verdict_page(judged, found.base, found.tuned, found.tokens, questions, made, out / "verdict.html")
+    powers = {name: (found.powers[name], kls) for name, kls in found.power_kls.items()}
+    page = out / "verdict.html"
+    write_verdict_page(judged, found.base, found.tuned, found.tokens, found.questions, made, page, powers)
     console.print(Text.assemble(("verdict: ", "bold"), (judged.outcome, "bold green")))
     console.print(Text(judged.why + (f" What it would take: {judged.needs}." if judged.needs else "")))
-    console.print(Text(f"page: {out / 'verdict.html'}"), soft_wrap=True)
+    console.print(Text(f"page: {page}"), soft_wrap=True)
 
 
 @app.command()

@@ -12,9 +12,10 @@ from typing import Any
 
 from tiltlab.errors import UserError
 from tiltlab.evaluate import evaluate
+from tiltlab.frontier import kl_by_z
 from tiltlab.models.base import LanguageModel
 from tiltlab.models.loading import ModelConfig, load_codec, load_reference
-from tiltlab.rundir import read_records
+from tiltlab.rundir import read_json, read_lines, read_records
 from tiltlab.samplers.base import Sampler
 from tiltlab.samplers.power_smc import PowerSMC
 from tiltlab.samplers.temperature import Temperature
@@ -40,8 +41,12 @@ class Examined:
     cross_logp: list[float] | None = None
     rivals: dict[str, list[Record]] = field(default_factory=dict)
     powers: dict[str, list[Record]] = field(default_factory=dict)
+    power_kls: dict[str, list[float]] = field(default_factory=dict)
+    """By power: the KL of its law from the base on each problem, in nats."""
     tokens: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     """By "base" and "tuned": lines of tokens.jsonl."""
+    questions: dict[str, str] = field(default_factory=dict)
+    """By problem id, as far as they are known."""
 
 
 def from_files(base: Path, tuned: Path, rivals: Sequence[Path] = ()) -> Examined:
@@ -56,7 +61,13 @@ def from_files(base: Path, tuned: Path, rivals: Sequence[Path] = ()) -> Examined
             f"{tuned} holds no log-probabilities under the base (ref_logp is logp, or missing); "
             "score them: `tiltlab evaluate --reference BASE`, or hand both models to `tiltlab verdict`"
         )
-    return Examined(of_base, of_tuned, None, {str(path): _read(path) for path in rivals})
+    return Examined(
+        of_base,
+        of_tuned,
+        rivals=dict(zip(_names(rivals), map(_read, rivals), strict=True)),
+        tokens={"base": [], "tuned": _tokens(tuned)} | ({"base": _tokens(base)} if _alone(base) else {}),
+        questions=_questions(base) | _questions(tuned),
+    )
 
 
 def base_records(path: Path) -> list[Record]:
@@ -86,6 +97,8 @@ def from_models(
 
     tokens: dict[str, list[dict[str, Any]]] = {}
 
+    kls: dict[str, list[float]] = {}
+
     def draw(what: str, model: LanguageModel, other: LanguageModel, sampler: Sampler) -> list[Record]:
         def tell(done: int) -> None:
             on_progress(what, done, len(chosen))
@@ -94,8 +107,10 @@ def from_models(
         found = Tokens(of_base)
         if what in ("base", "tuned"):
             settings["on_first"] = found
-        records = evaluate(model, other, sampler, task, chosen, **settings)[0]
+        records, info = evaluate(model, other, sampler, task, chosen, **settings)
         tokens[what] = found.json
+        if isinstance(sampler, PowerSMC):
+            kls[what] = list(kl_by_z(records, info.notes["log_z"], sampler.alpha).values())
         return records
 
     with _both(base, tuned) as (of_base, of_tuned):
@@ -108,7 +123,9 @@ def from_models(
         after,
         [record.ref_logp for record in crossed],
         powers=powers,
+        power_kls=kls,
         tokens={what: tokens[what] for what in ("base", "tuned")},
+        questions={problem.id: problem.question for problem in chosen},
     )
 
 
@@ -141,6 +158,31 @@ def _adapted(reference: Any, folder: str) -> tuple[LanguageModel, LanguageModel]
         ) from error
     keep = {"batch_tokens": reference.batch_tokens}
     return HFModel(module, reference.codec, **keep, adapter=False), HFModel(module, reference.codec, **keep)
+
+
+def _names(paths: Sequence[Path]) -> list[str]:
+    """What to call records: by their file, or by the folder that holds them; in full where that is not enough."""
+    names = [path.parent.name if path.name == "records.jsonl" else path.stem for path in paths]
+    return names if len(set(names)) == len(names) else [str(path) for path in paths]
+
+
+def _tokens(path: Path) -> list[dict[str, Any]]:
+    """Token lines that `tiltlab evaluate` left beside records; none for a file alone."""
+    return read_lines(path / "tokens.jsonl") if path.is_dir() else []
+
+
+def _alone(path: Path) -> bool:
+    """Whether the model of a folder was its own reference, so that its token lines are about itself."""
+    return not (_about(path).get("recipe") or {}).get("reference")
+
+
+def _questions(path: Path) -> dict[str, str]:
+    return {name: question for name, (question, _) in _about(path).get("questions", {}).items()}
+
+
+def _about(path: Path) -> dict[str, Any]:
+    """sample.json of a folder, empty where there is none."""
+    return read_json(path / "sample.json") if path.is_dir() and (path / "sample.json").is_file() else {}
 
 
 def _read(path: Path) -> list[Record]:

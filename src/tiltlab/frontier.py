@@ -8,9 +8,11 @@ Left out on purpose: anything beyond the last carried point of a path.
 
 from bisect import bisect_left
 from collections.abc import Sequence
+from math import nan
 
 from tiltlab.forecast import Forecast, Point
 from tiltlab.metrics import Interval
+from tiltlab.types import Record
 
 
 def sharpening_path(forecast: Forecast) -> tuple[Point, ...]:
@@ -57,6 +59,22 @@ def least_kl(forecast: Forecast, accuracy: float) -> float | None:
         return known[right][1]
     (before, lower), (after, upper) = known[right - 1], known[right]
     return _between(lower, upper, (accuracy - before) / (after - before))
+
+
+def kl_by_z(
+    records: Sequence[Record], log_z_P: Sequence[float], alpha: float, beta: float | None = None
+) -> dict[str, float]:
+    """KL from the base, in nats, of p^alpha exp(r / beta) / Z by problem, from samples of it and log Z of each problem
+    in the order of the records: E[(alpha - 1) log p + r / beta] - log Z. NaN where there is no sample to tell."""
+    groups: dict[str, list[float]] = {record.problem: [] for record in records}
+    for record in records:
+        if record.complete:
+            tilt = 0.0 if beta is None else record.reward / beta
+            groups[record.problem].append((alpha - 1) * record.ref_logp + tilt)
+    return {
+        problem: sum(values) / len(values) - log_z if values else nan
+        for (problem, values), log_z in zip(groups.items(), log_z_P, strict=True)
+    }
 
 
 def _between(lower: float, upper: float, part: float) -> float:

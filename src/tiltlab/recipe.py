@@ -15,6 +15,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    NonNegativeInt,
     PositiveFloat,
     PositiveInt,
     TypeAdapter,
@@ -94,6 +95,9 @@ class Testing(_Section):
     problems: PositiveInt | None = None
     """How many; all where left out."""
     n: PositiveInt = 16
+    forecast_n: NonNegativeInt = 48
+    """Responses a problem that the base arm draws besides, from which the forecast and the verdicts tell its
+    sharpening."""
 
 
 def _tagged(tag: str) -> BeforeValidator:

@@ -6,6 +6,7 @@
         metrics.jsonl   select.jsonl        a line a training step; a line an evaluation on the select split
         checkpoints/step-000040/            weights in the model's own format, state.json, optimizer.safetensors
         records-last.jsonl records-best.jsonl   graded responses on the test split
+        records-forecast.jsonl              of the base alone: further responses, for the forecast
         sampling-last.json sampling-best.json   what drawing them took: tokens, seconds, the sampler's notes
         result.json                         written last: a cell that has it is done
         failed.json                         instead, where it could not be finished: why. The next try removes it
@@ -55,7 +56,7 @@ class CellDir:
         return self.path / "failed.json"
 
     def records(self, which: str) -> Path:
-        """`which` is "last" or "best"."""
+        """`which` is "last", "best" or "forecast"."""
         return self.path / f"records-{which}.jsonl"
 
     def tokens(self, which: str) -> Path:

@@ -1,4 +1,5 @@
-"""Model x sampler x task -> a folder: records.jsonl, and sample.json that says how they were made.
+"""Model x sampler x task -> a folder: records.jsonl, tokens.jsonl (a few of them token by token), and sample.json that
+says how they were made.
 
 Problems are done some at a time, and each lot is on the disk before the next begins: stopped or killed, the same
 command goes on where it was, and ends with the same records. Responses of other engines (`from_elsewhere`) are graded
@@ -33,6 +34,7 @@ from tiltlab.samplers.base import Info, together
 from tiltlab.seeds import derive
 from tiltlab.tasks.base import Task, grade_texts
 from tiltlab.tasks.rewards import load_reward
+from tiltlab.tokens import Tokens
 from tiltlab.types import Problem, Record
 
 LOT = 16
@@ -57,6 +59,7 @@ def run_sample(
     about = _open(recipe, folder)
     lots = [problems[start : start + LOT] for start in range(0, len(problems), LOT)]
     done = _done(folder, recipe.n, [len(lot) for lot in lots])
+    _keep_tokens(folder / "tokens.jsonl", {problem.id for lot in lots[:done] for problem in lot})
     if done < len(lots):
         model = load_reference(config, codec)
         other = model
@@ -64,6 +67,7 @@ def run_sample(
             named = replace(config, path=recipe.reference)
             other = load_reference(named, load_codec(named))
         for lot in lots[done:]:
+            tokens = Tokens(other, before=len(read_lines(folder / "tokens.jsonl")))
             records, info = evaluate(
                 model,
                 other,
@@ -74,7 +78,9 @@ def run_sample(
                 max_tokens=recipe.max_tokens,
                 seed=derive(recipe.seed, recipe.split),
                 reward=load_reward(recipe.reward) if recipe.reward else None,
+                on_first=tokens,
             )
+            append_lines(folder / "tokens.jsonl", tokens.json)
             append_lines(folder / "records.jsonl", [record_line(record) for record in records])
             append_lines(folder / "lots.jsonl", [asdict(info)])
             done += 1
@@ -180,6 +186,11 @@ def _done(folder: Path, n: int, lots: list[int]) -> int:
     keep_first(records, rows)
     keep_first(notes, done)
     return done
+
+
+def _keep_tokens(path: Path, problems: set[str]) -> None:
+    """Drop what was written of a lot that is to be done again."""
+    keep_first(path, sum(line["problem"] in problems for line in read_lines(path)))
 
 
 def _questions(problems: Sequence[Problem]) -> dict[str, list[str]]:

@@ -17,11 +17,15 @@ from tiltlab.metrics import Interval
 from tiltlab.snis import Estimate
 
 ESS_FLOOR = 10.0
-"""Effective samples a problem (harmonic mean, at the lower end of its one-sided 95 % interval) below which what the
+"""Effective samples a problem (harmonic mean, at the lower end of its one-sided 99.5 % interval) below which what the
 jackknife leaves of the bias shows."""
 
 STABLE = 1.0
 """Standard errors by which halving the samples, or what may hide, may move a forecast."""
+
+NEGLIGIBLE = 0.01
+"""Of a figure: a smaller move is none, however small the standard errors (the KL of a large beta is nearly the same on
+every problem). It still widens the interval."""
 
 MIN_PROBLEMS = 10
 """Fewer give no interval over problems worth the name."""
@@ -86,14 +90,17 @@ def _surely(found: Estimate) -> float:
     """The harmonic mean of the effective sample size, at the lower end: a few problems whose weights degenerate govern
     it, and a few dozen problems may have drawn none of them."""
     error = float(found.load.std(ddof=1)) / sqrt(len(found.load))
-    return 1 / (1 / found.ess_harmonic + 1.645 * error)
+    return 1 / (1 / found.ess_harmonic + 2.576 * error)
 
 
 def drift(found: Estimate, figure: int) -> float:
-    """How far halving the samples moves a figure over how far it may: STABLE standard errors, of it and of the move."""
+    """How far halving the samples moves a figure over how far it may: STABLE standard errors, of it and of the move, or
+    a NEGLIGIBLE part of it."""
     mean, noise = _moved(found, figure)
-    error = hypot(float(found.corrected[:, figure].std()) / sqrt(len(found.corrected)), noise)
-    return abs(mean) / max(STABLE * error, 1e-9) if abs(mean) > 1e-9 else 0.0
+    values = found.corrected[:, figure]
+    error = hypot(float(values.std()) / sqrt(len(values)), noise)
+    allowed = max(STABLE * error, NEGLIGIBLE * abs(float(values.mean())), 1e-9)
+    return abs(mean) / allowed if abs(mean) > 1e-9 else 0.0
 
 
 def _hidden(found: Estimate, missing: Floats) -> float:

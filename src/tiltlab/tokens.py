@@ -35,20 +35,20 @@ class TokenLine:
 
 
 class Tokens:
-    """Collects lines: an `on_first` of `evaluate`."""
+    """Collects lines: an `on_first` of `evaluate`. `before`: how many there are already, of earlier problems."""
 
-    def __init__(self, base: LanguageModel) -> None:
-        self._base = base
+    def __init__(self, base: LanguageModel, before: int = 0) -> None:
+        self._base, self._before = base, before
         self.lines: list[TokenLine] = []
 
     def __call__(self, problems: Sequence[Problem], prompts: Sequence[Prompt], first_P: Sequence[Rollout]) -> None:
-        room = COUNTED - len(self.lines)
+        room = COUNTED - self._before - len(self.lines)
         some = [p for p, rollout in enumerate(first_P) if rollout.tokens][: max(0, room)]
         if not some:
             return
         told = told_by(self._base, [prompts[p] for p in some], [first_P[p] for p in some])
         for p, (ref_logp, ranks) in zip(some, told, strict=True):
-            spelled = spell(self._base, first_P[p]) if len(self.lines) < SPELLED else None
+            spelled = spell(self._base, first_P[p]) if self._before + len(self.lines) < SPELLED else None
             self.lines.append(TokenLine(problems[p].id, first_P[p].logprobs, ref_logp, ranks, spelled))
 
     @property

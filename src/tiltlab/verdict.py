@@ -75,6 +75,7 @@ def judge(
     cross_logp: Sequence[float] | None = None,
     rivals: Mapping[str, Sequence[Record]] | None = None,
     powers: Mapping[str, Sequence[Record]] | None = None,
+    more: Sequence[Record] = (),
     margin: float = MARGIN,
     seed: int = 0,
 ) -> Verdict:
@@ -82,12 +83,15 @@ def judge(
     `ref_logp`; tuned ones with the tuned model's in `logp`. cross_logp: log-probability of each base response under the
     tuned model, in nats. rivals: by name, samples drawn from the base by a sampler that knows nothing but its
     likelihood, with the base's log p in `ref_logp`. powers: likewise, of samplers that target a p^alpha: only these
-    tell how likely responses get along that path.
+    tell how likely responses get along that path. more: further samples of the base, which tell of its sharpening but
+    enter no count of problems solved, where both models are to have the same chances.
 
-    Raises ValueError where the two have no problem in common.
+    Raises ValueError where the two have no problem in common, and for more samples beside a cross_logp.
     """
     gain = compare(base, tuned, seed)
-    sharpened = _sharpened(base, tuned, cross_logp, rivals or {}, powers or {}, seed)
+    if more and cross_logp is not None:
+        raise ValueError("further samples of the base lack the tuned model's log-probabilities")
+    sharpened = _sharpened([*base, *more], tuned, cross_logp, rivals or {}, powers or {}, seed)
     outcome, why, needs = _decide(gain, sharpened, profile(base), profile(tuned), margin)
     return Verdict(outcome, why, needs, gain, sharpened, ledger(base, tuned), profile(base), profile(tuned))
 

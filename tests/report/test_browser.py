@@ -85,5 +85,5 @@ def test_the_page_of_a_verdict(tmp_path: Path) -> None:
     write_verdict_page(judge(base, tuned), base, tuned, tokens, {}, made, page)
     found = probed(page)
     assert found["heard"] == found["requests"] == []
-    assert found["plots"] == found["drawn"] == 5
+    assert found["plots"] == found["drawn"] == 6
     assert found["shift"] == ["by-shift", ""]

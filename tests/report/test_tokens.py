@@ -8,7 +8,7 @@ import pytest
 
 from tests.report.test_report import made_study
 from tiltlab.report.page import write_report
-from tiltlab.report.tokens import ranks, share_off_top, shown
+from tiltlab.report.tokens import moved_by_part, ranks, share_off_top, shown, where
 from tiltlab.rundir import write_text
 
 EVIL = "<script>alert(1)</script>"
@@ -36,6 +36,18 @@ def test_shares_are_of_positions_with_an_interval_over_problems() -> None:
     assert share_off_top([]) is None
     bars = {bar.name: list(bar.x) for bar in ranks({"tuned": [LINE], "unknown": []}).data}
     assert bars == {"2nd": [1 / 3], "3rd": [0], "4th to 10th": [1 / 3], "11th to 100th": [0], "beyond": [0]}
+
+
+def test_the_tenths_of_a_response_add_up_to_its_kl() -> None:
+    parts = moved_by_part([LINE])
+    moved = [a - b for a, b in zip(LINE["logp"], LINE["ref_logp"], strict=True)]
+    assert [round(part, 6) for part in parts if part] == [round(value, 6) for value in moved if value]
+    assert parts[1] == moved[0]  # the middle of the first of three tokens is at 1/6
+    long = LINE | {"logp": [0.1 * i for i in range(57)], "ref_logp": [0.0] * 57}
+    assert sum(moved_by_part([long, LINE])) == pytest.approx((sum(long["logp"]) + sum(moved)) / 2)
+    (heat,) = where({"tuned": [long], "unknown": []}).data
+    assert list(heat.y) == ["tuned"]
+    assert sum(heat.z[0]) == pytest.approx(sum(long["logp"]))
 
 
 def test_tokens_show_on_the_page_and_stay_text(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from tests.tolerances import tv_tolerance
+from tiltlab.frontier import kl_by_z
 from tiltlab.models.table import TableLanguage, counts, optimum, rewards_of, total_variation
 from tiltlab.objective import tempered, tilted
 from tiltlab.samplers import power_mcmc
@@ -18,7 +19,7 @@ from tiltlab.samplers.best_of_n import BestOfN, Majority
 from tiltlab.samplers.power_mcmc import PowerMCMC
 from tiltlab.samplers.power_smc import PowerSMC
 from tiltlab.samplers.temperature import Temperature
-from tiltlab.types import Grade, Rollout
+from tiltlab.types import Grade, Record, Rollout
 
 LIMIT = 4
 """Tokens that hold every response of these languages (two symbols, three of them at most, and EOS): 15 responses."""
@@ -240,6 +241,31 @@ def test_the_estimate_of_z_is_unbiased(
     run = sampler(named, named.prompts, n=8, max_tokens=LIMIT, seed=2, judge=judge_of(language))
     ratio = (torch.tensor(run.info.notes["log_z"], dtype=torch.float64) - exact).exp()
     assert abs(ratio.mean() - 1) < 3 * ratio.std() / math.sqrt(300)
+
+
+@languages
+@pytest.mark.parametrize(("alpha", "beta"), [(2, None), (4, None), (2, 0.5)])
+def test_samples_and_z_tell_the_kl_of_the_law(alpha: float, beta: float | None, language: TableLanguage) -> None:
+    """40 populations of 4000 particles, each a prompt of its own. Within 4 standard errors, and what the logarithm of
+    an estimate is off by, half its relative variance."""
+    objective = tempered(alpha) if beta is None else tilted(beta, alpha)
+    logp = language.sequence_logprobs()[0].detach().double()
+    reward = rewards_of(language, rewards(language))[0].double()
+    law = optimum(objective, language, rewards_of(language, rewards(language)))[0]
+    exact = (law * (law.log() - logp)).nansum().item()
+    named = TableLanguage(language.logits.detach().expand(40, -1, -1), [f"population {i}" for i in range(40)])
+    run = PowerSMC(alpha, 4000, beta)(named, named.prompts, n=4000, max_tokens=LIMIT, seed=3, judge=judge_of(language))
+    table = rewards(language)
+    records = [
+        Record("t", prompt, i, r.text, None, table[r.text], "wrong", len(r.tokens), r.complete, 0.0, sum(r.logprobs))
+        for prompt, group in zip(named.prompts, run.rollouts, strict=True)
+        for i, r in enumerate(group)
+    ]
+    found = torch.tensor(list(kl_by_z(records, run.info.notes["log_z"], alpha, beta).values()), dtype=torch.float64)
+    z = (
+        torch.tensor(run.info.notes["log_z"], dtype=torch.float64) - objective.log_target(reward, logp).logsumexp(0)
+    ).exp()
+    assert abs(found.mean() - exact) < 4 * found.std() / math.sqrt(40) + z.var() / 2
 
 
 def test_one_particle_is_a_draw_from_the_proposal() -> None:

@@ -13,7 +13,8 @@ from tiltlab.metrics import Interval, averages, maj_at_k, mean_interval, pass_at
 from tiltlab.paired import Stratum, by_length, never_limit
 from tiltlab.report.figures import dressed
 from tiltlab.report.html import render_page
-from tiltlab.rundir import Json, read_json, read_records, write_text
+from tiltlab.report.tokens import line_of, shown
+from tiltlab.rundir import Json, read_json, read_lines, read_records, write_text
 from tiltlab.types import UNKNOWN, Record
 
 SAMPLES = 8
@@ -88,7 +89,8 @@ def write_evaluation_page(folder: Path) -> Path:
     records, about = load_evaluation(folder)
     found = figures_of(folder.name, records)
     questions: Mapping[str, Sequence[str]] = about.get("questions", {})
-    shown = list(dict.fromkeys(record.problem for record in records))[:SAMPLES]
+    tokens = read_lines(folder / "tokens.jsonl")
+    names = list(dict.fromkeys(record.problem for record in records))[:SAMPLES]
     path = folder / "report.html"
     page = render_page(
         "evaluation.html.j2",
@@ -96,7 +98,15 @@ def write_evaluation_page(folder: Path) -> Path:
         found=found,
         about=about,
         recipe=yaml.safe_dump(about.get("recipe") or {"responses": about.get("responses")}, sort_keys=False),
-        samples=[(questions.get(name, [name, "?"]), [r for r in records if r.problem == name][:4]) for name in shown],
+        samples=[
+            (
+                questions.get(name, [name, "?"]),
+                shown(line_of(tokens, name)),
+                [r for r in records if r.problem == name][:4],
+            )
+            for name in names
+        ],
+        spelled=bool(tokens),
     )
     write_text(path, page)
     return path

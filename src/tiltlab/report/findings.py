@@ -38,13 +38,13 @@ def findings(study: Study, task: str) -> Findings:
     base = study.base(task)
     if base is None:
         return Findings(None, {})
-    records = _records(base)
+    records, more = _records(base), [record for seeded in base.seeds for record in seeded.more]
     rivals, powers = ({a.name: _records(a) for a in study.on(task) if of(a)} for of in (_sharpens, _is_power))
     verdicts = {}
     for arm in (arm for arm in study.on(task) if arm.trained):
         with suppress(ValueError):  # no problem of which both have a graded response
-            verdicts[arm.name] = judge(records, _records(arm), rivals=rivals, powers=powers)
-    return Findings(_forecast(records), verdicts)
+            verdicts[arm.name] = judge(records, _records(arm), rivals=rivals, powers=powers, more=more)
+    return Findings(_forecast([*records, *more]), verdicts)
 
 
 def _forecast(records: Sequence[Record]) -> Forecast | None:

@@ -56,7 +56,6 @@ def _path(figure: go.Figure, points: Sequence[Point], name: str, colour: str, *,
     known = [(p, p.kl, p.accuracy) for p in points if p.kl is not None and p.accuracy is not None]
     if not known:
         return
-    known.sort(key=lambda one: one[1].value)
     figure.add_scatter(
         x=[kl.value for _, kl, _ in known],
         y=[accuracy.value for _, _, accuracy in known],

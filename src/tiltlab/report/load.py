@@ -24,6 +24,8 @@ class Seeded:
     """Of the last checkpoint: tokens drawn and rescored, seconds, responses, notes and warnings."""
     tokens: list[Json]
     """Of the last checkpoint: the first response to some problems, token by token (tiltlab.tokens.TokenLine)."""
+    more: list[Record]
+    """Further responses of the base, for the forecast; of no other arm."""
     stopped: str | None
     """The alarm that ended its training before the last step of the recipe."""
 
@@ -48,6 +50,12 @@ class ArmOnTask:
         uncut = self.config.get("top_p", 1) == 1 and self.config.get("top_k") is None
         plain = self.config["arm"] == "temperature" and self.config["temperature"] == 1 and uncut
         return self.trained or self.config["arm"] == "base" or plain
+
+    @property
+    def knows_kl(self) -> bool:
+        """Whether its samples say how far it is from the base: those of its model's own law do, and those of PowerSMC,
+        which estimates the Z of its law."""
+        return self.own_law or self.config["arm"] == "power_smc"
 
 
 @dataclass(frozen=True)
@@ -146,7 +154,8 @@ def _seeded(folder: CellDir, seed: int) -> Seeded:
     sampling = read_json(folder.sampling("last"))
     curves = read_lines(folder.metrics), read_lines(folder.select)
     tokens = read_lines(folder.tokens("last"))
-    return Seeded(seed, last, best, steps, *curves, sampling, tokens, result.get("stopped"))
+    more = read_records(folder.records("forecast")) if folder.records("forecast").exists() else []
+    return Seeded(seed, last, best, steps, *curves, sampling, tokens, more, result.get("stopped"))
 
 
 def _failure(folder: CellDir, task: str, arm: str, config: Json, seed: int) -> Failure:

@@ -16,7 +16,7 @@ from tiltlab.report.frontier import Reached, frontier
 from tiltlab.report.html import render_page
 from tiltlab.report.load import ArmOnTask, Study, load_study
 from tiltlab.report.tables import Row, result_rows
-from tiltlab.report.tokens import Shown, ranks, shown
+from tiltlab.report.tokens import Shown, line_of, ranks, shown, where
 from tiltlab.rundir import write_text
 
 SAMPLES = 4
@@ -76,6 +76,7 @@ def render(study: Study, rows: Sequence[Row], found: Mapping[str, Findings]) -> 
         figures[f"headline-{i}"] = headline(study, rows, [task])
         figures[f"frontier-{i}"] = frontier(found[task].forecast, _reached(study, rows, task), task)
         figures[f"ranks-{i}"] = ranks({arm.name: arm.seeds[0].tokens for arm in study.on(task)})
+        figures[f"where-{i}"] = where({arm.name: arm.seeds[0].tokens for arm in study.on(task) if arm.trained})
         figures[f"cost-{i}"] = cost(study, rows, task)
         figures |= {f"curves-{i}-{curve[1]}": learning_curves(study, task, [curve], alarmed[task]) for curve in CURVES}
         figures |= {f"at-k-{i}-{kind}": at_k_curve(study, task, kind) for kind in ("pass", "maj")}
@@ -88,6 +89,7 @@ def render(study: Study, rows: Sequence[Row], found: Mapping[str, Findings]) -> 
         colours=arm_colours(study),
         curves=[key for _, key, _ in CURVES],
         alarmed=alarmed,
+        weighed=min((one.forecast.samples for one in found.values() if one.forecast), default=None),
         spelled=any(seeded.tokens for arm in study.arms for seeded in arm.seeds),
         curved={task: _curved(study, task) for task in study.tasks},
         samples=[(task, _samples(study, task)) for task in study.tasks],
@@ -125,7 +127,7 @@ def _curved(study: Study, task: str) -> list[str]:
 
 
 def _tokens(arm: ArmOnTask, problem: str) -> list[Shown] | None:
-    return shown(next((line for line in arm.seeds[0].tokens if line["problem"] == problem), None))
+    return shown(line_of(arm.seeds[0].tokens, problem))
 
 
 def _samples(study: Study, task: str) -> list[dict[str, Any]]:

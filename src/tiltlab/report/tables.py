@@ -11,6 +11,7 @@ from functools import partial
 
 import numpy as np
 
+from tiltlab.frontier import kl_by_z
 from tiltlab.metrics import Interval, maj_at_k, mean_interval, pass_at_k, share_interval
 from tiltlab.report.load import ArmOnTask, Study
 from tiltlab.rundir import Json
@@ -45,7 +46,8 @@ class Row:
     """log p under the base, in nats a response, over complete responses."""
     kl: Interval
     """log pi - log p, in nats a response, over complete responses: how far the arm went from the base. NaN for an arm
-    that samples at a temperature: the records' log pi is then not of the law that was sampled."""
+    that samples at a temperature: the records' log pi is then not of the law that was sampled. For PowerSMC by its own
+    estimate of Z, which makes it a little too large where populations are small (log is concave)."""
     spent: float
     """Tokens that the model was asked for, drawn or scored again, for one response."""
     warnings: list[str]
@@ -120,7 +122,7 @@ def _row(arm: ArmOnTask, which: str, baseline: dict[str, float] | None) -> Row:
         truncated=_mean([float(not r.complete) for r in records]),
         ungraded=_mean([float(np.isnan(r.reward)) for r in records]),
         logp=mean(lambda r: r.ref_logp, complete=True),
-        kl=mean(lambda r: r.logp - r.ref_logp, complete=True) if arm.own_law else _UNKNOWN,
+        kl=mean(lambda r: r.logp - r.ref_logp, complete=True) if arm.own_law else _kl_by_z(arm),
         spent=_mean([_spent(seeded.sampling) for seeded in arm.seeds]),
         warnings=[
             *sorted({warning for seeded in arm.seeds for warning in seeded.sampling["warnings"]}),
@@ -129,6 +131,18 @@ def _row(arm: ArmOnTask, which: str, baseline: dict[str, float] | None) -> Row:
         seed_accuracies=seeds,
         over_seeds=mean_interval(seeds) if len(seeds) > 1 else None,
     )
+
+
+def _kl_by_z(arm: ArmOnTask) -> Interval:
+    """KL of a law p^alpha exp(r / beta) / Z that was sampled and whose Z was estimated, over problems and seeds."""
+    if not arm.knows_kl:
+        return _UNKNOWN
+    values: dict[str, list[float]] = defaultdict(list)
+    for seeded in arm.seeds:
+        log_z = seeded.sampling["notes"]["log_z"]
+        for problem, kl in kl_by_z(seeded.last, log_z, arm.config["alpha"], arm.config.get("beta")).items():
+            values[problem].append(kl)
+    return mean_interval([_mean(of_seeds) for of_seeds in values.values()])
 
 
 def _spent(sampling: Json) -> float:

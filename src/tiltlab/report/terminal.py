@@ -131,7 +131,7 @@ def _table_of(study: Study, task: str, rows: Sequence[Row]) -> Table:
     table = _table(f"{study.name}: {task}", figures, names=("arm", "step"))
     for row in rows:
         table.add_row(*map(Text, _cells(row)))
-    if not all(arm.own_law for arm in study.on(task)):
+    if not all(arm.knows_kl for arm in study.on(task)):
         table.caption = Text("KL –: log-probabilities are known at temperature 1 only\n", justify="left")
     return table
 

@@ -1,4 +1,5 @@
-"""Token by token: responses coloured by how likely the base found them, and how often a model leaves its top choice."""
+"""Token by token: responses coloured by how likely the base found them, how often a model leaves its top choice, and in
+which part of its responses it goes away from the base."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +12,9 @@ from tiltlab.report.figures import dressed, label
 from tiltlab.rundir import Json
 
 RANKS = {"2nd": (1, 1), "3rd": (2, 2), "4th to 10th": (3, 9), "11th to 100th": (10, 99), "beyond": (100, 10**9)}
+PARTS = 10
+"""Of a response, of equal numbers of tokens, in which the shift is told."""
+
 _SHADES = ("#fdba74", "#fb923c", "#ea580c", "#9a3412", "#431407")
 
 
@@ -23,6 +27,11 @@ class Shown:
     likely: int
     shift: int
     title: str
+
+
+def line_of(lines: Sequence[Json], problem: str) -> Json | None:
+    """The line of a problem, None where there is none."""
+    return next((line for line in lines if line["problem"] == problem), None)
 
 
 def shown(line: Json | None) -> list[Shown] | None:
@@ -63,3 +72,38 @@ def ranks(lines_of: Mapping[str, Sequence[Json]]) -> go.Figure:
     figure.update_xaxes(title={"text": "share of tokens, by their rank for the base", "standoff": 6}, tickformat=".0%")
     figure.update_yaxes(autorange="reversed")
     return dressed(figure, 150 + 26 * max(1, len(known))).update_layout(barmode="stack", margin={"b": 90})
+
+
+def moved_by_part(lines: Sequence[Json]) -> list[float]:
+    """Where in its responses a model goes away from the base: log pi - log p in nats, by tenths of the response, over
+    responses on average. All tenths together are the estimate of the KL; a token belongs to the tenth of its middle."""
+    parts = [0.0] * PARTS
+    for line in lines:
+        size = len(line["logp"])
+        for i, (logp, ref_logp) in enumerate(zip(line["logp"], line["ref_logp"], strict=True)):
+            parts[(2 * i + 1) * PARTS // (2 * size)] += (logp - ref_logp) / len(lines)
+    return parts
+
+
+def where(lines_of: Mapping[str, Sequence[Json]]) -> go.Figure:
+    """`moved_by_part` of each model, as a map."""
+    known = {name: moved_by_part(lines) for name, lines in lines_of.items() if lines}
+    most = max((abs(value) for parts in known.values() for value in parts), default=0.0) or 1.0
+    figure = go.Figure(
+        go.Heatmap(
+            x=[f"{100 * (part + 1) // PARTS} %" for part in range(PARTS)],
+            y=[label(name) for name in known],
+            z=list(known.values()),
+            zmin=-most,
+            zmax=most,
+            colorscale=[(0.0, "#ea580c"), (0.5, "rgba(128,128,128,0.08)"), (1.0, "#2563eb")],
+            showscale=False,
+            texttemplate="%{z:.1f}",
+            xgap=2,
+            ygap=2,
+            hovertemplate="%{y}, up to %{x} of the response: %{z:.2f} nats<extra></extra>",
+        )
+    )
+    figure.update_xaxes(title={"text": "tenth of the response, up to; nats", "standoff": 6}, showgrid=False)
+    figure.update_yaxes(autorange="reversed", showgrid=False)
+    return dressed(figure, 150 + 26 * max(1, len(known))).update_layout(margin={"b": 70})

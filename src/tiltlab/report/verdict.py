@@ -9,16 +9,17 @@ import plotly.graph_objects as go
 from tiltlab.draws import from_records
 from tiltlab.errors import UserError
 from tiltlab.forecast import Forecast, forecast
-from tiltlab.metrics import Interval, mean_interval
+from tiltlab.metrics import Interval, mean_interval, share_interval
 from tiltlab.report.figures import dressed
+from tiltlab.report.forecast import in_words
 from tiltlab.report.frontier import Reached, frontier
 from tiltlab.report.html import render_page
-from tiltlab.report.tokens import Shown, ranks, share_off_top, shown
+from tiltlab.report.tokens import Shown, line_of, ranks, share_off_top, shown, where
 from tiltlab.rundir import Json, write_text
-from tiltlab.types import Record
+from tiltlab.types import UNKNOWN, Record
 from tiltlab.verdict import Verdict
 
-_BASE, _TUNED = "#6b7280", "#2563eb"
+_BASE, _TUNED, _SHARPENED = "#6b7280", "#2563eb", "#ea580c"
 
 SAMPLES = 6
 """Problems whose responses are shown side by side."""
@@ -32,11 +33,17 @@ def write_verdict_page(
     questions: Mapping[str, str],
     made: Mapping[str, Any],
     path: Path,
+    powers: Mapping[str, tuple[Sequence[Record], Sequence[float]]] | None = None,
 ) -> None:
     """tokens: of "base" and "tuned", lines of tokens.jsonl; none where nobody knows them. questions: by problem id, for
-    those that are known."""
+    those that are known. powers: by name, the base sharpened by a sampler, and the KL of its law by problem."""
+    told = _forecast(base)
+    sharpened = [
+        Reached(name, accuracy_of(records), mean_interval(kls), _SHARPENED)
+        for name, (records, kls) in (powers or {}).items()
+    ]
     figures = {
-        "frontier": frontier(_forecast(base), _reached(found, tuned)),
+        "frontier": frontier(told, [*sharpened, *_reached(found, tuned)]),
         "pass": _pass(found),
         "likelihood": _spread(base, tuned, lambda r: r.ref_logp, "log p under the base, nats a response"),
         "length": _spread(base, tuned, lambda r: float(r.tokens), "tokens a response"),
@@ -54,8 +61,27 @@ def write_verdict_page(
     off_top = {side: share_off_top(tokens.get(side, ())) for side in ("base", "tuned")}
     if any(off_top.values()):
         figures["ranks"] = ranks(tokens)
-    page = render_page("verdict.html.j2", figures, found=found, samples=samples, off_top=off_top, made=made)
+        figures["where"] = where({"tuned": tokens.get("tuned", ())})
+    page = render_page(
+        "verdict.html.j2",
+        figures,
+        found=found,
+        samples=samples,
+        off_top=off_top,
+        made=made,
+        told=in_words(told) if told else None,
+        sharpened=bool(sharpened),
+    )
     write_text(path, page)
+
+
+def accuracy_of(records: Sequence[Record]) -> Interval:
+    """Over problems."""
+    by_problem: dict[str, list[float]] = {}
+    for record in records:
+        if record.reason not in UNKNOWN:
+            by_problem.setdefault(record.problem, []).append(float(record.reason == "correct"))
+    return share_interval([sum(marks) / len(marks) for marks in by_problem.values()])
 
 
 def _forecast(base: Sequence[Record]) -> Forecast | None:
@@ -108,7 +134,7 @@ def _spread(base: Sequence[Record], tuned: Sequence[Record], value: Any, title: 
 
 
 def _tokens(lines: Sequence[Json], problem: str) -> list[Shown] | None:
-    return shown(next((line for line in lines if line["problem"] == problem), None))
+    return shown(line_of(lines, problem))
 
 
 def _first(records: Sequence[Record], problem: str) -> Record | None:
