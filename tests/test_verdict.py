@@ -98,6 +98,20 @@ def test_files_without_the_base_s_log_p_are_refused(tmp_path: Path) -> None:
         from_files(tmp_path / "odd.jsonl", tmp_path / "base.jsonl")
 
 
+def test_not_to_sharpen_is_always_a_choice() -> None:
+    """Where power samplers only hurt and the samples carry nothing (too few problems), the best sharpening is none, and
+    not a bad one."""
+    world = World.make("lazy", 0, 8)
+    base, _ = world.drawn(world.logp_PS, 16, 1)
+    tuned, _ = world.drawn(world.taught(), 16, 2)
+    worse = {f"p^{alpha}": world.drawn(world.law(tempered(alpha)), 16, alpha)[0] for alpha in (4, 8)}
+    found = judge(base, tuned, powers=worse).sharpened
+    assert found is not None
+    assert found.chosen == ("alpha 1",)
+    assert found.accuracy.value == pytest.approx(judge(base, tuned).gain.a.value)
+    assert found.recovered.value == pytest.approx(0.0)
+
+
 def test_more_samples_of_the_base_tell_of_its_sharpening_and_of_nothing_else() -> None:
     world = World.make("helpful", 0, 60)
     base, _ = world.drawn(world.logp_PS, 8, 1)

@@ -3,34 +3,23 @@
 import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 from rich.text import Text
 
 from tiltlab.devices import usable_devices
 from tiltlab.errors import Stopped, UserError
+from tiltlab.progress import bars, cells_progress, errors
 from tiltlab.rundir import slug
 from tiltlab.runtime import tune
 
 if TYPE_CHECKING:
-    from tiltlab.cell import Cell
     from tiltlab.recipe import Recipe
-    from tiltlab.study import OnProgress
     from tiltlab.tasks.base import Split, Task
     from tiltlab.tracking import Mirror
 
@@ -41,14 +30,6 @@ app = typer.Typer(
     help="Was the model taught something, or only sharpened?",
 )
 console = Console()
-_BARS = (
-    TextColumn("{task.description}", markup=False),  # names may look like markup
-    BarColumn(),
-    MofNCompleteColumn(),
-    TimeElapsedColumn(),
-    TimeRemainingColumn(),
-)
-errors = Console(stderr=True, soft_wrap=True, highlight=False)
 
 
 @app.command()
@@ -76,7 +57,7 @@ def study(
     for task in plan.tasks:
         _print_notes(task, splits_of(plan))
     mirror = _mirror(track, run, plan) if track else None
-    with _progress(run, mirror) as on_progress:
+    with cells_progress(run, mirror) as on_progress:
         failed = run_study(
             plan,
             run,
@@ -129,13 +110,13 @@ def evaluate(
             plan = plan.model_copy(update={"task": load_task(task, data, map_)})
         _print_notes(plan.task, [plan.split])
         folder = out or Path("runs") / slug(f"evaluate {plan.task.name} {plan.sampler.name}")
-        with Progress(*_BARS, console=errors, transient=True) as bars:
-            bar = bars.add_task(f"{plan.task.name} · {plan.sampler.name}", total=None)
+        with bars() as shown:
+            bar = shown.add_task(f"{plan.task.name} · {plan.sampler.name}", total=None)
             records, info = run_sample(
                 plan,
                 folder,
                 usable_devices(plan.model.device)[0],
-                lambda done, of: bars.update(bar, completed=done, total=of),
+                lambda done, of: shown.update(bar, completed=done, total=of),
             )
         print_sample(f"{plan.task.name}: {plan.sampler.name}", records, asdict(info), console)
     print_evaluation(figures_of(folder.name, records), console)
@@ -276,8 +257,8 @@ def verdict(
             raise UserError("two models need problems: add --task, --data or both")
         chosen = load_task(task, data, map_)
         config = ModelConfig(path=base, device=usable_devices("auto")[0], stop=stop)
-        with Progress(*_BARS, console=errors, transient=True) as bars:
-            bar = bars.add_task("verdict", total=None)
+        with bars() as shown:
+            bar = shown.add_task("verdict", total=None)
             found = from_models(
                 config,
                 tuned,
@@ -286,7 +267,7 @@ def verdict(
                 n=n,
                 max_tokens=max_tokens,
                 seed=seed,
-                on_progress=lambda what, done, of: bars.update(bar, description=what, completed=done, total=of),
+                on_progress=lambda what, done, of: shown.update(bar, description=what, completed=done, total=of),
             )
         write_records(out / "records-base.jsonl", found.base)
         write_records(out / "records-tuned.jsonl", found.tuned)
@@ -344,10 +325,10 @@ def lab(
     from tiltlab.report.lab import write_lab_page
     from tiltlab.report.terminal import print_lab
 
-    with Progress(*_BARS, console=errors, transient=True) as bars:
-        task = bars.add_task("lab", total=None)
+    with bars() as shown:
+        task = shown.add_task("lab", total=None)
         found = run_lab(
-            seeds, tell=lambda what, done, total: bars.update(task, description=what, completed=done, total=total)
+            seeds, tell=lambda what, done, total: shown.update(task, description=what, completed=done, total=total)
         )
     results = asdict(found) | {"wrong": found.commitment.wrong()}
     print_lab(results, console)
@@ -387,26 +368,3 @@ def _print_notes(task: "Task", splits: "Sequence[Split]") -> None:
     for split in splits:
         for note in notes_of(task, split):
             errors.print(Text(f"{task.name}: {note}"))
-
-
-@contextmanager
-def _progress(run: Path, mirror: "Mirror | None" = None) -> Iterator["OnProgress"]:
-    """One bar for each cell that is running. `mirror`: told whenever one has news."""
-    with Progress(*_BARS, console=errors, transient=True) as bars:
-        bar_of: dict[str, TaskID] = {}
-
-        def on_progress(cell: "Cell", doing: str, done: int, total: int, news: str = "") -> None:
-            if news:
-                bars.console.print(Text(f"{cell.key}: {news}", style="yellow"), soft_wrap=True)
-            if mirror:
-                mirror.look(cell.key, cell.folder(run), ended=total == 0)
-            if total == 0 and cell.key in bar_of:
-                bars.remove_task(bar_of.pop(cell.key))
-                ended = "failed" if cell.folder(run).failed.exists() else "done"
-                bars.console.print(Text(f"{cell.key}: {ended}"))
-                return
-            if cell.key not in bar_of:
-                bar_of[cell.key] = bars.add_task(cell.key)
-            bars.update(bar_of[cell.key], description=f"{cell.key} · {doing}", completed=done, total=total)
-
-        yield on_progress

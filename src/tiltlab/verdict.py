@@ -160,11 +160,12 @@ def _sharpened(
         return None
     draws = some_problems(draws, keep)
     carried = [p.alpha for p in forecast(draws, ALPHAS, ()).points if p.carried]
-    rows = {f"alpha {alpha:g}": estimate(draws, alpha, 0.0).corrected[:, 0] for alpha in carried}
-    rows |= {name: _accuracies(records, draws.problems) for name, records in (*rivals.items(), *powers.items())}
     base_P, tuned_P = (_accuracies(records, draws.problems) for records in (base, tuned))
+    rows = {"alpha 1": base_P}  # not to sharpen is always a choice
+    rows |= {f"alpha {alpha:g}": estimate(draws, alpha, 0.0).corrected[:, 0] for alpha in carried if alpha > 1}
+    rows |= {name: _accuracies(records, draws.problems) for name, records in (*rivals.items(), *powers.items())}
     known = ~np.isnan(np.stack([base_P, tuned_P, *rows.values()])).any(0)
-    if not rows or known.sum() < 2:
+    if not (carried or rivals or powers) or known.sum() < 2:
         return None
     found, chosen = _held_out(np.stack(list(rows.values()))[:, known], base_P[known], tuned_P[known], seed)
     reach = carried[-1] if carried else 1.0

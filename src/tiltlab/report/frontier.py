@@ -54,7 +54,7 @@ def frontier(found: Forecast | None, reached: Sequence[Reached], title: str = ""
 
 def _path(figure: go.Figure, points: Sequence[Point], name: str, colour: str, *, shown: bool = True) -> None:
     known = [(p, p.kl, p.accuracy) for p in points if p.kl is not None and p.accuracy is not None]
-    if not known:
+    if len(known) < 2:
         return
     figure.add_scatter(
         x=[kl.value for _, kl, _ in known],

@@ -74,7 +74,7 @@ def render(study: Study, rows: Sequence[Row], found: Mapping[str, Findings]) -> 
     figures = {}
     for i, task in enumerate(study.tasks):
         figures[f"headline-{i}"] = headline(study, rows, [task])
-        figures[f"frontier-{i}"] = frontier(found[task].forecast, _reached(study, rows, task), task)
+        figures[f"frontier-{i}"] = frontier(found[task].forecast, reached(study, rows, task), task)
         figures[f"ranks-{i}"] = ranks({arm.name: arm.seeds[0].tokens for arm in study.on(task)})
         figures[f"where-{i}"] = where({arm.name: arm.seeds[0].tokens for arm in study.on(task) if arm.trained})
         figures[f"cost-{i}"] = cost(study, rows, task)
@@ -99,7 +99,8 @@ def render(study: Study, rows: Sequence[Row], found: Mapping[str, Findings]) -> 
     )
 
 
-def _reached(study: Study, rows: Sequence[Row], task: str) -> list[Reached]:
+def reached(study: Study, rows: Sequence[Row], task: str) -> list[Reached]:
+    """What the arms of a task reached, last checkpoints."""
     colours = arm_colours(study)
     shown = [row for row in rows if row.task == task and row.which != "best"]
     return [Reached(row.arm, row.accuracy, row.kl, colours[row.arm]) for row in shown]

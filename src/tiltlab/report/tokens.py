@@ -104,6 +104,8 @@ def where(lines_of: Mapping[str, Sequence[Json]]) -> go.Figure:
             hovertemplate="%{y}, up to %{x} of the response: %{z:.2f} nats<extra></extra>",
         )
     )
-    figure.update_xaxes(title={"text": "tenth of the response, up to; nats", "standoff": 6}, showgrid=False)
+    figure.update_xaxes(
+        title={"text": "tenth of the response, up to; nats", "standoff": 6}, type="category", showgrid=False
+    )
     figure.update_yaxes(autorange="reversed", showgrid=False)
     return dressed(figure, 150 + 26 * max(1, len(known))).update_layout(margin={"b": 70})
