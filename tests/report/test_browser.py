@@ -17,9 +17,13 @@ import pytest
 
 from tests.planted import World
 from tests.report.test_report import made_study
+from tiltlab.report.compare import compare_runs, write_comparison
+from tiltlab.report.evaluation import write_evaluation_page
 from tiltlab.report.page import write_report
 from tiltlab.report.verdict import write_verdict_page
-from tiltlab.rundir import write_text
+from tiltlab.rundir import read_json, write_text
+from tiltlab.sample import from_elsewhere
+from tiltlab.tasks.sums import Sums
 from tiltlab.verdict import judge
 
 EVIL = "<script>alert(1)</script>"
@@ -86,4 +90,26 @@ def test_the_page_of_a_verdict(tmp_path: Path) -> None:
     found = probed(page)
     assert found["heard"] == found["requests"] == []
     assert found["plots"] == found["drawn"] == 6
+    assert found["shift"] == ["by-shift", ""]
+
+
+def test_the_page_of_a_comparison(tmp_path: Path) -> None:
+    runs = [made_study(tmp_path / name, text=EVIL) for name in ("one", "two")]
+    found = probed(write_comparison(compare_runs(runs), tmp_path / "out"))
+    assert found["heard"] == found["requests"] == []
+    assert found["plots"] == found["drawn"] == 2
+
+
+def test_the_page_of_an_evaluation(tmp_path: Path) -> None:
+    task = Sums("noisy-sum")
+    problem = task.problems("test")[0]
+    file = tmp_path / "responses.jsonl"
+    write_text(file, json.dumps({"problem": problem.id, "text": EVIL}) + "\n")
+    from_elsewhere(file, task, tmp_path / "out")
+    write_text(tmp_path / "out" / "tokens.jsonl", json.dumps(LINE | {"problem": problem.id}) + "\n")
+    about = read_json(tmp_path / "out" / "sample.json") | {"recipe": {"reference": "base"}}
+    write_text(tmp_path / "out" / "sample.json", json.dumps(about))
+    found = probed(write_evaluation_page(tmp_path / "out"))
+    assert found["heard"] == found["requests"] == []
+    assert found["plots"] == found["drawn"] == 2
     assert found["shift"] == ["by-shift", ""]

@@ -1,13 +1,15 @@
 """Studies side by side."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tests.report.test_report import made_study
 from tiltlab.errors import UserError
-from tiltlab.report.compare import compare_runs, write_comparison
+from tiltlab.metrics import Interval
+from tiltlab.report.compare import compare_runs, in_words, write_comparison
 
 EVIL = "<script>alert(1)</script>"
 
@@ -33,6 +35,18 @@ def test_each_arm_of_each_run_and_the_difference_on_the_same_problems(tmp_path: 
     assert seeds.against.value < 0
     assert found.differing == {"seeds": [1, 2]}
     assert not found.notes
+
+
+def test_what_differs_for_sure_is_said_first(tmp_path: Path) -> None:
+    found = compare_runs([made_study(tmp_path / "one"), made_study(tmp_path / "two")])
+    assert in_words(found, "lazy-sum") == "no arm differs for sure."
+    *others, last = found.sides
+    better = replace(last, against=Interval(0.2, 0.1, 0.3), verdict="beyond sharpening")
+    others[2] = replace(others[2], verdict="no gain")
+    told = in_words(replace(found, sides=(*others, better)), "lazy-sum")
+    assert told == (
+        "task reward: no gain in one, beyond sharpening in two; task reward: +0.200 [+0.100, +0.300] in two."
+    )
 
 
 def test_other_problems_give_no_difference_and_say_so(tmp_path: Path) -> None:

@@ -9,18 +9,22 @@ from typing import Any
 import plotly.graph_objects as go
 
 from tiltlab.errors import UserError
+from tiltlab.forecast import Forecast
 from tiltlab.metrics import Interval
 from tiltlab.paired import compare
 from tiltlab.report.export import Table, write_tables
-from tiltlab.report.figures import arm_colours, dressed, label
-from tiltlab.report.findings import findings
+from tiltlab.report.figures import arm_colours, by_step, label, small
+from tiltlab.report.findings import Findings, findings
+from tiltlab.report.frontier import Reached, frontier
 from tiltlab.report.html import render_page
 from tiltlab.report.load import Study, load_study
 from tiltlab.report.tables import Row, result_rows
+from tiltlab.report.text import signed
 from tiltlab.rundir import Json, write_text
 from tiltlab.types import Record
 
 _SYMBOLS = ("circle", "diamond", "square", "cross", "star", "triangle-up", "pentagon", "hexagon")
+_DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,8 @@ class Compared:
     differing: dict[str, list[Any]]
     notes: tuple[str, ...]
     studies: tuple[Study, ...]
+    forecasts: dict[str, Forecast | None]
+    """By task, from the base of the first run that has one."""
 
 
 def compare_runs(folders: Sequence[Path]) -> Compared:
@@ -58,21 +64,33 @@ def compare_runs(folders: Sequence[Path]) -> Compared:
     names = [folder.resolve().name for folder in folders]
     if len(set(names)) < len(names):
         names = [str(folder) for folder in folders]
-    sides = [side for name, study in zip(names, studies, strict=True) for side in _sides(name, study, studies[0])]
+    told = [{task: findings(study, task) for task in study.tasks} for study in studies]
+    sides = [
+        side
+        for name, study, of in zip(names, studies, told, strict=True)
+        for side in _sides(name, study, of, studies[0])
+    ]
     places = {key: place for place, key in enumerate(dict.fromkeys((side.task, side.arm) for side in sides))}
     tasks = list(dict.fromkeys(side.task for side in sides))
     sides.sort(key=lambda side: (tasks.index(side.task), places[side.task, side.arm], names.index(side.run)))
     differing = _differing([_flat(study.recipe) | {"seeds": study.seeds} | _versions(study) for study in studies])
-    return Compared(tuple(names), tuple(sides), differing, tuple(_notes(names, studies)), tuple(studies))
+    forecasts = {
+        task: next((of[task].forecast for of in told if task in of and of[task].forecast), None) for task in tasks
+    }
+    return Compared(tuple(names), tuple(sides), differing, tuple(_notes(names, studies)), tuple(studies), forecasts)
 
 
 def write_comparison(found: Compared, out: Path) -> Path:
     """compare.html and tables/compare.{md,tex,csv} in a folder; the page."""
     page = render_page(
         "compare.html.j2",
-        {f"plane-{i}": _plane(found, task) for i, task in enumerate(_tasks(found))},
+        {f"plane-{i}": _plane(found, task) for i, task in enumerate(_tasks(found))}
+        | {f"curves-{i}": _curves(found, task) for i, task in enumerate(_tasks(found))},
         found=found,
         tasks=_tasks(found),
+        said={task: in_words(found, task) for task in _tasks(found)},
+        symbols=_SYMBOLS,
+        dashes=_DASHES,
         rendered=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
     )
     out.mkdir(parents=True, exist_ok=True)
@@ -91,8 +109,8 @@ def table_of(found: Compared) -> Table:
     return Table(columns, rows, {"length": 1, "KL": 2, "spent": 1}, caption)
 
 
-def _sides(name: str, study: Study, first: Study) -> list[Side]:
-    verdicts = {task: findings(study, task).verdicts for task in study.tasks}
+def _sides(name: str, study: Study, found: Mapping[str, Findings], first: Study) -> list[Side]:
+    verdicts = {task: of.verdicts for task, of in found.items()}
     return [
         Side(
             task=row.task,
@@ -166,32 +184,55 @@ def _tasks(found: Compared) -> list[str]:
 
 
 def _plane(found: Compared, task: str) -> go.Figure:
-    """Accuracy against KL: colours by arm as in each study's own page, symbols by run."""
-    figure = go.Figure()
-    colours = {name: colour for study in reversed(found.studies) for name, colour in arm_colours(study).items()}
-    for side in (side for side in found.sides if side.task == task and side.row.kl.value == side.row.kl.value):
-        accuracy = side.row.accuracy
-        figure.add_scatter(
-            x=[side.row.kl.value],
-            y=[accuracy.value],
-            error_y={
-                "type": "data",
-                "array": [accuracy.high - accuracy.value],
-                "arrayminus": [accuracy.value - accuracy.low],
-                "thickness": 1.5,
-            },
-            mode="markers",
-            cliponaxis=False,
-            marker={
-                "size": 11,
-                "color": colours[side.arm],
-                "symbol": _SYMBOLS[found.runs.index(side.run) % len(_SYMBOLS)],
-            },
-            name=label(f"{side.arm} · {side.run}"),
-            showlegend=False,
-            hovertemplate="%{fullData.name}<br>KL %{x:.2f} nats<br>accuracy %{y:.3f}<extra></extra>",
+    """Accuracy against KL: colours by arm as in each study's own page, symbols by run; lines by the first forecast."""
+    colours = _colours(found)
+    reached = [
+        Reached(
+            f"{side.arm} · {side.run}",
+            side.row.accuracy,
+            side.row.kl,
+            colours[side.arm],
+            _SYMBOLS[found.runs.index(side.run) % len(_SYMBOLS)],
         )
-    figure.update_xaxes(title={"text": "KL from the base, nats a response", "standoff": 6}, rangemode="tozero")
-    figure.update_yaxes(title={"text": "accuracy"}, range=[-0.03, 1.03])
-    figure = dressed(figure, 380)
-    return figure.update_layout(title={"text": label(task), "x": 0.5, "font": {"size": 16}}, margin={"b": 50})
+        for side in found.sides
+        if side.task == task
+    ]
+    return frontier(found.forecasts[task], reached, task)
+
+
+def _curves(found: Compared, task: str) -> go.Figure:
+    """Accuracy on the select split through training, the mean over seeds: colours by arm, dashes by run."""
+    figure = go.Figure()
+    colours = _colours(found)
+    for number, (run, study) in enumerate(zip(found.runs, found.studies, strict=True)):
+        for arm in (arm for arm in study.on(task) if arm.trained):
+            steps, values = by_step([seeded.select for seeded in arm.seeds], "select", "accuracy")
+            figure.add_scatter(
+                x=steps,
+                y=values.mean(1),
+                mode="lines+markers",
+                line={"color": colours[arm.name], "width": 2, "dash": _DASHES[number % len(_DASHES)]},
+                name=label(f"{arm.name} · {run}"),
+                showlegend=False,
+                hovertemplate="%{fullData.name}<br>step %{x}: %{y:.3f}<extra></extra>",
+            )
+    figure.update_yaxes(range=[-0.02, 1.02], title={"text": "accuracy, select split"})
+    figure = small(figure, "step", 340)
+    return figure.update_layout(title={"text": label(task), "x": 0.5, "font": {"size": 16}})
+
+
+def _colours(found: Compared) -> dict[str, str]:
+    return {name: colour for study in reversed(found.studies) for name, colour in arm_colours(study).items()}
+
+
+def in_words(found: Compared, task: str) -> str:
+    """Which arms came to another verdict, and which are better or worse than in the first run for sure."""
+    said = []
+    for arm in dict.fromkeys(side.arm for side in found.sides if side.task == task):
+        sides = [side for side in found.sides if (side.task, side.arm) == (task, arm)]
+        verdicts = {side.run: side.verdict for side in sides if side.verdict}
+        if len(set(verdicts.values())) > 1:
+            said.append(f"{arm}: " + ", ".join(f"{verdict} in {run}" for run, verdict in verdicts.items()))
+        sure = [side for side in sides if side.against and (side.against.low > 0 or side.against.high < 0)]
+        said += [f"{arm}: {signed(side.against)} in {side.run}" for side in sure]
+    return "; ".join(said) + "." if said else "no arm differs for sure."

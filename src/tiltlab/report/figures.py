@@ -99,7 +99,7 @@ def learning_curves(study: Study, task: str, curves: Sequence[Curve] = CURVES, r
         for failure in (failure for failure in study.failed if failure.task == task):
             _add_failed(figure, failure, curve, colours[failure.arm], place)
             _add_alarms(figure, failure.arm, [failure], curve, colours[failure.arm], rung, place)
-    return dressed(figure, 120 + 250 * rows) if len(curves) > 1 else _small(figure, "step", 260)
+    return dressed(figure, 120 + 250 * rows) if len(curves) > 1 else small(figure, "step", 260)
 
 
 def cost(study: Study, rows: Sequence[Row], task: str) -> go.Figure:
@@ -122,7 +122,7 @@ def cost(study: Study, rows: Sequence[Row], task: str) -> go.Figure:
         )
     figure.update_xaxes(type="log")
     figure.update_yaxes(range=[-0.02, 1.02])
-    return _small(figure, "tokens spent a response", 360)
+    return small(figure, "tokens spent a response", 360)
 
 
 def at_k_curve(study: Study, task: str, kind: str) -> go.Figure:
@@ -145,7 +145,7 @@ def at_k_curve(study: Study, task: str, kind: str) -> go.Figure:
         )
     figure.update_xaxes(type="log", dtick=0.30103)  # a tick for each doubling
     figure.update_yaxes(range=[-0.02, 1.02])
-    return _small(figure, "k", 340)
+    return small(figure, "k", 340)
 
 
 def arm_colours(study: Study) -> dict[str, str]:
@@ -180,7 +180,7 @@ def _add_curve(
     figure: go.Figure, arm: ArmOnTask, curve: Curve, colour: str, legend: bool, place: dict[str, int]
 ) -> None:
     file, key, _ = curve
-    steps, values = _by_step([getattr(seeded, file) for seeded in arm.seeds], file, key)
+    steps, values = by_step([getattr(seeded, file) for seeded in arm.seeds], file, key)
     if len(arm.seeds) > 1:
         band = {"mode": "lines", "line": {"width": 0}, "hoverinfo": "skip", "showlegend": False}
         figure.add_scatter(x=steps, y=values.min(1), legendgroup=arm.name, **band, **place)
@@ -230,7 +230,7 @@ def _add_alarms(
 
 def _add_failed(figure: go.Figure, failure: Failure, curve: Curve, colour: str, place: dict[str, int]) -> None:
     file, key, _ = curve
-    steps, values = _by_step([getattr(failure, file)], file, key)
+    steps, values = by_step([getattr(failure, file)], file, key)
     figure.add_scatter(
         x=steps,
         y=values[:, 0],
@@ -243,7 +243,7 @@ def _add_failed(figure: go.Figure, failure: Failure, curve: Curve, colour: str, 
     )
 
 
-def _by_step(lines: Sequence[Sequence[Json]], file: str, key: str) -> tuple[list[int], Floats]:
+def by_step(lines: Sequence[Sequence[Json]], file: str, key: str) -> tuple[list[int], Floats]:
     """Steps done, as far as all seeds went, and the seeds' values [step, seed], NaN where there is none."""
     columns = list(zip(*lines, strict=False))
     steps = [column[0]["step"] + (file == "metrics") for column in columns]
@@ -284,7 +284,7 @@ def dressed(figure: go.Figure, height: int) -> go.Figure:
     )
 
 
-def _small(figure: go.Figure, across: str, height: int) -> go.Figure:
+def small(figure: go.Figure, across: str, height: int) -> go.Figure:
     """One of several figures in a grid, whose legend is the page's."""
     figure.update_xaxes(title={"text": across, "standoff": 6})
     return dressed(figure, height).update_layout(margin={"t": 36, "b": 44})

@@ -20,6 +20,7 @@ class Reached:
     accuracy: Interval
     kl: Interval
     colour: str
+    symbol: str = "circle"
 
 
 def frontier(found: Forecast | None, reached: Sequence[Reached], title: str = "") -> go.Figure:
@@ -41,7 +42,7 @@ def frontier(found: Forecast | None, reached: Sequence[Reached], title: str = ""
                 error_y=_bar(policy.accuracy),
                 mode="markers",
                 cliponaxis=False,
-                marker={"size": 11, "color": policy.colour},
+                marker={"size": 11, "color": policy.colour, "symbol": policy.symbol},
                 name=label(policy.name),
                 showlegend=False,
                 hovertemplate="%{fullData.name}<br>KL %{x:.2f} nats<br>accuracy %{y:.3f}<extra></extra>",
