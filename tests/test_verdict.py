@@ -107,7 +107,7 @@ def test_not_to_sharpen_is_always_a_choice() -> None:
     worse = {f"p^{alpha}": world.drawn(world.law(tempered(alpha)), 16, alpha)[0] for alpha in (4, 8)}
     found = judge(base, tuned, powers=worse).sharpened
     assert found is not None
-    assert found.chosen == ("alpha 1",)
+    assert found.chosen == ("alpha 1, none",)
     assert found.accuracy.value == pytest.approx(judge(base, tuned).gain.a.value)
     assert found.recovered.value == pytest.approx(0.0)
 

@@ -161,7 +161,7 @@ def _sharpened(
     draws = some_problems(draws, keep)
     carried = [p.alpha for p in forecast(draws, ALPHAS, ()).points if p.carried]
     base_P, tuned_P = (_accuracies(records, draws.problems) for records in (base, tuned))
-    rows = {"alpha 1": base_P}  # not to sharpen is always a choice
+    rows = {"alpha 1, none": base_P}  # not to sharpen is always a choice
     rows |= {f"alpha {alpha:g}": estimate(draws, alpha, 0.0).corrected[:, 0] for alpha in carried if alpha > 1}
     rows |= {name: _accuracies(records, draws.problems) for name, records in (*rivals.items(), *powers.items())}
     known = ~np.isnan(np.stack([base_P, tuned_P, *rows.values()])).any(0)

@@ -13,7 +13,7 @@ from tiltlab.forecast import Forecast
 from tiltlab.metrics import Interval
 from tiltlab.paired import compare
 from tiltlab.report.export import Table, write_tables
-from tiltlab.report.figures import arm_colours, by_step, label, small
+from tiltlab.report.figures import arm_colours, by_step, label, small, titled
 from tiltlab.report.findings import Findings, findings
 from tiltlab.report.frontier import Reached, frontier
 from tiltlab.report.html import render_page
@@ -217,8 +217,7 @@ def _curves(found: Compared, task: str) -> go.Figure:
                 hovertemplate="%{fullData.name}<br>step %{x}: %{y:.3f}<extra></extra>",
             )
     figure.update_yaxes(range=[-0.02, 1.02], title={"text": "accuracy, select split"})
-    figure = small(figure, "step", 340)
-    return figure.update_layout(title={"text": label(task), "x": 0.5, "font": {"size": 16}})
+    return titled(small(figure, "step", 340), task)
 
 
 def _colours(found: Compared) -> dict[str, str]:

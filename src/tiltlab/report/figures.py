@@ -284,6 +284,11 @@ def dressed(figure: go.Figure, height: int) -> go.Figure:
     )
 
 
+def titled(figure: go.Figure, title: str) -> go.Figure:
+    """Above the whole figure, where there is a title."""
+    return figure.update_layout(title={"text": label(title), "x": 0.5, "font": {"size": 16}}) if title else figure
+
+
 def small(figure: go.Figure, across: str, height: int) -> go.Figure:
     """One of several figures in a grid, whose legend is the page's."""
     figure.update_xaxes(title={"text": across, "standoff": 6})

@@ -7,7 +7,7 @@ import plotly.graph_objects as go
 
 from tiltlab.forecast import Forecast, Point
 from tiltlab.metrics import Interval
-from tiltlab.report.figures import dressed, label
+from tiltlab.report.figures import dressed, label, titled
 
 _SHARPENING, _REWARD, _BOTH = "#ea580c", "#2563eb", "rgba(128,128,128,0.45)"
 
@@ -49,8 +49,7 @@ def frontier(found: Forecast | None, reached: Sequence[Reached], title: str = ""
             )
     figure.update_xaxes(title={"text": "KL from the base, nats a response", "standoff": 6}, rangemode="tozero")
     figure.update_yaxes(title={"text": "accuracy"}, range=[-0.03, 1.03])
-    figure = dressed(figure, 400).update_layout(margin={"b": 90})
-    return figure.update_layout(title={"text": label(title), "x": 0.5, "font": {"size": 16}}) if title else figure
+    return titled(dressed(figure, 400).update_layout(margin={"b": 90}), title)
 
 
 def _path(figure: go.Figure, points: Sequence[Point], name: str, colour: str, *, shown: bool = True) -> None:

@@ -75,8 +75,9 @@ def render(study: Study, rows: Sequence[Row], found: Mapping[str, Findings]) -> 
     for i, task in enumerate(study.tasks):
         figures[f"headline-{i}"] = headline(study, rows, [task])
         figures[f"frontier-{i}"] = frontier(found[task].forecast, reached(study, rows, task), task)
-        figures[f"ranks-{i}"] = ranks({arm.name: arm.seeds[0].tokens for arm in study.on(task)})
-        figures[f"where-{i}"] = where({arm.name: arm.seeds[0].tokens for arm in study.on(task) if arm.trained})
+        figures[f"ranks-{i}"] = ranks({arm.name: arm.seeds[0].tokens for arm in study.on(task)}, task)
+        trained = {arm.name: arm.seeds[0].tokens for arm in study.on(task) if arm.trained}
+        figures[f"where-{i}"] = where(trained, task)
         figures[f"cost-{i}"] = cost(study, rows, task)
         figures |= {f"curves-{i}-{curve[1]}": learning_curves(study, task, [curve], alarmed[task]) for curve in CURVES}
         figures |= {f"at-k-{i}-{kind}": at_k_curve(study, task, kind) for kind in ("pass", "maj")}

@@ -8,7 +8,7 @@ from math import exp
 import plotly.graph_objects as go
 
 from tiltlab.metrics import Interval, share_interval
-from tiltlab.report.figures import dressed, label
+from tiltlab.report.figures import dressed, label, titled
 from tiltlab.rundir import Json
 
 RANKS = {"2nd": (1, 1), "3rd": (2, 2), "4th to 10th": (3, 9), "11th to 100th": (10, 99), "beyond": (100, 10**9)}
@@ -56,7 +56,7 @@ def share_off_top(lines: Sequence[Json]) -> Interval | None:
     return share_interval(shares) if shares else None
 
 
-def ranks(lines_of: Mapping[str, Sequence[Json]]) -> go.Figure:
+def ranks(lines_of: Mapping[str, Sequence[Json]], title: str = "") -> go.Figure:
     """For each model the share of positions at which it leaves the base's top choice, by the token's rank there."""
     figure = go.Figure()
     known = {name: [rank for line in lines for rank in line["ranks"]] for name, lines in lines_of.items() if lines}
@@ -69,9 +69,10 @@ def ranks(lines_of: Mapping[str, Sequence[Json]]) -> go.Figure:
             marker={"color": colour},
             hovertemplate="%{y}: %{x:.1%} of positions<extra>%{fullData.name}</extra>",
         )
-    figure.update_xaxes(title={"text": "share of tokens, by their rank for the base", "standoff": 6}, tickformat=".0%")
+    figure.update_xaxes(title={"text": "share of tokens, by rank", "standoff": 6}, tickformat=".1~%")
     figure.update_yaxes(autorange="reversed")
-    return dressed(figure, 150 + 26 * max(1, len(known))).update_layout(barmode="stack", margin={"b": 90})
+    figure = dressed(figure, 190 + 26 * max(1, len(known))).update_layout(barmode="stack", margin={"b": 125})
+    return titled(figure, title)
 
 
 def moved_by_part(lines: Sequence[Json]) -> list[float]:
@@ -85,27 +86,25 @@ def moved_by_part(lines: Sequence[Json]) -> list[float]:
     return parts
 
 
-def where(lines_of: Mapping[str, Sequence[Json]]) -> go.Figure:
+def where(lines_of: Mapping[str, Sequence[Json]], title: str = "") -> go.Figure:
     """`moved_by_part` of each model, as a map."""
     known = {name: moved_by_part(lines) for name, lines in lines_of.items() if lines}
     most = max((abs(value) for parts in known.values() for value in parts), default=0.0) or 1.0
     figure = go.Figure(
         go.Heatmap(
-            x=[f"{100 * (part + 1) // PARTS} %" for part in range(PARTS)],
+            x=[str(part + 1) for part in range(PARTS)],
             y=[label(name) for name in known],
             z=list(known.values()),
             zmin=-most,
             zmax=most,
-            colorscale=[(0.0, "#ea580c"), (0.5, "rgba(128,128,128,0.08)"), (1.0, "#2563eb")],
+            colorscale=[(0.0, "rgba(234,88,12,0.6)"), (0.5, "rgba(128,128,128,0.08)"), (1.0, "rgba(37,99,235,0.6)")],
             showscale=False,
             texttemplate="%{z:.1f}",
             xgap=2,
             ygap=2,
-            hovertemplate="%{y}, up to %{x} of the response: %{z:.2f} nats<extra></extra>",
+            hovertemplate="%{y}, tenth number %{x}: %{z:.2f} nats<extra></extra>",
         )
     )
-    figure.update_xaxes(
-        title={"text": "tenth of the response, up to; nats", "standoff": 6}, type="category", showgrid=False
-    )
+    figure.update_xaxes(title={"text": "tenth of the response; nats", "standoff": 6}, type="category", showgrid=False)
     figure.update_yaxes(autorange="reversed", showgrid=False)
-    return dressed(figure, 150 + 26 * max(1, len(known))).update_layout(margin={"b": 70})
+    return titled(dressed(figure, 150 + 26 * max(1, len(known))).update_layout(margin={"b": 70}), title)

@@ -45,7 +45,7 @@ def write_verdict_page(
     figures = {
         "frontier": frontier(told, [*sharpened, *_reached(found, tuned)]),
         "pass": _pass(found),
-        "likelihood": _spread(base, tuned, lambda r: r.ref_logp, "log p under the base, nats a response"),
+        "likelihood": _spread(base, tuned, lambda r: r.ref_logp, "log p under the base, nats"),
         "length": _spread(base, tuned, lambda r: float(r.tokens), "tokens a response"),
     }
     samples = [
