@@ -288,15 +288,18 @@ def verdict(
 def report(run: Annotated[Path, typer.Argument(help="A folder of `tiltlab study` or `tiltlab evaluate`.")]) -> None:
     """Make the page and the table of a run folder again."""
     from tiltlab.report.evaluation import figures_of, load_evaluation, write_evaluation_page
-    from tiltlab.report.page import write_report
+    from tiltlab.report.load import load_study
+    from tiltlab.report.page import analysed, write_analysed
     from tiltlab.report.terminal import print_evaluation, print_tables
 
     if (run / "sample.json").is_file():
         page = write_evaluation_page(run)
         print_evaluation(figures_of(run.name, load_evaluation(run)[0]), console)
     else:
-        page = write_report(run)
-        print_tables(run, console)
+        study = load_study(run)
+        rows, found = analysed(study)
+        page = write_analysed(run, study, rows, found)
+        print_tables(study, rows, found, console)
     console.print(Text(f"report: {page}"), soft_wrap=True)
 
 

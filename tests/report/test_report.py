@@ -290,9 +290,12 @@ def test_the_report_needs_neither_torch_nor_transformers(tmp_path: Path) -> None
 import sys
 from pathlib import Path
 from rich.console import Console
-from tiltlab.report.page import analysed, render, write_report
+from tiltlab.report.load import load_study
+from tiltlab.report.page import analysed, write_report
 from tiltlab.report.terminal import print_tables
-write_report(Path({str(tmp_path)!r})); print_tables(Path({str(tmp_path)!r}), Console())
+run = Path({str(tmp_path)!r})
+write_report(run)
+print_tables(load_study(run), *analysed(load_study(run)), Console())
 assert not {{"torch", "transformers"}} & set(sys.modules)
 """
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)

@@ -9,6 +9,7 @@ from rich.console import Console
 
 from tests.report.test_report import fail, made_study
 from tiltlab.report.load import load_study
+from tiltlab.report.page import analysed
 from tiltlab.report.tables import result_rows
 from tiltlab.report.terminal import print_lab, print_tables
 
@@ -18,7 +19,8 @@ ARMS = [{"arm": "base", "label": "[/] :x:"}, {"arm": "task_reward", "label": LON
 
 def printed(run: Path, **options: Any) -> str:
     file = StringIO()
-    print_tables(run, Console(file=file, color_system=None, **options))
+    study = load_study(run)
+    print_tables(study, *analysed(study), Console(file=file, color_system=None, **options))
     return file.getvalue()
 
 

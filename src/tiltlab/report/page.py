@@ -29,7 +29,11 @@ def write_report(run: Path) -> Path:
     Raises UserError where the folder holds nothing to report.
     """
     study = load_study(run)
-    rows, found = analysed(study)
+    return write_analysed(run, study, *analysed(study))
+
+
+def write_analysed(run: Path, study: Study, rows: Sequence[Row], found: Mapping[str, Findings]) -> Path:
+    """`write_report` of a study that was read already."""
     path = run / "report.html"
     write_text(path, render(study, rows, found))
     write_tables(table_of(study, rows, found), run / "tables", "results")

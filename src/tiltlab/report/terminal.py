@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from math import isfinite
-from pathlib import Path
 from statistics import mean
 from typing import Any
 
@@ -16,23 +15,24 @@ from tiltlab.metrics import averages
 from tiltlab.report.alarms import Rung, rung
 from tiltlab.report.compare import Compared
 from tiltlab.report.evaluation import Evaluation
-from tiltlab.report.load import Study, load_study
-from tiltlab.report.tables import Row, result_rows
+from tiltlab.report.findings import Findings
+from tiltlab.report.load import Study
+from tiltlab.report.tables import Row
 from tiltlab.report.text import interval, number, signed
 from tiltlab.types import Record
 
 _WIDE = 10_000
 
 
-def print_tables(run: Path, console: Console) -> None:
-    """One table a task, with rows as on the page; then alarms, and what failed."""
-    study = load_study(run)
-    rows = result_rows(study)
+def print_tables(study: Study, rows: Sequence[Row], found: Mapping[str, Findings], console: Console) -> None:
+    """One table a task, with rows as on the page; then verdicts, alarms, and what failed."""
     for task in study.tasks:
         _print_whole(_table_of(study, task, [row for row in rows if row.task == task]), console)
     for row in (row for row in rows if row.which != "best"):
         for warning in row.warnings:
             console.print(Text(f"{row.task} / {row.arm}: {warning}"), soft_wrap=True)
+    for task in (task for task in study.tasks if found[task].verdicts):
+        console.print(Text.assemble(("verdicts: ", "bold green"), f"{task}: {found[task].in_words}"), soft_wrap=True)
     for arm, kinds in _first_steps([one for task in study.tasks for one in rung(study, task)]).items():
         said = ", ".join(f"{kind} (step {step})" for kind, step in kinds.items())
         console.print(Text.assemble(("alarms: ", "yellow"), f"{arm}: {said}"), soft_wrap=True)
