@@ -59,8 +59,10 @@ def test_on_a_terminal_names_fold_and_figures_stay_whole(tmp_path: Path, width: 
     assert squeezed(line_of(text, base)) == f"[/] :x: {base} 1.000 0.250 7.8 5.0 2.00"
     assert squeezed(line_of(text, best)).endswith(f" best 2 {best} 1.000 1.000 4.0 5.0 2.00")
     assert squeezed(line_of(text, "accuracy")) == "arm step accuracy pass@4 maj@4 length spent KL"
-    names = "".join(line.split("  ")[0].replace(" ", "") for line in text.splitlines())
+    table = text[: text.index("verdicts:")]
+    names = "".join(line.split("  ")[0].replace(" ", "") for line in table.splitlines())
     assert names.count(LONG.replace(" ", "")) == 2
+    assert f"verdicts: lazy-sum: {LONG}: cannot tell." in text
 
 
 def test_a_colder_arm_has_no_kl(tmp_path: Path) -> None:
