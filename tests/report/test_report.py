@@ -22,7 +22,7 @@ from tiltlab.report.html import plain
 from tiltlab.report.load import load_study
 from tiltlab.report.page import analysed, render, write_report
 from tiltlab.report.tables import curve_at_k, result_rows
-from tiltlab.rundir import CellDir, append_line, slug, write_json, write_records
+from tiltlab.rundir import CellDir, append_line, read_json, slug, write_json, write_records
 from tiltlab.types import Record
 
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)> {{ 7 * 7 }} </script>"
@@ -202,6 +202,20 @@ def test_alarms_of_a_failed_cell_show_on_its_curve(tmp_path: Path) -> None:
     length = learning_curves(study, "lazy-sum", [("metrics", "length", "")], [one])
     (triangle,) = [trace for trace in length.data if trace.marker.symbol == "triangle-up"]
     assert (list(triangle.x), list(triangle.y)) == ([one.alarm.step], [2.0])
+
+
+def test_a_last_checkpoint_that_is_the_best_has_one_row_and_each_row_its_own_cost(tmp_path: Path) -> None:
+    run = made_study(tmp_path)
+    folder = CellDir(run / "cells" / "lazy-sum" / "task-reward" / "seed-0")
+    write_json(folder.sampling("best"), read_json(folder.sampling("last")) | {"drawn": 80})
+    trained = [row for row in result_rows(load_study(run)) if row.which]
+    assert [(row.which, row.is_best, row.checkpoint, row.spent) for row in trained] == [
+        ("last", False, "last", 5.0), ("best", True, "best", 10.0),
+    ]  # fmt: skip
+    write_json(folder.result, {"trained": True, "step": 3, "best_step": 3, "reference": "x"})
+    (row,) = [row for row in result_rows(load_study(run)) if row.which]
+    assert (row.which, row.is_best, row.checkpoint) == ("last", True, "last = best")
+    assert "last = best" in write_report(run).read_text()
 
 
 def test_a_study_of_failures_alone_says_why(tmp_path: Path) -> None:

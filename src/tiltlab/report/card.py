@@ -53,7 +53,8 @@ def card(study: Study, row: Row, config: Mapping[str, object], seed: int, rows: 
     parts = [
         f"---\n{yaml.safe_dump(front, sort_keys=False)}---",
         f"# {in_markdown(f'{row.arm}, {row.task}')}",
-        f"The {row.which} checkpoint (step {row.steps[0]}) of arm *{in_markdown(row.arm)}* in the study "
+        f"The {row.checkpoint.replace(' = ', ' and ')} checkpoint (step {row.steps[0]}) of arm "
+        f"*{in_markdown(row.arm)}* in the study "
         f"*{in_markdown(study.name)}*, trained from `{_as_code(str(model['path']))}`. {_CITED}",
         "## Results",
         markdown(table).strip(),

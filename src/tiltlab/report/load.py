@@ -22,6 +22,7 @@ class Seeded:
     select: list[Json]
     sampling: Json
     """Of the last checkpoint: tokens drawn and rescored, seconds, responses, notes and warnings."""
+    sampling_best: Json
     tokens: list[Json]
     """Of the last checkpoint: the first response to some problems, token by token (tiltlab.tokens.TokenLine)."""
     more: list[Record]
@@ -152,10 +153,11 @@ def _seeded(folder: CellDir, seed: int) -> Seeded:
     best = read_records(folder.records("best")) if folder.records("best").exists() else last
     steps = {"last": result["step"], "best": result["best_step"]} if result["trained"] else None
     sampling = read_json(folder.sampling("last"))
+    of_best = read_json(folder.sampling("best")) if folder.sampling("best").exists() else sampling
     curves = read_lines(folder.metrics), read_lines(folder.select)
     tokens = read_lines(folder.tokens("last"))
     more = read_records(folder.records("forecast")) if folder.records("forecast").exists() else []
-    return Seeded(seed, last, best, steps, *curves, sampling, tokens, more, result.get("stopped"))
+    return Seeded(seed, last, best, steps, *curves, sampling, of_best, tokens, more, result.get("stopped"))
 
 
 def _failure(folder: CellDir, task: str, arm: str, config: Json, seed: int) -> Failure:

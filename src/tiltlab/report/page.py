@@ -66,7 +66,7 @@ def table_of(study: Study, rows: Sequence[Row], found: Mapping[str, Findings]) -
     for row in rows:
         verdict = found[row.task].verdicts.get(row.arm) if row.which == "last" else None
         figures = (row.accuracy, row.gain, row.pass_k, row.maj_k, row.length.value, row.kl.value, row.spent)
-        cells.append((row.task, row.arm, row.which or None, *figures, verdict.outcome if verdict else None))
+        cells.append((row.task, row.arm, row.checkpoint or None, *figures, verdict.outcome if verdict else None))
     test = study.recipe["test"]
     caption = f"{study.name}: {test['n']} samples on each problem of the test split, {study.seeds} seed(s); "
     caption += "95 % intervals over problems; length and spent in tokens, KL to the base in nats a response."

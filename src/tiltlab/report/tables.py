@@ -31,6 +31,8 @@ class Row:
     arm: str
     which: str
     """last, best, or "" for an arm that is not trained."""
+    is_best: bool
+    """Whether it is the best checkpoint; the last one may be."""
     steps: list[int]
     """Of each seed; empty for an arm that is not trained."""
     accuracy: Interval
@@ -56,9 +58,15 @@ class Row:
     over_seeds: Interval | None
     """Of the seeds' accuracies; None for one seed."""
 
+    @property
+    def checkpoint(self) -> str:
+        """As people read it."""
+        return "last = best" if self.which == "last" and self.is_best else self.which
+
 
 def result_rows(study: Study) -> list[Row]:
-    """All rows, task by task; trained arms have one for the last checkpoint and one for the best."""
+    """All rows, task by task; trained arms have one for the last checkpoint, and where that is not the best with every
+    seed, one for the best."""
     rows: list[Row] = []
     for task in study.tasks:
         base = study.base(task)
@@ -66,7 +74,7 @@ def result_rows(study: Study) -> list[Row]:
         rows += [
             _row(arm, which, None if arm is base else baseline)
             for arm in study.on(task)
-            for which in (("last", "best") if arm.trained else ("last",))
+            for which in (("last",) if _last_is_best(arm) else ("last", "best"))
         ]
     return rows
 
@@ -93,6 +101,10 @@ def maj_of(group: Group, k: int) -> float:
     return maj_at_k([r.answer for r in graded], [r.reason == "correct" for r in graded], k)
 
 
+def _last_is_best(arm: ArmOnTask) -> bool:
+    return all(not seeded.steps or seeded.steps["last"] == seeded.steps["best"] for seeded in arm.seeds)
+
+
 def _row(arm: ArmOnTask, which: str, baseline: dict[str, float] | None) -> Row:
     accuracy = accuracies(arm, which)
     records = [record for seeded in arm.seeds for record in getattr(seeded, which)]
@@ -112,6 +124,7 @@ def _row(arm: ArmOnTask, which: str, baseline: dict[str, float] | None) -> Row:
         task=arm.task,
         arm=arm.name,
         which=which if arm.trained else "",
+        is_best=arm.trained and (which == "best" or _last_is_best(arm)),
         steps=[seeded.steps[which] for seeded in arm.seeds if seeded.steps],
         accuracy=share_interval(list(accuracy.values())),
         gain=mean_interval(gains) if gains else None,
@@ -123,7 +136,7 @@ def _row(arm: ArmOnTask, which: str, baseline: dict[str, float] | None) -> Row:
         ungraded=_mean([float(np.isnan(r.reward)) for r in records]),
         logp=mean(lambda r: r.ref_logp, complete=True),
         kl=mean(lambda r: r.logp - r.ref_logp, complete=True) if arm.own_law else _kl_by_z(arm),
-        spent=_mean([_spent(seeded.sampling) for seeded in arm.seeds]),
+        spent=_mean([_spent(seeded.sampling_best if which == "best" else seeded.sampling) for seeded in arm.seeds]),
         warnings=[
             *sorted({warning for seeded in arm.seeds for warning in seeded.sampling["warnings"]}),
             *(f"seed {seeded.seed} stopped early, {seeded.stopped}" for seeded in arm.seeds if seeded.stopped),

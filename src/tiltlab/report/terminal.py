@@ -140,7 +140,7 @@ def _cells(row: Row) -> list[str]:
     accuracy = row.accuracy
     return [
         row.arm,
-        " ".join([row.which, ",".join(map(str, sorted(set(row.steps))))]),
+        " ".join([row.checkpoint, ",".join(map(str, sorted(set(row.steps))))]),
         f"{number(accuracy.value)} [{number(accuracy.low)} {number(accuracy.high)}]",
         number(row.pass_k.value),
         number(row.maj_k.value),
