@@ -213,7 +213,7 @@ def test_devices_that_are_there_are_used(monkeypatch: pytest.MonkeyPatch) -> Non
         ("nowhere", None, "nowhere does not exist"),
         ("a-file", "x", "a-file is a file, not a run folder"),
         ("folder/notes.txt", "x", "there is no study.json in it"),
-        ("folder/study.json", "{", "study.json cannot be read: Expecting"),
+        ("folder/study.json", "{", "study.json is not JSON: Expecting"),
         ("folder/study.json", "[]", "its study.json is not one of tiltlab's"),
         ("folder/study.json", '{"recipe": {}}', "its study.json is not one of tiltlab's"),
     ],

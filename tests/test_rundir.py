@@ -11,9 +11,12 @@ from tiltlab.errors import UserError
 from tiltlab.rundir import (
     Checkpoints,
     append_line,
+    append_lines,
     keep_lines,
+    read_json,
     read_lines,
     read_records,
+    record_line,
     slug,
     write_records,
     write_text,
@@ -109,3 +112,31 @@ def test_slugs_are_safe_folder_names() -> None:
     assert slug("tilted 0.1, alpha 2") == "tilted-0.1--alpha-2"
     assert slug("../../etc") == "-..-etc"
     assert slug("..") == "-"
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"reason": "whatever"}, "line 2: reason 'whatever' is none of correct, wrong"),
+        ({"logp": "-2"}, "line 2 is no record: logp cannot be '-2'"),
+        ({"complete": None}, "complete cannot be 'None'"),
+        ({"foo": 1}, "foo is no key of a record"),
+        (None, "line 2 is no record: it is not a JSON object"),
+    ],
+)
+def test_a_line_that_is_no_record_is_named(tmp_path: Path, change: dict[str, object] | None, said: str) -> None:
+    good = record_line(record(1.0))
+    append_lines(tmp_path / "r.jsonl", [good, good | change if change else []])  # type: ignore[list-item]
+    with pytest.raises(UserError, match=said):
+        read_records(tmp_path / "r.jsonl")
+
+
+def test_a_file_that_is_not_json_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"a": 1}\nnot\n', encoding="utf-8")
+    with pytest.raises(UserError, match="a.jsonl line 2 is not JSON"):
+        read_lines(tmp_path / "a.jsonl")
+    (tmp_path / "b.json").write_bytes(bytes(range(128, 160)))
+    with pytest.raises(UserError, match="b.json cannot be read"):
+        read_json(tmp_path / "b.json")
+    with pytest.raises(UserError, match="none.json cannot be read: No such file"):
+        read_json(tmp_path / "none.json")

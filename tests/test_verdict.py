@@ -94,8 +94,50 @@ def test_files_without_the_base_s_log_p_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="does not exist"):
         from_files(tmp_path / "none.jsonl", tmp_path / "base.jsonl")
     (tmp_path / "odd.jsonl").write_text('{"a": 1}\n', encoding="utf-8")
-    with pytest.raises(UserError, match="holds no records"):
+    with pytest.raises(UserError, match="odd.jsonl line 1 is no record: it lacks answer, complete"):
         from_files(tmp_path / "odd.jsonl", tmp_path / "base.jsonl")
+    (tmp_path / "empty.jsonl").touch()
+    with pytest.raises(UserError, match="holds no records"):
+        from_files(tmp_path / "base.jsonl", tmp_path / "empty.jsonl")
+
+
+def test_records_that_no_verdict_can_be_made_of_are_refused(tmp_path: Path) -> None:
+    world = World.make("helpful", 0, 20)
+    base, _ = world.drawn(world.logp_PS, 8, 1)
+    tuned, _ = world.drawn(world.taught(), 8, 2)
+    write_records(tmp_path / "base.jsonl", base)
+    odd = {
+        "no problem in common": [replace(r, problem=f"other {r.problem}") for r in tuned],
+        "no response that could be graded": [replace(r, reason="timeout") for r in tuned],
+        "no log-probabilities under the base": [replace(r, ref_logp=float("nan")) for r in tuned],
+    }
+    for said, records in odd.items():
+        write_records(tmp_path / "tuned.jsonl", records)
+        with pytest.raises(UserError, match=said):
+            from_files(tmp_path / "base.jsonl", tmp_path / "tuned.jsonl")
+
+
+def test_too_little_to_say_is_said_so(tmp_path: Path) -> None:
+    world = World.make("helpful", 0, 8)
+    base, _ = world.drawn(world.logp_PS, 8, 1)
+    tuned, _ = world.drawn(world.taught(), 8, 2)
+    one = judge([r for r in base if r.problem == "0"], [r for r in tuned if r.problem == "0"])
+    assert (one.outcome, one.needs) == ("cannot tell", "more problems")
+    assert "nan" not in one.why
+    few = judge(base, tuned)
+    assert few.outcome == "cannot tell"
+    made = {"command": [], "versions": {}, "python": "3", "machine": "x", "commit": None}
+    write_verdict_page(few, base, tuned, {}, {}, made, tmp_path / "page.html")
+    assert "Nothing more is told: fewer than 10 problems" in (tmp_path / "page.html").read_text(encoding="utf-8")
+
+
+def test_a_collapse_into_responses_that_never_end_says_so() -> None:
+    world = World.make("helpful", 0, 20)
+    base, _ = world.drawn(world.logp_PS, 8, 1)
+    endless = [replace(r, complete=False, reason="wrong", reward=0.0) for r in base]
+    found = judge(base, endless)  # type: ignore[arg-type]
+    assert found.outcome == "collapse"
+    assert "100% of its responses are cut off" in found.why
 
 
 def test_not_to_sharpen_is_always_a_choice() -> None:

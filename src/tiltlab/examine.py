@@ -3,10 +3,10 @@
 Left out on purpose: training, and judgement (verdict.py).
 """
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from math import isnan
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from tiltlab.samplers.temperature import Temperature
 from tiltlab.seeds import derive
 from tiltlab.tasks.base import Task
 from tiltlab.tokens import Tokens
-from tiltlab.types import Record
+from tiltlab.types import UNKNOWN, Record
 
 POWERS: dict[str, Sampler] = {f"power SMC {alpha}": PowerSMC(alpha, 16) for alpha in (2, 4, 8)}
 """Samplers that sharpen the base with nothing but its likelihood."""
@@ -56,7 +56,8 @@ def from_files(base: Path, tuned: Path, rivals: Sequence[Path] = ()) -> Examined
     """
     of_base = base_records(base)
     of_tuned = _read(tuned)
-    if all(record.ref_logp == record.logp for record in of_tuned):
+    _in_common(of_base, base, of_tuned, tuned)
+    if all(isnan(record.ref_logp) or record.ref_logp == record.logp for record in of_tuned):
         raise UserError(
             f"{tuned} holds no log-probabilities under the base (ref_logp is logp, or missing); "
             "score them: `tiltlab evaluate --reference BASE`, or hand both models to `tiltlab verdict`"
@@ -68,6 +69,19 @@ def from_files(base: Path, tuned: Path, rivals: Sequence[Path] = ()) -> Examined
         tokens={"base": [], "tuned": _tokens(tuned)} | ({"base": _tokens(base)} if _alone(base) else {}),
         questions=_questions(base) | _questions(tuned),
     )
+
+
+def _in_common(of_base: Sequence[Record], base: Path | str, of_tuned: Sequence[Record], tuned: Path | str) -> None:
+    known = [{(r.task, r.problem) for r in records if r.reason not in UNKNOWN} for records in (of_base, of_tuned)]
+    for problems, path in zip(known, (base, tuned), strict=True):
+        if not problems:
+            raise UserError(f"{path} holds no response that could be graded")
+    if not known[0] & known[1]:
+        (task, problem), (other_task, other) = (min(problems) for problems in known)
+        raise UserError(
+            f"{base} and {tuned} have no problem in common (say, {task} {problem!r} and {other_task} {other!r}); "
+            "a verdict takes both models' responses to the same problems"
+        )
 
 
 def base_records(path: Path) -> list[Record]:
@@ -118,6 +132,7 @@ def from_models(
         after = draw("tuned", of_tuned, of_base, Temperature())
         powers = {name: draw(name, of_base, of_base, sampler) for name, sampler in POWERS.items()}
     before = [replace(record, ref_logp=record.logp) for record in crossed]
+    _in_common(before, base.path, after, tuned)
     return Examined(
         before,
         after,
@@ -189,10 +204,7 @@ def _read(path: Path) -> list[Record]:
     file = path / "records.jsonl" if path.is_dir() else path
     if not file.is_file():
         raise UserError(f"{file} does not exist")
-    try:
-        records = read_records(file)
-    except (OSError, TypeError, KeyError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise UserError(f"{file} holds no records: {' '.join(str(error).split())[:200]}") from error
+    records = read_records(file)
     if not records:
         raise UserError(f"{file} holds no records")
     return records

@@ -25,10 +25,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from tiltlab.errors import UserError
-from tiltlab.types import Record
+from tiltlab.types import Reason, Record
 
 Json = dict[str, Any]
 
@@ -136,7 +136,24 @@ def write_json(path: Path, data: Mapping[str, Any]) -> None:
 
 
 def read_json(path: Path) -> Json:
-    return json.loads(path.read_text(encoding="utf-8"))  # type: ignore[no-any-return]
+    """Raises UserError for a file that cannot be read, or is not JSON."""
+    found: Json = _parsed(_text(path), str(path))
+    return found
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        said = getattr(error, "strerror", None) or str(error)
+        raise UserError(f"{path} cannot be read: {' '.join(said.split())[:200]}") from error
+
+
+def _parsed(text: str, where: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{where} is not JSON: {' '.join(str(error).split())[:200]}") from error
 
 
 def append_line(path: Path, data: Mapping[str, Any]) -> None:
@@ -149,10 +166,14 @@ def append_line(path: Path, data: Mapping[str, Any]) -> None:
 
 
 def read_lines(path: Path) -> list[Json]:
-    """All whole lines of a JSONL file; none where there is no file. A last line without its end is left out."""
+    """All whole lines of a JSONL file; none where there is no file. A last line without its end is left out.
+
+    Raises UserError, naming the line, for one that is not JSON.
+    """
     if not path.exists():
         return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n")[:-1]]
+    lines = _text(path).split("\n")[:-1]
+    return [_parsed(line, f"{path} line {number}") for number, line in enumerate(lines, start=1)]
 
 
 def keep_lines(path: Path, before_step: int) -> None:
@@ -193,10 +214,40 @@ def write_records(path: Path, records: Iterable[Record]) -> None:
 
 
 def read_records(path: Path) -> list[Record]:
-    return [
-        Record(**(line | {key: math.nan for key in ("reward", "logp", "ref_logp") if line[key] is None}))
-        for line in read_lines(path)
-    ]
+    """Raises UserError, naming the line, for one that is no record."""
+    return [_record(line, f"{path} line {number}") for number, line in enumerate(read_lines(path), start=1)]
+
+
+_NUMBER = int | float | None
+_KINDS: dict[str, Any] = {
+    "task": str,
+    "problem": str,
+    "sample": int,
+    "text": str,
+    "answer": str | None,
+    "reward": _NUMBER,
+    "reason": str,
+    "tokens": int,
+    "complete": bool,
+    "logp": _NUMBER,
+    "ref_logp": _NUMBER,
+}
+
+
+def _record(line: Any, where: str) -> Record:
+    if not isinstance(line, dict):
+        raise UserError(f"{where} is no record: it is not a JSON object")
+    if line.keys() != _KINDS.keys():
+        missing, unknown = _KINDS.keys() - line.keys(), line.keys() - _KINDS.keys()
+        said = [f"it lacks {', '.join(sorted(missing))}"] if missing else []
+        said += [f"{', '.join(sorted(unknown))[:80]} is no key of a record"] if unknown else []
+        raise UserError(f"{where} is no record: {'; '.join(said)} (docs/records.md)")
+    for key, kind in _KINDS.items():
+        if not isinstance(line[key], kind):
+            raise UserError(f"{where} is no record: {key} cannot be {str(line[key])[:40]!r}")
+    if line["reason"] not in get_args(Reason):
+        raise UserError(f"{where}: reason {line['reason'][:40]!r} is none of {', '.join(get_args(Reason))}")
+    return Record(**(line | {key: math.nan for key in ("reward", "logp", "ref_logp") if line[key] is None}))
 
 
 def slug(label: str) -> str:

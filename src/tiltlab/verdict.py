@@ -101,8 +101,16 @@ def _decide(
 ) -> tuple[Outcome, str, str | None]:
     d = gain.difference
     told = f"accuracy {gain.a.value:.3f} → {gain.b.value:.3f} ({_signed(d)} on {gain.problems} problems)"
+    if np.isnan(d.low):
+        return (
+            "cannot tell",
+            f"One problem gives no interval: accuracy {gain.a.value:.3f} → {gain.b.value:.3f}.",
+            ("more problems"),
+        )
     if d.high < 0:
         fell = [text for name, text in _FELL.items() if getattr(tuned, name) < 0.5 * getattr(base, name)]
+        if tuned.truncated > base.truncated + 0.25:
+            fell.append(f"{tuned.truncated:.0%} of its responses are cut off, {base.truncated:.0%} of the base's are")
         return "collapse", f"The tuned model is worse: {told}" + (f"; {', '.join(fell)}." if fell else "."), None
     if d.low <= 0:
         if -margin < d.low and d.high < margin:

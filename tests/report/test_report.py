@@ -218,6 +218,25 @@ def test_a_last_checkpoint_that_is_the_best_has_one_row_and_each_row_its_own_cos
     assert "last = best" in write_report(run).read_text()
 
 
+def test_a_damaged_cell_is_named(tmp_path: Path) -> None:
+    run = made_study(tmp_path)
+    folder = CellDir(run / "cells" / "lazy-sum" / "task-reward" / "seed-0")
+    harm: list[tuple[Path, str, str]] = [
+        (folder.metrics, '{"half": 1}\n', "has no step"),
+        (folder.records("last"), "", "holds no record"),
+        (folder.result, "{}", "trained"),
+        (folder.tokens("last"), "{}\n", "lacks a key"),
+        (folder.sampling("last"), "x", "sampling-last.json is not JSON"),
+    ]
+    for path, text, said in harm:
+        before = path.read_text() if path.exists() else None
+        path.write_text(text)
+        with pytest.raises(UserError, match=said):
+            load_study(run)
+        path.unlink() if before is None else path.write_text(before)
+    load_study(run)
+
+
 def test_a_study_of_failures_alone_says_why(tmp_path: Path) -> None:
     made_study(tmp_path, arms=[{"arm": "task_reward"}])
     fail(tmp_path, "task reward", 0, "no gradient")

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from tiltlab.forecast import Forecast
+from tiltlab.frontier import sharpening_path
 from tiltlab.metrics import Interval
 from tiltlab.report.frontier import Reached, frontier
 from tiltlab.report.html import render_page
@@ -17,7 +18,10 @@ def in_words(found: Forecast) -> str:
     slope = found.slope
     way = "helps" if slope.low > 0 else "hurts" if slope.high < 0 else "may help or hurt"
     said = f"a little sharpening {way} (slope of accuracy in alpha {signed(slope)} at alpha 1). "
-    path = [p for p in found.points if p.carried and p.beta is None and p.accuracy is not None]
+    path = sharpening_path(found)
+    if not path:
+        why = next(p.why for p in found.points if p.alpha == 1)
+        return f"{said}Nothing more is told: {why}."
     best = max(path, key=lambda p: p.accuracy.value if p.accuracy else 0.0)
     said += f"Best on the sharpening path, carried to alpha {path[-1].alpha:g}: {interval(best.accuracy)} at alpha "
     said += f"{best.alpha:g}. "

@@ -138,24 +138,36 @@ def _about(run: Path) -> Json:
         raise UserError(f"{run} is a file, not a run folder" if run.exists() else f"{run} does not exist")
     if not path.exists():
         raise UserError(f"{run} holds no study: there is no study.json in it")
-    try:
-        about = read_json(path)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read: {' '.join(str(error).split())}") from error
+    about = read_json(path)
     if not (isinstance(about, dict) and {"recipe", "arms", "seeds", "data", "made"} <= about.keys()):
         raise UserError(f"{run} holds no study: its study.json is not one of tiltlab's")
     return about
 
 
 def _seeded(folder: CellDir, seed: int) -> Seeded:
+    try:
+        return _read(folder, seed)
+    except (KeyError, TypeError) as error:
+        raise UserError(
+            f"{folder.path} is damaged: {error!r}; remove it, and the study's command makes it again"
+        ) from error
+
+
+def _read(folder: CellDir, seed: int) -> Seeded:
     result: dict[str, Any] = read_json(folder.result)
     last = read_records(folder.records("last"))
+    if not last:
+        raise KeyError("records-last.jsonl holds no record")
     best = read_records(folder.records("best")) if folder.records("best").exists() else last
     steps = {"last": result["step"], "best": result["best_step"]} if result["trained"] else None
     sampling = read_json(folder.sampling("last"))
     of_best = read_json(folder.sampling("best")) if folder.sampling("best").exists() else sampling
     curves = read_lines(folder.metrics), read_lines(folder.select)
+    if any("step" not in line for lines in curves for line in lines):
+        raise KeyError("a line of metrics.jsonl or select.jsonl has no step")
     tokens = read_lines(folder.tokens("last"))
+    if any(not {"problem", "logp", "ref_logp", "ranks", "pieces"} <= line.keys() for line in tokens):
+        raise KeyError("a line of tokens-last.jsonl lacks a key")
     more = read_records(folder.records("forecast")) if folder.records("forecast").exists() else []
     return Seeded(seed, last, best, steps, *curves, sampling, of_best, tokens, more, result.get("stopped"))
 
