@@ -201,7 +201,8 @@ def _nothing_to_learn(start: _Means, now: _Means) -> str | None:
     nothing_asked = now["term_reward"] == now["term_sharpen"] == 0 and now["reward_spread"] > 0  # the null control
     solved = now["accuracy"] >= SOLVED or now["reward"] > start["reward"] + GAP
     if now["no_signal"] > NO_SIGNAL and not nothing_asked and not solved:
-        return f"in {now['no_signal']:.0%} of groups all responses score the same (mean reward {now['reward']:.2f})"
+        said = f"in {now['no_signal']:.0%} of groups no two responses score differently"
+        return said + f" (mean reward {now['reward']:.2f}, {now['truncated']:.0%} of responses cut off)"
     return None
 
 

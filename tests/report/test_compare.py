@@ -70,6 +70,14 @@ def test_what_differs_between_recipes_is_told_and_escaped(tmp_path: Path) -> Non
     assert (tmp_path / "out" / "tables" / "compare.csv").read_text().count("\n") == 5
 
 
+def test_an_arm_that_both_have_is_compared_key_by_key(tmp_path: Path) -> None:
+    arms = [{"arm": "base"}, {"arm": "tilted", "beta": 0.1, "label": "mine"}]
+    other = [{"arm": "base"}, {"arm": "tilted", "beta": 0.2, "label": "mine"}, {"arm": "task_reward"}]
+    one, two = made_study(tmp_path / "one", arms=arms), made_study(tmp_path / "two", arms=other)
+    differing = compare_runs([one, two]).differing
+    assert differing == {"arms": ["base, mine", "base, mine, task reward"], "mine: beta": [0.1, 0.2]}
+
+
 def test_folders_of_the_same_name_are_told_apart(tmp_path: Path) -> None:
     found = compare_runs([made_study(tmp_path / "a" / "run"), made_study(tmp_path / "b" / "run")])
     assert len(set(found.runs)) == 2

@@ -1,6 +1,6 @@
 """Studies side by side: what each arm came to in each, on the same problems, and what differs between the recipes."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -73,7 +73,8 @@ def compare_runs(folders: Sequence[Path]) -> Compared:
     places = {key: place for place, key in enumerate(dict.fromkeys((side.task, side.arm) for side in sides))}
     tasks = list(dict.fromkeys(side.task for side in sides))
     sides.sort(key=lambda side: (tasks.index(side.task), places[side.task, side.arm], names.index(side.run)))
-    differing = _differing([_flat(study.recipe) | {"seeds": study.seeds} | _versions(study) for study in studies])
+    shared = set.intersection(*(set(study.configs) for study in studies))
+    differing = _differing([_settings(study, shared) | _versions(study) for study in studies])
     forecasts = {
         task: next((of[task].forecast for of in told if task in of and of[task].forecast), None) for task in tasks
     }
@@ -157,6 +158,14 @@ def _notes(names: Sequence[str], studies: Sequence[Study]) -> list[str]:
         for task in study.tasks
         if any(task not in another.tasks for another in studies)
     ]
+
+
+def _settings(study: Study, shared: Set[str]) -> Json:
+    """A recipe by dotted key; of arms and tasks the names, and what `shared` ones are set to."""
+    of_all = {key: value for key, value in study.recipe.items() if key not in ("arms", "tasks")}
+    names = {"tasks": ", ".join(study.data), "arms": ", ".join(study.configs)}
+    arms = {f"{name}: {k}": v for name in study.configs if name in shared for k, v in study.configs[name].items()}
+    return _flat(of_all) | names | arms | {"seeds": study.seeds}
 
 
 def _flat(value: Any, where: str = "") -> Json:
