@@ -102,7 +102,7 @@ def test_the_best_evaluation_above_the_last() -> None:
     assert (alarm.kind, alarm.step) == ("best above last", 45)
     assert "0.60 after step 15" in alarm.message
     assert not alarms([], [evaluation(0, float("nan")), evaluation(1, 0.3)])
-    assert not alarms([], [evaluation(0, 0.5), evaluation(1, float("nan"))])
+    assert not alarms([], [evaluation(0, 0.5), evaluation(1, float("nan"), graded=0), evaluation(2, 0.5)])
     assert not alarms([], [evaluation(0, 0.5, 10_000), evaluation(1, 0.5 - 0.9 * GAP, 10_000)])
     assert kinds([], [evaluation(0, 0.5, 10_000), evaluation(1, 0.5 - 1.1 * GAP, 10_000)]) == {"best above last"}
 

@@ -258,7 +258,7 @@ def _noise(one: Line, other: Line, number: int) -> float:
 
 def _variance(line: Line) -> float:
     """Of an accuracy; of one of 0 or 1 too, by one right and one wrong response more (Agresti and Coull, 1998)."""
-    graded = line.get("graded", inf)
+    graded = line.get("graded") or inf  # none: then there is no accuracy either
     accuracy = (line["accuracy"] + 1 / graded) / (1 + 2 / graded)
     return float(accuracy * (1 - accuracy) / graded)
 

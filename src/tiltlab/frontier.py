@@ -8,7 +8,7 @@ Left out on purpose: anything beyond the last carried point of a path.
 
 from bisect import bisect_left
 from collections.abc import Sequence
-from math import nan
+from math import isfinite, nan
 
 from tiltlab.forecast import Forecast, Point
 from tiltlab.metrics import Interval
@@ -65,14 +65,14 @@ def kl_by_z(
     records: Sequence[Record], log_z_P: Sequence[float], alpha: float, beta: float | None = None
 ) -> dict[str, float]:
     """KL from the base, in nats, of p^alpha exp(r / beta) / Z by problem, from samples of it and log Z of each problem
-    in the order of the records: E[(alpha - 1) log p + r / beta] - log Z. NaN where there is no sample to tell."""
+    in the order of the records: E[(alpha - 1) log p + r / beta] - log Z. NaN where no sample or no Z tells."""
     groups: dict[str, list[float]] = {record.problem: [] for record in records}
     for record in records:
         if record.complete:
             tilt = 0.0 if beta is None else record.reward / beta
             groups[record.problem].append((alpha - 1) * record.ref_logp + tilt)
     return {
-        problem: sum(values) / len(values) - log_z if values else nan
+        problem: sum(values) / len(values) - log_z if values and isfinite(log_z) else nan
         for (problem, values), log_z in zip(groups.items(), log_z_P, strict=True)
     }
 
