@@ -166,6 +166,12 @@ def test_more_samples_of_the_base_tell_of_its_sharpening_and_of_nothing_else() -
     assert many.sharpened is not None
     assert few.sharpened.reach < many.sharpened.reach
     assert many.outcome == "sharpening explains it"
+    lazy = World.make("lazy", 0, 60)
+    before, _ = lazy.drawn(lazy.logp_PS, 8, 1)
+    taught = judge(before, lazy.drawn(lazy.taught(), 8, 3)[0], more=lazy.drawn(lazy.logp_PS, 120, 2)[0])
+    assert taught.sharpened is not None
+    assert taught.sharpened.chosen == ("alpha 1, none",)
+    assert taught.sharpened.accuracy.value == pytest.approx(taught.gain.a.value)  # the same base, said once
     with pytest.raises(ValueError, match="further samples"):
         judge(base, tuned, [0.0] * len(base), more=more)
 

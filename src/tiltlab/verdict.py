@@ -91,7 +91,8 @@ def judge(
     gain = compare(base, tuned, seed)
     if more and cross_logp is not None:
         raise ValueError("further samples of the base lack the tuned model's log-probabilities")
-    sharpened = _sharpened([*base, *more], tuned, cross_logp, rivals or {}, powers or {}, seed)
+    draws = _draws([*base, *more], tuned, cross_logp)
+    sharpened = _sharpened(draws, base, tuned, rivals or {}, powers or {}, seed)
     outcome, why, needs = _decide(gain, sharpened, profile(base), profile(tuned), margin)
     return Verdict(outcome, why, needs, gain, sharpened, ledger(base, tuned), profile(base), profile(tuned))
 
@@ -155,14 +156,13 @@ def _signed(interval: Interval) -> str:
 
 
 def _sharpened(
+    draws: Draws,
     base: Sequence[Record],
     tuned: Sequence[Record],
-    cross_logp: Sequence[float] | None,
     rivals: Mapping[str, Sequence[Record]],
     powers: Mapping[str, Sequence[Record]],
     seed: int,
 ) -> Sharpened | None:
-    draws = _draws(base, tuned, cross_logp)
     keep = enough(draws)
     if keep.sum() < 2:
         return None
