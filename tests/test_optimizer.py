@@ -4,8 +4,10 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
 
+from tiltlab.errors import UserError
 from tiltlab.optimizer import Optimizer, OptimizerConfig
 
 
@@ -82,7 +84,7 @@ def test_all_state_comes_back_to_where_the_weights_are(monkeypatch: pytest.Monke
             return torch.zeros((), device=device)
 
     keys = ("step/w", "exp_avg/w", "exp_avg_sq/w")
-    monkeypatch.setattr("tiltlab.optimizer.load_file", lambda path: {key: Elsewhere() for key in keys})
+    monkeypatch.setattr("tiltlab.optimizer.read_tensors", lambda *_: {key: Elsewhere() for key in keys})
     weight = parameter(torch.float32)
     Optimizer({"w": weight}, OptimizerConfig()).restore(tmp_path / "o.safetensors")
     assert moved == [weight.device] * 3
@@ -110,3 +112,57 @@ def test_settings_that_no_optimiser_can_use_are_refused(changes: dict[str, Any],
 
 def test_gradients_may_be_left_unclipped() -> None:
     assert OptimizerConfig(max_grad_norm=math.inf, warmup_start=1.0, betas=(0.0, 0.0)).max_grad_norm == math.inf
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("damage", ["missing", "unexpected", "misshapen", "truncated", "empty", "gone"])
+def test_state_that_is_not_whole_is_refused_and_changes_nothing(
+    damage: str, dtype: torch.dtype, tmp_path: Path
+) -> None:
+    weight, path = parameter(dtype), tmp_path / "o.safetensors"
+    optimizer = Optimizer({"w": weight}, OptimizerConfig())
+    weight.grad = torch.ones_like(weight)
+    optimizer.accumulate()
+    optimizer.step(0)
+    optimizer.save(path)
+    tensors = load_file(path)
+    match damage:
+        case "missing":
+            save_file({k: v for k, v in tensors.items() if k != "exp_avg_sq/w"}, path)
+        case "unexpected":
+            save_file(tensors | {"exp_avg/v": torch.zeros(4)}, path)
+        case "misshapen":
+            save_file(tensors | {"exp_avg/w": torch.zeros(3)}, path)
+        case "truncated":
+            path.write_bytes(path.read_bytes()[:-8])
+        case "empty":
+            path.write_bytes(b"")
+        case _:
+            path.unlink()
+    other = Optimizer({"w": parameter(dtype)}, OptimizerConfig())
+    with pytest.raises(UserError, match=r"o\.safetensors"):
+        other.restore(path)
+    other.save(tmp_path / "other.safetensors")
+    assert load_file(tmp_path / "other.safetensors")["step/w"] == 0
+
+
+def test_a_weight_that_no_gradient_reached_is_saved_as_it_would_begin(tmp_path: Path) -> None:
+    def walk(used: nn.Parameter, idle: nn.Parameter, optimizer: Optimizer, late: bool) -> None:
+        for weight in (used, idle) if late else (used,):
+            weight.grad = torch.ones_like(weight)
+        optimizer.step(0)
+
+    def fresh() -> tuple[nn.Parameter, nn.Parameter, Optimizer]:
+        used, idle = parameter(torch.float32), parameter(torch.float32)
+        return used, idle, Optimizer({"used": used, "idle": idle}, OptimizerConfig())
+
+    straight, stopped, again = fresh(), fresh(), fresh()
+    for run in (straight, stopped):
+        walk(*run, late=False)
+    stopped[2].save(tmp_path / "o.safetensors")
+    again[2].restore(tmp_path / "o.safetensors")
+    again[0].data.copy_(stopped[0])
+    for run in (straight, again):
+        walk(*run, late=True)
+    assert torch.equal(straight[0], again[0])
+    assert torch.equal(straight[1], again[1])

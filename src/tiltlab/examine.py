@@ -160,17 +160,16 @@ def _both(base: ModelConfig, tuned: str) -> Iterator[tuple[LanguageModel, Langua
 
 def _adapted(reference: Any, folder: str) -> tuple[LanguageModel, LanguageModel]:
     try:
-        import peft
+        import peft  # noqa: F401
     except ImportError as error:
         raise UserError("adapters need peft; `pip install peft`") from error
     from tiltlab.models.hf import HFModel
+    from tiltlab.models.saved import load_adapters
 
     try:
-        module = peft.PeftModel.from_pretrained(reference.module, folder)
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise UserError(
-            f"adapters {folder} do not fit model {reference.codec.name}: {' '.join(str(error).split())[:200]}"
-        ) from error
+        module = load_adapters(reference.module, Path(folder))
+    except UserError as error:
+        raise UserError(f"adapters {folder} do not fit model {reference.codec.name}: {error}") from error
     keep = {"batch_tokens": reference.batch_tokens}
     return HFModel(module, reference.codec, **keep, adapter=False), HFModel(module, reference.codec, **keep)
 

@@ -12,8 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
+
+from tiltlab.models.saved import read_tensors
 
 
 @dataclass(frozen=True)
@@ -107,16 +109,11 @@ class Optimizer:
 
     def save(self, path: Path) -> None:
         """Everything a later `restore` needs to go on to the last digit, as one safetensors file."""
-        tensors: dict[str, Tensor] = {}
-        for name, master in self._masters.items():
-            for key, value in self._adamw.state.get(master, {}).items():
-                tensors[f"{key}/{name}"] = value.detach().clone()
-            if master is not self._parameters[name]:
-                tensors[f"master/{name}"] = master.detach()
-        save_file(tensors, path)
+        save_file({name: tensor.detach().contiguous() for name, tensor in self._tensors().items()}, path)
 
     def restore(self, path: Path) -> None:
-        tensors = load_file(path)
+        """Take up what `save` left. Raises UserError, with nothing changed, for a file that is not whole."""
+        tensors = read_tensors(path, self._tensors())
         with torch.no_grad():
             for key, value in tensors.items():
                 kind, _, name = key.partition("/")
@@ -125,3 +122,18 @@ class Optimizer:
                     master.copy_(value)
                 else:
                     self._adamw.state[master][kind] = value.to(master.device)  # `step` too: fused AdamW wants it there
+
+    def _tensors(self) -> dict[str, Tensor]:
+        """All there is to save, by name; a weight that no gradient has reached has zeros, as AdamW would begin it."""
+        tensors: dict[str, Tensor] = {}
+        for name, master in self._masters.items():
+            state = self._adamw.state.get(master) or _first_state(master)
+            tensors |= {f"{key}/{name}": value for key, value in state.items()}
+            if master is not self._parameters[name]:
+                tensors[f"master/{name}"] = master
+        return tensors
+
+
+def _first_state(master: Tensor) -> dict[str, Tensor]:
+    zero = torch.zeros((), device=master.device)
+    return {"step": zero.clone(), "exp_avg": zero.expand(master.shape), "exp_avg_sq": zero.expand(master.shape)}

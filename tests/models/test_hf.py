@@ -303,7 +303,7 @@ def test_a_checkpoint_that_lacks_weights_is_refused(tmp_path: Path) -> None:
     assert loaded(tmp_path).fingerprint() == loaded(tmp_path).fingerprint()
     gone = next(name for name in weights if "layers.1" in name)
     save_file({k: v for k, v in weights.items() if k != gone}, tmp_path / "model.safetensors", {"format": "pt"})
-    with pytest.raises(UserError, match="lacks 1 of its weights"):
+    with pytest.raises(UserError, match="lacks 1 of its tensors"):
         loaded(tmp_path)
 
 

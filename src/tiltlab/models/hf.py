@@ -23,6 +23,7 @@ from tiltlab.models import decoding
 from tiltlab.models.base import TokenLogprobs, pad_tokens
 from tiltlab.models.codec import Codec
 from tiltlab.models.context import Context, read, read_prompts, read_whole
+from tiltlab.models.saved import restore_adapters, restore_module
 from tiltlab.models.stepping import Stepper
 from tiltlab.models.vocabulary import chosen_logprobs
 from tiltlab.types import Prompt, Rollout
@@ -143,14 +144,8 @@ class HFModel:
         self.codec.tokenizer.save_pretrained(folder)
 
     def restore(self, folder: Path, version: int) -> None:
-        if self._has_adapter:
-            import peft
-
-            weights = peft.load_peft_weights(str(folder), device=str(self.device))
-            peft.set_peft_model_state_dict(self.module, weights)
-        else:
-            saved = type(self.module).from_pretrained(folder, dtype=self.module.dtype)
-            self.module.load_state_dict(saved.state_dict())
+        restore = restore_adapters if self._has_adapter else restore_module
+        restore(self.module, folder)
         self._version = version
 
     @property

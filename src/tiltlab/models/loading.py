@@ -5,6 +5,7 @@ Weights are read from safetensors (or GGUF) only, never unpickled, and no code t
 """
 
 import copy
+import logging
 import os
 import re
 from collections.abc import Iterator
@@ -92,11 +93,12 @@ def load_reference(config: ModelConfig, codec: Codec) -> Any:
     """The model as it is, frozen. Returns an HFModel. Raises UserError for a model that cannot be used."""
     import torch
     from transformers import AutoModelForCausalLM
-    from transformers.utils import logging
+    from transformers.utils.logging import disable_progress_bar
 
     from tiltlab.models.hf import HFModel
+    from tiltlab.models.saved import load_module
 
-    logging.disable_progress_bar()  # they would run through the study's own
+    disable_progress_bar()  # they would run through the study's own
 
     device = pick_device(config)
     on_gpu = torch.device(device).type == "cuda"
@@ -104,10 +106,14 @@ def load_reference(config: ModelConfig, codec: Codec) -> Any:
     name, options = _source(config)
     safe = {} if "gguf_file" in options else {"use_safetensors": True}
     with _said_plainly(config.path):
-        module, info = AutoModelForCausalLM.from_pretrained(
-            name, **options, **safe, dtype=dtype, output_loading_info=True
+        module, left_out = load_module(
+            AutoModelForCausalLM, name, f"model {config.path}", **options, **safe, dtype=dtype
         )
-    _require_whole(config.path, info)
+    if getattr(module, "peft_config", None):
+        raise UserError(f"model {config.path} carries adapters; name a model without, or merge them into it")
+    if left_out:
+        said = "model %s: %d tensors have no place in it and are left out (such as %s)"
+        logging.getLogger(__name__).warning(said, config.path, len(left_out), left_out[0])
     if "gguf_file" in options:
         module = _plain(module)
     with _said_plainly(config.path):
@@ -150,18 +156,14 @@ def _with_adapters(reference: Any, config: LoraConfig, seed: int) -> Any:
         r=config.rank, lora_alpha=config.alpha, target_modules=_targets(config), task_type="CAUSAL_LM"
     )
     try:
-        return peft.get_peft_model(reference.module, lora)
+        wrapped = peft.get_peft_model(reference.module, lora)
     except (ValueError, KeyError) as error:
         said = " ".join(str(error).split())[:200]
         raise UserError(f"model {reference.codec.name} cannot have the adapters asked for: {said}") from error
-
-
-def _require_whole(name: str, info: Any) -> None:
-    """transformers fills weights that a checkpoint lacks with random numbers, and only warns."""
-    for kind, what in (("missing_keys", "lacks"), ("mismatched_keys", "has another shape for")):
-        keys = sorted(str(key) for key in info.get(kind) or ())
-        if keys:
-            raise UserError(f"model {name} {what} {len(keys)} of its weights (such as {keys[0]}); is it a causal LM?")
+    for key, value in vars(wrapped.peft_config["default"]).items():
+        if isinstance(value, set):  # written in another order by each process
+            setattr(wrapped.peft_config["default"], key, sorted(value))
+    return wrapped
 
 
 def _plain(module: Any) -> Any:
@@ -192,6 +194,8 @@ def _source(config: ModelConfig) -> tuple[str, dict[str, Any]]:
         return str(path.parent), {"gguf_file": path.name}
     common = {"trust_remote_code": config.trust_remote_code}
     if path.is_dir():
+        if (path / "adapter_config.json").is_file():  # transformers would load some other model, and these on top
+            raise UserError(f"model folder {config.path} holds adapters, not a model; name the model that they are for")
         return str(path), common
     if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", config.path):
         raise UserError(f"model folder {config.path} does not exist")

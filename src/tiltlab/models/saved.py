@@ -1,0 +1,101 @@
+"""Weights on a disk: safetensors only, and whole. What a file lacks is never made up, and nothing is unpickled.
+
+Left out on purpose: which model, and where it lies (loading.py).
+"""
+
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from tiltlab.errors import UserError
+
+ADAPTERS = "adapter_model.safetensors"
+ADAPTER_CONFIG = "adapter_config.json"
+
+
+def read_tensors(path: Path, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of a safetensors file, on the CPU. Raises UserError for a file that cannot be read, or whose tensors
+    are not those expected, name by name and shape by shape."""
+    try:
+        found: dict[str, Tensor] = load_file(path)
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        raise UserError(f"{path} cannot be read: {' '.join(str(error).split())[:200]}") from error
+    _refuse(str(path), "lacks", expected.keys() - found.keys())
+    _refuse(str(path), "has no place in the model for", found.keys() - expected.keys())
+    _refuse(str(path), "has another shape for", [n for n in found if found[n].shape != expected[n].shape])
+    return found
+
+
+def load_module(kind: Any, source: str, called: str, **options: Any) -> tuple[Any, list[str]]:
+    """`kind.from_pretrained(source)`, and the names of the tensors that the module has no place for.
+
+    called: what to say it is where it cannot be used. Raises UserError where a weight is missing or has another shape:
+    transformers fills it with random numbers, and only warns.
+    """
+    from transformers.utils import logging
+
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()  # its report has a line for each weight; what matters is said here, in one
+    try:
+        module, info = kind.from_pretrained(source, **options, output_loading_info=True, ignore_mismatched_sizes=True)
+    finally:
+        logging.set_verbosity(before)
+    _refuse(called, "lacks", info.get("missing_keys"))
+    _refuse(called, "has another shape for", [name for name, *_ in info.get("mismatched_keys") or ()])
+    return module, sorted(info.get("unexpected_keys") or ())
+
+
+def restore_module(module: Any, folder: Path) -> None:
+    """Put the weights of a checkpoint on a module of the same making; it stays as it was where UserError is raised."""
+    with _unreadable(folder):
+        saved, unexpected = load_module(
+            type(module), str(folder), str(folder), dtype=module.dtype, use_safetensors=True
+        )
+    _refuse(str(folder), "has no place in the model for", unexpected)
+    weights = dict(module.named_parameters()), dict(saved.named_parameters())  # tied ones have one name in both
+    _refuse(str(folder), "ties otherwise than the model", weights[0].keys() ^ weights[1].keys())
+    module.load_state_dict(saved.state_dict())
+
+
+def restore_adapters(module: Any, folder: Path) -> None:
+    """Put the adapters of a folder on a module that has such; it stays as it was where UserError is raised."""
+    import peft
+
+    if not (folder / ADAPTER_CONFIG).is_file():
+        raise UserError(f"{folder} cannot be read: it lacks {ADAPTER_CONFIG}")
+    expected = peft.get_peft_model_state_dict(module, save_embedding_layers=False)
+    peft.set_peft_model_state_dict(module, read_tensors(folder / ADAPTERS, expected))
+
+
+def load_adapters(module: Any, folder: Path) -> Any:
+    """A module with the adapters of a folder on it. Raises UserError for adapters that are not whole, not its own, or
+    not in safetensors."""
+    import peft
+
+    if not (folder / ADAPTERS).is_file():
+        raise UserError(f"adapters {folder} lack {ADAPTERS}; nothing is loaded from other files")
+    with _unreadable(folder), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that tensors are missing is said below
+        wrapped = peft.PeftModel.from_pretrained(module, str(folder))
+    restore_adapters(wrapped, folder)
+    return wrapped
+
+
+@contextmanager
+def _unreadable(folder: Path) -> Iterator[None]:
+    """Turns what libraries say about a folder that cannot be loaded into one line."""
+    try:
+        yield
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:
+        raise UserError(f"{folder} cannot be read: {' '.join(str(error).split())[:200]}") from error
+
+
+def _refuse(where: str, what: str, names: Iterable[str] | None) -> None:
+    if listed := sorted(names or ()):
+        raise UserError(f"{where} {what} {len(listed)} of its tensors (such as {listed[0]})")
