@@ -1,5 +1,10 @@
 import math
+import random
+import time
+from collections import Counter
+from fractions import Fraction
 from itertools import combinations, permutations
+from math import comb
 
 import numpy as np
 import pytest
@@ -48,6 +53,67 @@ def test_maj_at_k_is_the_share_of_ordered_draws_whose_vote_is_right(answers: lis
         draws = list(permutations(range(len(answers)), k))
         share = sum(votes_right(draw, answers, correct) for draw in draws) / len(draws)
         assert maj_at_k(answers, correct, k) == pytest.approx(share)
+
+
+def counted(answers: list[str | None], right: set[str], k: int) -> float:
+    """maj@k by counting draws in whole numbers: ways[t, v] of v votes for others, t of them level with `mine`."""
+    votes = Counter(answer for answer in answers if answer is not None)
+    silent = len(answers) - sum(votes.values())
+    won = Fraction(0)
+    for answer in right & votes.keys():
+        for mine in range(1, min(votes[answer], k) + 1):
+            ways = Counter({(0, v): comb(silent, v) for v in range(k + 1)})
+            for count in (votes[other] for other in votes if other != answer):
+                more: Counter[tuple[int, int]] = Counter()
+                for (level, v), number in ways.items():
+                    for drawn in range(min(count, mine, k - v) + 1):
+                        more[level + (drawn == mine), v + drawn] += number * comb(count, drawn)
+                ways = more
+            level_ways = ((level, number) for (level, v), number in ways.items() if v == k - mine)
+            won += comb(votes[answer], mine) * sum((Fraction(n, 1 + level) for level, n in level_ways), Fraction(0))
+    return float(won / comb(len(answers), k))
+
+
+@pytest.mark.parametrize("n", [7, 16, 33])
+def test_maj_at_k_equals_counting_draws_in_whole_numbers(n: int) -> None:
+    rng = random.Random(n)
+    for kinds in (1, 2, 3, 5, n):
+        for silence in (0, 2):
+            answers = [rng.choice([*map(str, range(kinds)), *[None] * silence]) for _ in range(n)]
+            right = set(rng.sample(list(map(str, range(kinds))), min(2, kinds)))
+            for k in {1, 2, n // 2, n - 1, n}:
+                found = maj_at_k(answers, [answer in right for answer in answers], k)
+                assert found == pytest.approx(counted(answers, right, k), abs=1e-12)
+                assert 0 <= found <= 1
+
+
+def test_figures_of_thousands_of_samples() -> None:
+    """Whole numbers of draws have hundreds of digits there, which no float holds."""
+    answers, right = ["7"] * 700 + ["8"] * 500, [True] * 700 + [False] * 500
+    less = sum(comb(700, i) * comb(500, 600 - i) for i in range(100, 300)) + comb(700, 300) * comb(500, 300) // 2
+    assert maj_at_k(answers, right, 600) == pytest.approx(1 - float(Fraction(less, comb(1200, 600))), abs=1e-12)
+    assert pass_at_k(5000, 1, 2500) == 0.5
+    assert pass_at_k(5000, 2500, 2500) == 1.0
+    for n in (1030, 5000):
+        many = [str(i) for i in range(n)]
+        for k in (1, 8, 512, n):
+            assert maj_at_k(many, [i == 5 for i in range(n)], k) == pytest.approx(1 / n, abs=1e-12)
+            assert maj_at_k(["7"] * (n - 1) + ["8"], [True] * (n - 1) + [False], max(k, 3)) == 1.0
+            assert maj_at_k(["7"] * n, [True] * n, k) == 1.0
+            halves = ["7"] * (n // 2) + ["8"] * (n // 2)
+            assert maj_at_k(halves, [answer == "7" for answer in halves], k) == 0.5
+
+
+def test_many_answers_of_thousands_of_samples_take_no_minutes() -> None:
+    """The old arithmetic took minutes for 1000 samples with 250 answers. The bound is for machines that hang."""
+    rng = random.Random(0)
+    wrong = rng.choices([str(i) for i in range(400)], [1 / (i + 1) for i in range(400)], k=1400)
+    answers = ["right"] * 600 + wrong
+    start = time.monotonic()
+    shares = [maj_at_k(answers, [answer == "right" for answer in answers], 2**i) for i in range(11)]
+    assert time.monotonic() - start < 60
+    assert shares == sorted(shares)
+    assert shares[0] == pytest.approx(0.3, abs=1e-12)
 
 
 @pytest.mark.parametrize("problems", [30, 200])

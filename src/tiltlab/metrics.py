@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from math import comb, isnan
+from math import ceil, comb, isnan, sqrt
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,13 @@ from scipy import stats
 from tiltlab.types import UNKNOWN, Record
 
 Floats = NDArray[np.float64]
+Complex = NDArray[np.complex128]
+
+NEVER = 1e-20
+"""A chance that adds nothing to a figure."""
+
+DIGITS = 12
+"""Of a chance that was summed up: what is certain comes out as 1, not as 1 less rounding."""
 
 
 def pass_at_k(n: int, correct: int, k: int) -> float:
@@ -30,7 +37,8 @@ def pass_at_k(n: int, correct: int, k: int) -> float:
 
 
 def maj_at_k(answers: Sequence[str | None], correct: Sequence[bool], k: int) -> float:
-    """Chance that the most frequent answer among k of the n samples, drawn without replacement, is right. Exact.
+    """Chance that the most frequent answer among k of the n samples, drawn without replacement, is right. Exact, to
+    rounding.
 
     Samples without an answer (None) cast no vote; where nobody votes, the outcome is wrong. Ties go to the answer seen
     first, and since samples are exchangeable every tied answer is as likely to be the first. NaN for k > n.
@@ -52,29 +60,64 @@ def maj_at_k(answers: Sequence[str | None], correct: Sequence[bool], k: int) -> 
 
 @lru_cache(maxsize=65536)
 def _wins(size: int, others: tuple[int, ...], silent: int, k: int) -> float:
-    """Chance that an answer given `size` times wins the vote of k samples against `others`, ties shared out equally."""
+    """Chance that an answer given `size` times wins the vote of k samples against `others`, ties shared out equally.
+
+    Let every sample be drawn or not with chance p, by itself: given that k are drawn, all sets of k are as likely, so
+    the chance is that of "it wins, and k are drawn" over that of "k are drawn". Counts are then independent binomials,
+    whose generating functions multiply, and no number leaves [0, 1], however many samples there are. With t rivals
+    level the share is 1 / (1 + t), the integral of u^t: each level rival counts u, and a Gauss rule sums over u.
+    """
+    n = size + sum(others) + silent
+    p = (k + 0.5) / (n + 1)
+    mine_chance = _binomial(size, p)
+    length = min(n + 1, 64 + 32 * ceil(sqrt(n * p * (1 - p))))  # sums farther than that from their mean do not happen
     favourable = 0.0
     for mine in range(1, min(size, k) + 1):
-        # ways[t, v]: ways to draw v votes for other answers, none above `mine`, t of them level with it
-        ways = np.zeros((len(others) + 1, k - mine + 1))
-        ways[0] = [comb(silent, v) for v in range(k - mine + 1)]
-        for count in others:
-            ways = _with_rival(ways, count, mine)
-        shares = 1 / (1 + np.arange(len(others) + 1))
-        favourable += comb(size, mine) * float(shares @ ways[:, k - mine])
-    return favourable / comb(size + sum(others) + silent, k)
+        if mine_chance[mine] > NEVER:
+            u_U, weight_U = _gauss(min(k // mine - 1, sum(count >= mine for count in others)))
+            rest_UL = _no_more_than(mine, others, silent, p, length, u_U)
+            favourable += mine_chance[mine] * np.fft.irfft(weight_U @ rest_UL, length)[(k - mine) % length]
+    return min(1.0, max(0.0, round(float(favourable / _binomial(n, p)[k]), DIGITS)))
 
 
-def _with_rival(ways: Floats, count: int, mine: int) -> Floats:
-    more = np.zeros_like(ways)
-    width = ways.shape[1]
-    for drawn in range(min(count, mine, width - 1) + 1):
-        moved = comb(count, drawn) * ways[:, : width - drawn]
-        if drawn == mine:
-            more[1:, drawn:] += moved[:-1]
-        else:
-            more[:, drawn:] += moved
-    return more
+def _no_more_than(mine: int, others: tuple[int, ...], silent: int, p: float, length: int, u_U: Floats) -> Complex:
+    """Generating function, [U, L], of the votes for other answers and of silence, where no answer has more than `mine`
+    and one level with it counts u, at L points on the upper half of the unit circle: the others mirror
+    them."""
+    free = silent + sum(count for count in others if count < mine)  # they cannot have as many
+    result = np.tile((1 - p + p * _turns(length, 1)) ** free, (len(u_U), 1))
+    for count, times in Counter(count for count in others if count >= mine).items():
+        chance = _binomial(count, p)
+        folded = np.pad(chance[:mine], (0, -mine % length)).reshape(-1, length).sum(0)
+        rival = np.fft.rfft(folded) + u_U[:, None] * (chance[mine] * _turns(length, mine))
+        result *= rival if times == 1 else rival**times
+    return result
+
+
+@lru_cache(maxsize=1024)
+def _turns(length: int, power: int) -> Complex:
+    """A power of the points on the half circle."""
+    turns: Complex = np.exp(-2j * np.pi * (np.arange(length // 2 + 1) * power % length) / length)
+    return turns
+
+
+@lru_cache(maxsize=1024)
+def _binomial(count: int, p: float) -> Floats:
+    """Chances of 0, 1, ..., count: outwards from the likeliest, so that nothing but the negligible vanishes."""
+    d = np.arange(1, count + 1)
+    ratio = (count - d + 1) / d * (p / (1 - p))
+    mode = min(int((count + 1) * p), count)
+    below = np.cumprod(1 / ratio[:mode][::-1])[::-1]
+    chances: Floats = np.concatenate([below, [1.0], np.cumprod(ratio[mode:])])
+    chances /= chances.sum()
+    return chances
+
+
+@lru_cache(maxsize=1024)
+def _gauss(degree: int) -> tuple[Floats, Floats]:
+    """Nodes and weights on [0, 1] that integrate polynomials up to this degree: to rounding, where it is above 40."""
+    x, weight = np.polynomial.legendre.leggauss(min(degree // 2 + 1, ceil(3 * sqrt(degree)) + 1))
+    return (x + 1) / 2, weight / 2
 
 
 def averages(records: Sequence[Record]) -> dict[str, float]:
