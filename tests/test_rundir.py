@@ -10,14 +10,15 @@ from tests.test_metrics import record
 from tiltlab.errors import UserError
 from tiltlab.rundir import (
     Checkpoints,
-    append_line,
     append_lines,
-    keep_lines,
+    keep_first,
     read_json,
     read_lines,
     read_records,
     record_line,
     slug,
+    whole_lines,
+    write_lines,
     write_records,
     write_text,
 )
@@ -34,15 +35,34 @@ def test_records_come_back_as_they_were(tmp_path: Path) -> None:
 
 def test_a_line_that_was_not_finished_is_not_read(tmp_path: Path) -> None:
     path = tmp_path / "m.jsonl"
-    for step in range(3):
-        append_line(path, {"step": step})
+    append_lines(path, [{"step": step} for step in range(3)])
     with path.open("a") as file:
         file.write('{"step": 3, "rew')
     assert [line["step"] for line in read_lines(path)] == [0, 1, 2]
-    keep_lines(path, before_step=2)
-    append_line(path, {"step": 2})
+    keep_first(path, 2)
+    append_lines(path, [{"step": 2}])
     assert [line["step"] for line in read_lines(path)] == [0, 1, 2]
     assert read_lines(tmp_path / "nothing.jsonl") == []
+
+
+@pytest.mark.parametrize("torn", [b'{"step": 2', b"\0\0\0\n", b"[2]\n", b"\xff\n", b'{"st{"step": 3}\n', b"\n"])
+def test_lines_are_whole_up_to_the_first_that_is_not(tmp_path: Path, torn: bytes) -> None:
+    path = tmp_path / "m.jsonl"
+    append_lines(path, [{"step": 0}, {"step": 1, "x": math.nan}])
+    path.write_bytes(path.read_bytes() + torn + b'\n{"step": 3}\n')
+    assert [line["step"] for line in whole_lines(path)] == [0, 1]
+    keep_first(path, 9)
+    assert path.read_text() == '{"step": 0}\n{"step": 1, "x": NaN}\n'
+    assert whole_lines(tmp_path / "nothing.jsonl") == []
+
+
+def test_lines_that_are_there_already_are_not_written_again(tmp_path: Path) -> None:
+    write_lines(tmp_path / "none.jsonl", [])
+    assert not (tmp_path / "none.jsonl").exists()
+    write_lines(tmp_path / "m.jsonl", [{"step": 0}])
+    before = (tmp_path / "m.jsonl").stat().st_ino
+    write_lines(tmp_path / "m.jsonl", [{"step": 0}])
+    assert (tmp_path / "m.jsonl").stat().st_ino == before
 
 
 def test_a_checkpoint_is_there_whole_or_not_at_all(tmp_path: Path) -> None:

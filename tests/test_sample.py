@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from tests.test_resume import full_for
 from tiltlab.cli import app
 from tiltlab.errors import UserError
 from tiltlab.report.evaluation import figures_of
@@ -70,6 +72,40 @@ def test_a_lot_whose_records_were_not_kept_loses_its_tokens_too(tmp_path: Path) 
     )
     assert CliRunner().invoke(app, [*EVALUATE, "--out", str(tmp_path)]).exit_code == 0
     assert (tmp_path / "tokens.jsonl").read_bytes() == before
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("whole")
+    assert CliRunner().invoke(app, [*EVALUATE, "--out", str(out)]).exit_code == 0
+    return out
+
+
+@pytest.mark.parametrize("name", ["records.jsonl", "tokens.jsonl", "lots.jsonl"])
+@pytest.mark.parametrize("torn", [b"", b'{"half": "a li', b"\0\0\0\n", b"not\n{}\n"])
+def test_what_was_cut_short_or_damaged_is_drawn_again(name: str, torn: bytes, whole: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(whole, out)
+    lines = (out / name).read_bytes().splitlines(keepends=True)
+    (out / name).write_bytes(b"".join(lines[: 2 * len(lines) // 3]) + torn)
+    assert CliRunner().invoke(app, [*EVALUATE, "--out", str(out)]).exit_code == 0
+    for file in ("records.jsonl", "tokens.jsonl"):
+        assert (out / file).read_bytes() == (whole / file).read_bytes()
+    assert len(read_lines(out / "lots.jsonl")) == len(read_lines(whole / "lots.jsonl"))
+
+
+@pytest.mark.parametrize("name", ["tokens.jsonl", "records.jsonl", "lots.jsonl", "sample.json", "report.html"])
+def test_a_full_disk_ends_an_evaluation_and_loses_nothing(
+    name: str, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with full_for(name, monkeypatch, after=1 if name in ("records.jsonl", "sample.json") else 0):
+        failed = CliRunner().invoke(app, [*EVALUATE, "--out", str(tmp_path)])
+    assert isinstance(failed.exception, UserError)
+    assert f"{name} could not be written: No space left on device; free some space" in str(failed.exception)
+    assert CliRunner().invoke(app, [*EVALUATE, "--out", str(tmp_path)]).exit_code == 0
+    for file in ("records.jsonl", "tokens.jsonl"):
+        assert (tmp_path / file).read_bytes() == (whole / file).read_bytes()
+    assert not list(tmp_path.rglob("*part*"))
 
 
 def test_a_folder_of_other_settings_is_left_alone(tmp_path: Path) -> None:

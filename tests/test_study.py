@@ -19,13 +19,14 @@ from tests.models import tiny
 from tests.test_recipe import SMALL
 from tiltlab import study as study_module
 from tiltlab.alarms import alarms
-from tiltlab.cell import Cell, State, Work, _judged, run_cell
+from tiltlab.cell import Cell, Work, _judged, run_cell
 from tiltlab.errors import Stopped, UserError
 from tiltlab.recipe import Recipe
 from tiltlab.report.findings import findings
 from tiltlab.report.load import load_study
 from tiltlab.report.page import write_report
 from tiltlab.report.tables import result_rows
+from tiltlab.resume import State
 from tiltlab.rundir import read_json, read_lines
 from tiltlab.study import plan, run_study
 

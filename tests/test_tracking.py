@@ -9,7 +9,7 @@ import pytest
 
 from tiltlab import tracking
 from tiltlab.errors import UserError
-from tiltlab.rundir import CellDir, append_line, keep_lines
+from tiltlab.rundir import CellDir, append_line, keep_first
 from tiltlab.tracking import Mirror, flat
 
 KEY = "lazy-sum / sharpening / seed 0"
@@ -59,7 +59,7 @@ def test_each_line_is_passed_on_once_also_after_a_restart(kind: str, tmp_path: P
     for step in range(4):
         append_line(cell.metrics, {"step": step, "reward": 0.1 * step})
         first.look(KEY, cell, ended=False)
-    keep_lines(cell.metrics, before_step=2)  # killed, and taken up at its checkpoint
+    keep_first(cell.metrics, 2)  # killed, and taken up at its checkpoint
     second = mirror(tmp_path, kind)
     for step in range(2, 6):
         append_line(cell.metrics, {"step": step, "reward": 0.1 * step})

@@ -23,12 +23,14 @@ from tiltlab.models.loading import ModelConfig, load_codec, load_reference, poli
 from tiltlab.objective import Objective
 from tiltlab.optimizer import Optimizer
 from tiltlab.recipe import Recipe
+from tiltlab.resume import State, resume, save
 from tiltlab.rundir import (
     CellDir,
     Json,
     append_line,
-    keep_lines,
-    read_json,
+    cannot_write,
+    is_full,
+    make_folder,
     read_lines,
     slug,
     write_json,
@@ -76,17 +78,6 @@ class Work:
     stopping: Callable[[], bool]
 
 
-@dataclass(frozen=True)
-class State:
-    """Where a training is: steps done, up to which of them it was evaluated, and the best evaluation so far (step 0 and
-    accuracy -1 before the first)."""
-
-    step: int = 0
-    evaluated: int = 0
-    best_step: int = 0
-    best_accuracy: float = -1.0
-
-
 def run_cell(work: Work) -> None:
     """Run a cell to its end, from wherever an earlier try left it. A cell that is done is left alone.
 
@@ -97,15 +88,19 @@ def run_cell(work: Work) -> None:
     folder = work.folder
     if folder.result.exists():
         return
-    folder.path.mkdir(parents=True, exist_ok=True)
+    make_folder(folder.path)
     folder.failed.unlink(missing_ok=True)
     try:
         _run(work)
     except (Stopped, UserError):
         raise
     except Exception as error:
+        if is_full(error):
+            raise cannot_write(folder.path, error) from error
         said = str(error) if isinstance(error, FloatingPointError) else f"{type(error).__name__}: {error}"
-        write_json(folder.failed, {"error": " ".join(said.split()), "traceback": traceback.format_exc()})
+        lasting = isinstance(error, FloatingPointError)  # a function of the recipe: another try ends the same
+        told = {"error": " ".join(said.split()), "lasting": lasting, "traceback": traceback.format_exc()}
+        write_json(folder.failed, told)
 
 
 def _run(work: Work) -> None:
@@ -162,7 +157,7 @@ def _train(
         state = replace(state, step=metrics["step"] + 1)
         work.tell(_doing(watch), state.step, config.steps, _news(rang))
         if work.stopping():
-            _save(work.folder, policy, optimizer, state)
+            save(work.folder, policy, optimizer, state)
             raise Stopped(f"{work.cell.key} stopped after step {state.step}")
         if _due(work, state.step) or _stops(work, watch):
             state = _evaluated(work, policy, reference, optimizer, state, watch)
@@ -200,13 +195,13 @@ def _evaluated(
     try:
         found = _select(work, policy, reference, state.step)
     except Stopped:
-        _save(work.folder, policy, optimizer, state)
+        save(work.folder, policy, optimizer, state)
         raise
     rang = watch.evaluated(found)
     if rang:
         work.tell(_doing(watch), state.step, work.recipe.train.steps, _news(rang))
     state = _judged(state, found["accuracy"])
-    _save(work.folder, policy, optimizer, state)
+    save(work.folder, policy, optimizer, state)
     return state
 
 
@@ -233,27 +228,16 @@ def _train_config(work: Work) -> TrainConfig:
 
 
 def _resume(work: Work, policy: HFModel, optimizer: Optimizer) -> State:
-    """The newest checkpoint's state, with the weights and the optimiser as they were and later log lines dropped."""
-    folder, checkpoints = work.folder, work.folder.checkpoints
-    steps = checkpoints.steps()
-    state = State(**read_json(checkpoints.state(steps[-1]))) if steps else State()
-    keep_lines(folder.metrics, before_step=state.step)
-    keep_lines(folder.select, before_step=state.evaluated + 1)
-    if steps:
-        policy.restore(checkpoints.step(state.step), state.step)
-        ended = state.step == work.recipe.train.steps or _stops(work, _watch(work))
-        if not ended:  # then its state may have been removed already
-            optimizer.restore(checkpoints.optimizer(state.step))
+    """Where an earlier try left the training; told, where that is not its newest checkpoint."""
+    steps = work.recipe.train.steps
+
+    def ended(state: State, metrics: Sequence[Json], select: Sequence[Json]) -> bool:
+        return state.step == steps or _stops(work, watched(metrics, select)) is not None
+
+    state, wrong = resume(work.folder, policy, optimizer, work.recipe.select.every, ended)
+    if wrong:
+        work.tell("training", state.step, steps, f"{wrong}; going on from the checkpoint of step {state.step}")
     return state
-
-
-def _save(folder: CellDir, policy: HFModel, optimizer: Optimizer, state: State) -> None:
-    checkpoints = folder.checkpoints
-    with checkpoints.new(state.step, policy.nbytes + optimizer.nbytes) as part:
-        policy.save(part)
-        optimizer.save(part / checkpoints.optimizer(state.step).name)
-        write_json(part / checkpoints.state(state.step).name, asdict(state))
-    checkpoints.keep({state.best_step, state.step})
 
 
 def _select(work: Work, policy: HFModel, reference: HFModel, step: int) -> Json:

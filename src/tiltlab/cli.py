@@ -15,7 +15,7 @@ from rich.text import Text
 from tiltlab.devices import usable_devices
 from tiltlab.errors import Stopped, UserError
 from tiltlab.progress import bars, cells_progress, errors
-from tiltlab.rundir import slug
+from tiltlab.rundir import cannot_write, is_full, read_json, slug
 from tiltlab.runtime import tune
 
 if TYPE_CHECKING:
@@ -68,7 +68,9 @@ def study(
         )
     report(run)
     if failed:
-        errors.print(f"{len(failed)} of the study's cells failed (above); the same command tries them again")
+        lasting = all(read_json(cell.folder(run).failed).get("lasting") for cell in failed)
+        again = "they would again, so change the recipe" if lasting else "the same command tries them again"
+        errors.print(f"{len(failed)} of the study's cells failed (above); {again}")
         raise typer.Exit(1)
 
 
@@ -346,7 +348,11 @@ def main() -> None:
         os.environ.setdefault("TQDM_DISABLE", "1")  # bars of libraries, in a file or a pipe, are noise
     try:
         app()
-    except UserError as error:
+    except (UserError, OSError) as error:
+        if isinstance(error, OSError):
+            if not is_full(error):
+                raise
+            error = cannot_write(Path(error.filename or "a file"), error)
         errors.print(Text.assemble(("error:", "bold red"), f" {error}"))
         sys.exit(2)
     except Stopped as stopped:

@@ -17,6 +17,7 @@ last line without its end is left out.
 Left out on purpose: figures (see report/). This module imports no torch.
 """
 
+import errno
 import json
 import math
 import os
@@ -87,7 +88,8 @@ class Checkpoints:
 
     def steps(self) -> list[int]:
         """Steps that have a checkpoint, in order."""
-        return sorted(int(folder.name[5:]) for folder in self.path.glob("step-[0-9]*") if folder.is_dir())
+        folders = (folder for folder in self.path.glob("step-*") if folder.name[5:].isdecimal() and folder.is_dir())
+        return sorted(int(folder.name[5:]) for folder in folders)
 
     @contextmanager
     def new(self, step: int, bytes_needed: int) -> Iterator[Path]:
@@ -95,30 +97,31 @@ class Checkpoints:
 
         Raises UserError where the disk has no room for it; checkpoints that are there already stay.
         """
-        self.path.mkdir(parents=True, exist_ok=True)
+        make_folder(self.path)
         target, part = self.step(step), self.path / f"part-{step:06d}"
         shutil.rmtree(part, ignore_errors=True)
-        kept = (
-            f"the checkpoint of step {self.steps()[-1]} is kept" if self.steps() else "nothing was lost but this step"
-        )
-        todo = "free some space and give the same command again to go on"
+        kept = f"the checkpoint of step {self.steps()[-1]} is kept" if self.steps() else "there is none before it"
         free = shutil.disk_usage(self.path).free
         if free < bytes_needed:
             raise UserError(
                 f"no room for the checkpoint of step {step} in {self.path}: it takes {_size(bytes_needed)} and "
-                f"{_size(free)} are free ({kept}); {todo}"
+                f"{_size(free)} are free ({kept}); {_FREE}"
             )
         try:
             part.mkdir()
             yield part
-            _sync(part)
+            _sync(*part.rglob("*"), part)
             shutil.rmtree(target, ignore_errors=True)
             part.rename(target)
+            _sync(self.path)
         except Exception as error:
             shutil.rmtree(part, ignore_errors=True)
-            if isinstance(error, OSError) or "No space left" in str(error) or "File too large" in str(error):
+            cause = error.__cause__ if isinstance(error, UserError) else error
+            if isinstance(cause, OSError) or is_full(cause):
+                todo = _FREE if is_full(cause) else "make that possible and give the same command again"
                 raise UserError(
-                    f"the checkpoint of step {step} could not be written to {self.path} ({error}; {kept}); {todo}"
+                    f"the checkpoint of step {step} could not be written to {self.path} "
+                    f"({_said(cause)}; {kept}); {todo}"
                 ) from error
             raise
 
@@ -156,15 +159,6 @@ def _parsed(text: str, where: str) -> Any:
         raise UserError(f"{where} is not JSON: {' '.join(str(error).split())[:200]}") from error
 
 
-def append_line(path: Path, data: Mapping[str, Any]) -> None:
-    """Add one line to a JSONL file. Raises UserError where it cannot be written."""
-    try:
-        with path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(data) + "\n")
-    except OSError as error:
-        raise _cannot_write(path, error) from error
-
-
 def read_lines(path: Path) -> list[Json]:
     """All whole lines of a JSONL file; none where there is no file. A last line without its end is left out.
 
@@ -176,11 +170,37 @@ def read_lines(path: Path) -> list[Json]:
     return [_parsed(line, f"{path} line {number}") for number, line in enumerate(lines, start=1)]
 
 
-def keep_lines(path: Path, before_step: int) -> None:
-    """Drop the lines of a metrics file whose step is `before_step` or later: they will be made again."""
-    lines = [line for line in read_lines(path) if line["step"] < before_step]
-    if path.exists():
-        write_text(path, "".join(json.dumps(line) + "\n" for line in lines))
+def whole_lines(path: Path) -> list[Json]:
+    """The lines of a JSONL file up to the first that is cut short or damaged; none where there is no file."""
+    lines: list[Json] = []
+    for line in _bytes(path).split(b"\n")[:-1]:
+        try:
+            found = json.loads(line)
+        except (ValueError, RecursionError):
+            break
+        if not isinstance(found, dict):
+            break
+        lines.append(found)
+    return lines
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes() if path.exists() else b""
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def write_lines(path: Path, lines: Iterable[Mapping[str, Any]]) -> None:
+    """Write a JSONL file whole or not at all; one that is like that already is left alone."""
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    if _bytes(path) != text.encode():
+        write_text(path, text)
+
+
+def append_line(path: Path, data: Mapping[str, Any]) -> None:
+    """`append_lines` for one."""
+    append_lines(path, [data])
 
 
 def append_lines(path: Path, lines: Iterable[Mapping[str, Any]]) -> None:
@@ -191,14 +211,12 @@ def append_lines(path: Path, lines: Iterable[Mapping[str, Any]]) -> None:
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
-        raise _cannot_write(path, error) from error
+        raise cannot_write(path, error) from error
 
 
 def keep_first(path: Path, count: int) -> None:
     """Keep only so many lines of a JSONL file, and none that is not whole."""
-    if path.exists():
-        lines = path.read_text(encoding="utf-8").split("\n")[:-1]
-        write_text(path, "".join(line + "\n" for line in lines[:count]))
+    write_lines(path, whole_lines(path)[:count])
 
 
 def record_line(record: Record) -> Json:
@@ -257,7 +275,7 @@ def slug(label: str) -> str:
 
 def write_text(path: Path, text: str) -> None:
     """Write a file whole or not at all. Raises UserError where it cannot be written."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     part = path.with_name(path.name + ".part")
     try:
         with part.open("w", encoding="utf-8") as file:
@@ -267,12 +285,20 @@ def write_text(path: Path, text: str) -> None:
         part.replace(path)
     except OSError as error:
         part.unlink(missing_ok=True)
-        raise _cannot_write(path, error) from error
+        raise cannot_write(path, error) from error
 
 
-def _sync(folder: Path) -> None:
-    """Wait until everything in a folder is on the disk: after a power cut, a rename may otherwise outlive its files."""
-    for path in (*folder.rglob("*"), folder):
+def make_folder(path: Path) -> None:
+    """Make a folder, and those above it. Raises UserError where it cannot be."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise cannot_write(path, error) from error
+
+
+def _sync(*paths: Path) -> None:
+    """Wait until files and folders are on the disk: after a power cut, a rename may otherwise outlive its files."""
+    for path in paths:
         handle = os.open(path, os.O_RDONLY)
         try:
             os.fsync(handle)
@@ -280,8 +306,24 @@ def _sync(folder: Path) -> None:
             os.close(handle)
 
 
-def _cannot_write(path: Path, error: OSError) -> UserError:
-    return UserError(f"{path} could not be written: {error.strerror}; free some space or choose another --out")
+_FREE = "free some space and give the same command again to go on"
+
+
+def is_full(error: BaseException | None) -> bool:
+    """Whether an error is for want of space, as Python says it or as libraries pass it on."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return True
+    return any(said in str(error) for said in ("No space left", "Disk quota exceeded", "File too large"))
+
+
+def cannot_write(path: Path, error: Exception) -> UserError:
+    """What to raise where something could not be written."""
+    todo = _FREE if is_full(error) else "make that possible, or choose another --out"
+    return UserError(f"{path} could not be written: {_said(error)}; {todo}")
+
+
+def _said(error: BaseException | None) -> str:
+    return " ".join(str(getattr(error, "strerror", None) or error).split())[:200]
 
 
 def _size(count: int) -> str:

@@ -27,6 +27,7 @@ from tiltlab.rundir import (
     read_lines,
     read_records,
     record_line,
+    whole_lines,
     write_json,
     write_records,
 )
@@ -34,7 +35,7 @@ from tiltlab.samplers.base import Info, together
 from tiltlab.seeds import derive
 from tiltlab.tasks.base import Task, grade_texts
 from tiltlab.tasks.rewards import load_reward
-from tiltlab.tokens import Tokens
+from tiltlab.tokens import COUNTED, Tokens
 from tiltlab.types import Problem, Record
 
 LOT = 16
@@ -58,8 +59,7 @@ def run_sample(
         codec.encode(recipe.task.render(problem), recipe.max_tokens)
     about = _open(recipe, folder)
     lots = [problems[start : start + LOT] for start in range(0, len(problems), LOT)]
-    done = _done(folder, recipe.n, [len(lot) for lot in lots])
-    _keep_tokens(folder / "tokens.jsonl", {problem.id for lot in lots[:done] for problem in lot})
+    done = _done(folder, recipe.n, lots)
     if done < len(lots):
         model = load_reference(config, codec)
         other = model
@@ -172,22 +172,21 @@ def _open(recipe: SampleRecipe, folder: Path) -> Json:
     return found
 
 
-def _done(folder: Path, n: int, lots: list[int]) -> int:
-    """How many lots are whole on the disk; what was written of the next is dropped."""
-    records, notes = folder / "records.jsonl", folder / "lots.jsonl"
-    have, done, rows = len(read_lines(records)), 0, 0
-    for size in lots[: len(read_lines(notes))]:
-        if rows + size * n > have:
+def _done(folder: Path, n: int, lots: list[Sequence[Problem]]) -> int:
+    """How many lots are whole on the disk: records, tokens and notes. What was written of others is dropped."""
+    paths = [folder / name for name in ("records.jsonl", "tokens.jsonl", "lots.jsonl")]
+    records, tokens, notes = (whole_lines(path) for path in paths)
+    kept = rows = shown = 0
+    for lot in lots[: len(notes)]:
+        own = records[rows : rows + len(lot) * n]
+        told = [row.get("problem") for row in own if row.get("sample") == 0 and row.get("tokens")][: COUNTED - shown]
+        drawn = [row.get("problem") for row in own] == [problem.id for problem in lot for _ in range(n)]
+        if not drawn or [line.get("problem") for line in tokens[shown : shown + len(told)]] != told:
             break
-        rows, done = rows + size * n, done + 1
-    keep_first(records, rows)
-    keep_first(notes, done)
-    return done
-
-
-def _keep_tokens(path: Path, problems: set[str]) -> None:
-    """Drop what was written of a lot that is to be done again."""
-    keep_first(path, sum(line["problem"] in problems for line in read_lines(path)))
+        kept, rows, shown = kept + 1, rows + len(own), shown + len(told)
+    for path, count in zip(paths, (rows, shown, kept), strict=True):
+        keep_first(path, count)
+    return kept
 
 
 def _questions(problems: Sequence[Problem]) -> dict[str, list[str]]:

@@ -3,6 +3,7 @@
 Left out on purpose: which model, and where it lies (loading.py).
 """
 
+import copy
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -14,9 +15,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from tiltlab.errors import UserError
+from tiltlab.rundir import read_json
 
 ADAPTERS = "adapter_model.safetensors"
-ADAPTER_CONFIG = "adapter_config.json"
 
 
 def read_tensors(path: Path, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -53,10 +54,10 @@ def load_module(kind: Any, source: str, called: str, **options: Any) -> tuple[An
 
 def restore_module(module: Any, folder: Path) -> None:
     """Put the weights of a checkpoint on a module of the same making; it stays as it was where UserError is raised."""
-    with _unreadable(folder):
-        saved, unexpected = load_module(
-            type(module), str(folder), str(folder), dtype=module.dtype, use_safetensors=True
-        )
+    read_json(folder / "config.json")
+    like: dict[str, Any] = {"config": copy.deepcopy(module.config), "dtype": module.dtype, "use_safetensors": True}
+    with _unreadable(folder):  # without a config, transformers may take one of its own, of a size of its own
+        saved, unexpected = load_module(type(module), str(folder), str(folder), **like)
     _refuse(str(folder), "has no place in the model for", unexpected)
     weights = dict(module.named_parameters()), dict(saved.named_parameters())  # tied ones have one name in both
     _refuse(str(folder), "ties otherwise than the model", weights[0].keys() ^ weights[1].keys())
@@ -67,8 +68,7 @@ def restore_adapters(module: Any, folder: Path) -> None:
     """Put the adapters of a folder on a module that has such; it stays as it was where UserError is raised."""
     import peft
 
-    if not (folder / ADAPTER_CONFIG).is_file():
-        raise UserError(f"{folder} cannot be read: it lacks {ADAPTER_CONFIG}")
+    read_json(folder / "adapter_config.json")
     expected = peft.get_peft_model_state_dict(module, save_embedding_layers=False)
     peft.set_peft_model_state_dict(module, read_tensors(folder / ADAPTERS, expected))
 
