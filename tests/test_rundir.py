@@ -25,8 +25,11 @@ from tiltlab.rundir import (
 
 
 def test_records_come_back_as_they_were(tmp_path: Path) -> None:
-    records = [record(1.0, text='two\nlines, "quotes", </script> and \udcff a lone surrogate'), record(0.5, answer="7")]
-    write_records(tmp_path / "r.jsonl", [*records, record(math.nan)])
+    records = [
+        record(1.0, text='two\nlines, "quotes", </script> and \udcff a lone surrogate'),
+        record(0.5, answer="7", sample=1),
+    ]
+    write_records(tmp_path / "r.jsonl", [*records, record(math.nan, sample=2)])
     found = read_records(tmp_path / "r.jsonl")
     assert found[:2] == records
     assert math.isnan(found[2].reward)
@@ -139,7 +142,7 @@ def test_slugs_are_safe_folder_names() -> None:
     [
         ({"reason": "whatever"}, "line 2: reason 'whatever' is none of correct, wrong"),
         ({"logp": "-2"}, "line 2 is no record: logp cannot be '-2'"),
-        ({"complete": None}, "complete cannot be 'None'"),
+        ({"complete": None}, "complete cannot be None"),
         ({"foo": 1}, "foo is no key of a record"),
         (None, "line 2 is no record: it is not a JSON object"),
     ],
@@ -156,7 +159,7 @@ def test_a_file_that_is_not_json_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="a.jsonl line 2 is not JSON"):
         read_lines(tmp_path / "a.jsonl")
     (tmp_path / "b.json").write_bytes(bytes(range(128, 160)))
-    with pytest.raises(UserError, match="b.json cannot be read"):
+    with pytest.raises(UserError, match="b.json line 1 cannot be read as UTF-8: its byte 1 is 0x80"):
         read_json(tmp_path / "b.json")
     with pytest.raises(UserError, match="none.json cannot be read: No such file"):
         read_json(tmp_path / "none.json")

@@ -146,7 +146,7 @@ def test_responses_from_elsewhere_are_graded(tmp_path: Path) -> None:
         ({"problem": "none", "text": "7"}, "line 1: 'none' is no problem"),
         ({"problem": "96+47"}, "line 1"),
         ({"problem": None, "text": "7"}, "line 1"),
-        ("text", "one JSON object a line"),
+        ("text", "line 1 holds a str, not a JSON object"),
     ],
 )
 def test_rows_that_cannot_be_used_are_named(tmp_path: Path, row: object, said: str) -> None:

@@ -12,7 +12,7 @@
         failed.json                         instead, where it could not be finished: why. The next try removes it
 
 A whole file or folder appears under its name in one rename, after it is complete; of a file that grows line by line, a
-last line without its end is left out.
+last line that was not written to its end is left out.
 
 Left out on purpose: figures (see report/). This module imports no torch.
 """
@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from tiltlab.errors import UserError
+from tiltlab.incoming import decoded, numbered_lines, parsed, require_count, require_logp, require_number, shown
 from tiltlab.types import Reason, Record
 
 Json = dict[str, Any]
@@ -140,45 +141,48 @@ def write_json(path: Path, data: Mapping[str, Any]) -> None:
 
 def read_json(path: Path) -> Json:
     """Raises UserError for a file that cannot be read, or is not JSON."""
-    found: Json = _parsed(_text(path), str(path))
+    found: Json = parsed(_text(path), str(path))
     return found
 
 
 def _text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        said = getattr(error, "strerror", None) or str(error)
-        raise UserError(f"{path} cannot be read: {' '.join(said.split())[:200]}") from error
-
-
-def _parsed(text: str, where: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{where} is not JSON: {' '.join(str(error).split())[:200]}") from error
+        return decoded(path.read_bytes(), path)
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror or error}") from error
 
 
 def read_lines(path: Path) -> list[Json]:
-    """All whole lines of a JSONL file; none where there is no file. A last line without its end is left out.
+    """All whole lines of a JSONL file; none where there is no file. A last line that was cut off is left out.
 
     Raises UserError, naming the line, for one that is not JSON.
     """
-    if not path.exists():
-        return []
-    lines = _text(path).split("\n")[:-1]
-    return [_parsed(line, f"{path} line {number}") for number, line in enumerate(lines, start=1)]
+    return [parsed(line, f"{path} line {number}") for number, line in _numbered(path)]
+
+
+def _numbered(path: Path) -> list[tuple[int, str]]:
+    """Number and text of every line but blank ones. A last line without a line break counts where it is a whole object:
+    no part of one is."""
+    text = decoded(_bytes(path), path)
+    lines = list(numbered_lines(text))
+    ended = text.rstrip(" \t\r").endswith("\n")
+    return lines if ended or not lines or _object(lines[-1][1]) else lines[:-1]
+
+
+def _object(line: str | bytes) -> Json:
+    """Empty for what is none."""
+    try:
+        found = json.loads(line)
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def whole_lines(path: Path) -> list[Json]:
     """The lines of a JSONL file up to the first that is cut short or damaged; none where there is no file."""
     lines: list[Json] = []
-    for line in _bytes(path).split(b"\n")[:-1]:
-        try:
-            found = json.loads(line)
-        except (ValueError, RecursionError):
-            break
-        if not isinstance(found, dict):
+    for line in _bytes(path).removesuffix(b"\n").split(b"\n"):
+        if not (found := _object(line)):
             break
         lines.append(found)
     return lines
@@ -220,9 +224,11 @@ def keep_first(path: Path, count: int) -> None:
 
 
 def record_line(record: Record) -> Json:
-    """A record as a line of records.jsonl: NaN (no reward, an unknown log-probability) becomes null."""
+    """A record as a line of records.jsonl: what is no number (no reward, an unknown log-probability, that of a response
+    which the reference rules out) becomes null."""
     return {
-        key: None if isinstance(value, float) and math.isnan(value) else value for key, value in asdict(record).items()
+        key: None if isinstance(value, float) and not math.isfinite(value) else value
+        for key, value in asdict(record).items()
     }
 
 
@@ -232,8 +238,20 @@ def write_records(path: Path, records: Iterable[Record]) -> None:
 
 
 def read_records(path: Path) -> list[Record]:
-    """Raises UserError, naming the line, for one that is no record."""
-    return [_record(line, f"{path} line {number}") for number, line in enumerate(read_lines(path), start=1)]
+    """Raises UserError, naming the line, for one that is no record, and for two of one problem's samples alike."""
+    records: list[Record] = []
+    places: dict[tuple[str, str, int], int] = {}
+    for number, line in _numbered(path):
+        where = f"{path} line {number}"
+        record = _record(parsed(line, where), where)
+        first = places.setdefault((record.task, record.problem, record.sample), number)
+        if first != number:
+            raise UserError(
+                f"{where} is sample {record.sample} of problem {shown(record.problem)}, as line {first} is; "
+                "keep one of the two"
+            )
+        records.append(record)
+    return records
 
 
 _NUMBER = int | float | None
@@ -258,14 +276,16 @@ def _record(line: Any, where: str) -> Record:
     if line.keys() != _KINDS.keys():
         missing, unknown = _KINDS.keys() - line.keys(), line.keys() - _KINDS.keys()
         said = [f"it lacks {', '.join(sorted(missing))}"] if missing else []
-        said += [f"{', '.join(sorted(unknown))[:80]} is no key of a record"] if unknown else []
+        said += [f"{shown(', '.join(sorted(unknown)))[1:-1]} is no key of a record"] if unknown else []
         raise UserError(f"{where} is no record: {'; '.join(said)} (docs/records.md)")
     for key, kind in _KINDS.items():
-        if not isinstance(line[key], kind):
-            raise UserError(f"{where} is no record: {key} cannot be {str(line[key])[:40]!r}")
+        if not isinstance(line[key], kind) or (isinstance(line[key], bool) and kind is not bool):
+            raise UserError(f"{where} is no record: {key} cannot be {shown(line[key])}")
     if line["reason"] not in get_args(Reason):
-        raise UserError(f"{where}: reason {line['reason'][:40]!r} is none of {', '.join(get_args(Reason))}")
-    return Record(**(line | {key: math.nan for key in ("reward", "logp", "ref_logp") if line[key] is None}))
+        raise UserError(f"{where}: reason {shown(line['reason'])} is none of {', '.join(get_args(Reason))}")
+    whole = {key: require_count(line[key], f"{where}: {key}") for key in ("sample", "tokens")}
+    logps = {key: require_logp(line[key], f"{where}: {key}") for key in ("logp", "ref_logp")}
+    return Record(**(line | whole | logps | {"reward": require_number(line["reward"], f"{where}: reward")}))
 
 
 def slug(label: str) -> str:
@@ -278,7 +298,7 @@ def write_text(path: Path, text: str) -> None:
     make_folder(path.parent)
     part = path.with_name(path.name + ".part")
     try:
-        with part.open("w", encoding="utf-8") as file:
+        with part.open("w", encoding="utf-8", errors="backslashreplace") as file:  # half a character: its number
             file.write(text)
             file.flush()
             os.fsync(file.fileno())

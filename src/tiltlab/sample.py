@@ -8,17 +8,16 @@ into the same form.
 Left out on purpose: figures (report/evaluation.py).
 """
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 from tiltlab.errors import UserError
 from tiltlab.evaluate import evaluate
 from tiltlab.models.loading import load_codec, load_reference
 from tiltlab.provenance import provenance
 from tiltlab.recipe import SampleRecipe
+from tiltlab.responses import read_responses
 from tiltlab.rundir import (
     Json,
     append_lines,
@@ -94,67 +93,34 @@ def run_sample(
 
 def from_elsewhere(file: Path, task: Task, folder: Path) -> list[Record]:
     """Grade responses that another engine drew: a JSONL file with a line a response, {"problem": id, or "question": its
-    text, "text": the response}, and where known "tokens" (0 where left out), "complete" (true), "logp" and "ref_logp"
-    (null). Problems are those of the task's test split.
+    text, "text": the response}, and where known "sample" (its number among the problem's; in order where left out),
+    "tokens" (0 where left out), "complete" (true), "logp" and "ref_logp" (null). Problems are those of the task's test
+    split.
 
     Raises UserError, naming the line, for one that cannot be used.
     """
-    problems = task.problems("test")
-    known = {problem.question: problem for problem in problems} | {problem.id: problem for problem in problems}
-    lines = _foreign_lines(file)
-    pairs: list[tuple[Problem, Json]] = []
-    for number, line in enumerate(lines, start=1):
-        name = line.get("problem", line.get("question"))
-        if name not in known:
-            raise UserError(f"{file} line {number}: {str(name)[:60]!r} is no problem of task {task.name}'s test split")
-        if not isinstance(line.get("text"), str):
-            raise UserError(f'{file} line {number} has no response: "text" is missing')
-        pairs.append((known[name], line))
-    records = _graded(task, pairs, file)
+    found = read_responses(file, task.problems("test"), f"task {task.name}'s test split")
+    grades = grade_texts(task, [response.problem for response in found], [response.text for response in found])
+    records = [
+        Record(
+            task=task.name,
+            problem=response.problem.id,
+            sample=response.sample,
+            text=response.text,
+            answer=grade.answer,
+            reward=grade.reward,
+            reason=grade.reason,
+            tokens=response.tokens,
+            complete=response.complete,
+            logp=response.logp,
+            ref_logp=response.ref_logp,
+        )
+        for response, grade in zip(found, grades, strict=True)
+    ]
     write_records(folder / "records.jsonl", records)
-    questions = _questions([problem for problem, _ in pairs])
+    questions = _questions([response.problem for response in found])
     write_json(folder / "sample.json", {"responses": str(file), "made": provenance(), "questions": questions})
     return records
-
-
-def _graded(task: Task, pairs: list[tuple[Problem, Json]], file: Path) -> list[Record]:
-    grades = grade_texts(task, [problem for problem, _ in pairs], [line["text"] for _, line in pairs])
-    seen: dict[str, int] = {}
-    records = []
-    for number, ((problem, line), grade) in enumerate(zip(pairs, grades, strict=True), start=1):
-        sample = seen[problem.id] = seen.get(problem.id, -1) + 1
-        try:
-            records.append(
-                Record(
-                    task=task.name,
-                    problem=problem.id,
-                    sample=sample,
-                    text=line["text"],
-                    answer=grade.answer,
-                    reward=grade.reward,
-                    reason=grade.reason,
-                    tokens=int(line.get("tokens") or 0),
-                    complete=bool(line.get("complete", True)),
-                    logp=_float(line.get("logp")),
-                    ref_logp=_float(line.get("ref_logp")),
-                )
-            )
-        except (TypeError, ValueError) as error:
-            raise UserError(f"{file} line {number}: {error}") from error
-    return records
-
-
-def _float(value: Any) -> float:
-    return math.nan if value is None else float(value)
-
-
-def _foreign_lines(file: Path) -> list[Json]:
-    if not file.is_file():
-        raise UserError(f"{file} does not exist")
-    lines = read_lines(file)
-    if not lines or not all(isinstance(line, dict) for line in lines):
-        raise UserError(f"{file} needs one JSON object a line, each line with its end")
-    return lines
 
 
 def _open(recipe: SampleRecipe, folder: Path) -> Json:

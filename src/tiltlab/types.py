@@ -22,12 +22,14 @@ UNKNOWN: frozenset[Reason] = frozenset({"timeout", "error"})
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing to solve. `columns` keeps whatever else its row of data held."""
+    """One thing to solve. `columns` keeps whatever else its row of data held. `messages`: the chat to be sent as it
+    stands, where the row gave one; `question` then holds what is said in it."""
 
     id: str
     question: str
     answer: str
     columns: Mapping[str, Any] = field(default_factory=dict)
+    messages: tuple[Message, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -58,7 +58,7 @@ def test_a_line_that_is_no_object_is_named(tmp_path: Path, line: str, message: s
     [
         ("d.json", b"[1]", "d.json row 1 holds a int, not a JSON object"),
         ("d.json", b'[{"a": 1}', "data file .*d.json is not JSON .*needs a list of JSON objects"),
-        ("d.json", b'[{"a": "\\ud800"}]', "d.json holds half a character"),
+        ("d.json", b'[{"a": "\\ud800"}]', "d.json row 1 holds half a character"),
         ("d.csv", b"a,b\n1,2\n1,2,3\n", r"d.csv row 2 \(up to line 3\) has 3 cells and the header 2; put quotes"),
         ("d.csv", b'a,b\n"1\n1",2\n1\n', r"d.csv row 2 \(up to line 4\) has 1 cells"),
         ("d.csv", b"a,a\n1,2\n", "d.csv has two columns of one name"),

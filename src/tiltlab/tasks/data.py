@@ -12,6 +12,7 @@ from functools import cache
 from typing import Any, ClassVar, Literal
 
 from tiltlab.errors import UserError
+from tiltlab.incoming import shown
 from tiltlab.seeds import derive
 from tiltlab.tasks.answers import grade_number
 from tiltlab.tasks.base import Split
@@ -36,7 +37,8 @@ class Data:
     select: likewise, or how many rows of train become the select split: the first that do not stand in test. A named
         set's rows to learn from are put in a fixed random order before.
     columns: which columns hold question, answer and id; the set's own where left out, else problem, answer and id.
-    prompt: "chat" sends a user message through the model's chat template, "plain" sends the text as it is.
+    prompt: "chat" sends a user message through the model's chat template, "plain" sends the text as it is. A question
+        that is a list of messages is the chat itself: no template of ours is put around it.
     template: the prompt, with {question} in it and all other braces doubled, for str.format.
     grader: how answers are compared. revision: of the set, or of a hub id, on the hub.
 
@@ -124,8 +126,8 @@ class Data:
         if re.fullmatch(r"[\w.-]+/[\w.-]+", given):
             return (Hub(given, split="test" if split == "test" else "train", revision=self.revision),)
         raise UserError(
-            f"{split}: {given!r} is no file that can be read (.jsonl, .json, .parquet or .csv), no hub id (owner/name) "
-            f"and no set ({', '.join(SETS)})"
+            f"{split}: {shown(given)} is no file that can be read (.jsonl, .json, .parquet or .csv), no hub id "
+            f"(owner/name) and no set ({', '.join(SETS)})"
         )
 
     def _reading(self, known: MathSet | None) -> Reading:
@@ -139,6 +141,7 @@ class Data:
             ids=(name,) if name else (known.id, "id") if known else ("id",),
             numbers=self.grader == "number",
             tolerant=known is not None,
+            chats=self.prompt == "chat",
         )
 
 
@@ -163,7 +166,9 @@ def from_options(task: str | None, data: str | None, columns: str | None) -> dic
 
 
 def rendered(template: str, prompt: Literal["chat", "plain"], problem: Problem) -> Prompt:
-    """The template, filled in, as text or as one user message."""
+    """The template, filled in, as text or as one user message; a chat that the problem brings, as it stands."""
+    if problem.messages:
+        return problem.messages
     text = template.format(question=problem.question)
     return text if prompt == "plain" else ({"role": "user", "content": text},)
 

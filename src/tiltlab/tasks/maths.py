@@ -8,11 +8,11 @@ a hash of all problems in any case.
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import isfinite
 from typing import Any, Literal
 
 from tiltlab.tasks.answers import last_boxed
 from tiltlab.tasks.base import Split
+from tiltlab.tasks.cells import as_text
 from tiltlab.tasks.hub import Hub
 
 MathName = Literal[
@@ -69,25 +69,22 @@ SETS: dict[str, MathSet] = {
 # fmt: on
 
 
+_BLANK = re.compile(r"(?:\\boxed\s*\{\s*\}|[\s$*#.,:;\u200b-\u200f\u2060\ufeff])*")
+"""An answer of nothing but marks around one."""
+
+
 def gold(cell: Any, extract: Extract) -> str | None:
     """The gold answer in a cell; None where it holds none. Several answers in a list are joined by commas."""
-    text = _as_text(cell)
-    return _EXTRACT[extract](text) or None if text is not None else None
+    texts = [as_text(item) for item in (cell if isinstance(cell, list) else [cell])]
+    known = [text.strip() for text in texts if text is not None]
+    answer = _EXTRACT[extract](", ".join(filter(None, known))) if len(known) == len(texts) else None
+    return None if answer is None or _BLANK.fullmatch(answer) else answer
 
 
 def worked(cell: Any) -> str | None:
     """The solution that GSM8K writes before its `####`, without the <<calculator>> notes; None where there is none."""
     before, hashes, _ = str(cell).rpartition("####")
     return re.sub(r"<<[^<>]*>>", "", before).strip() if hashes else None
-
-
-def _as_text(cell: Any) -> str | None:
-    if isinstance(cell, list):
-        texts = [_as_text(item) for item in cell]
-        return None if None in texts else ", ".join(filter(None, texts))
-    if isinstance(cell, bool) or not isinstance(cell, str | int | float):
-        return None
-    return None if isinstance(cell, float) and not isfinite(cell) else str(cell).strip()
 
 
 def _boxed(text: str) -> str | None:

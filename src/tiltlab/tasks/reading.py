@@ -5,12 +5,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tiltlab.errors import UserError
+from tiltlab.incoming import shown
 from tiltlab.tasks.answers import number
+from tiltlab.tasks.cells import as_text, chat_of, chat_text, id_of, is_empty
 from tiltlab.tasks.hub import Hub, hub_rows
 from tiltlab.tasks.maths import Extract, gold, worked
 from tiltlab.tasks.rows import Row, read_rows
 from tiltlab.tasks.splits import listed
-from tiltlab.types import Problem
+from tiltlab.types import Message, Problem
 
 
 @dataclass(frozen=True)
@@ -18,7 +20,7 @@ class Reading:
     """How to read a row. Columns are tried in their order, and the first that holds something counts.
 
     numbers: gold answers must be numbers. tolerant: rows whose gold answer is empty are left out, with a note, as sets
-    on the hub have a few; else they are refused.
+    on the hub have a few; else they are refused. chats: whether a question may be a list of chat messages.
     """
 
     questions: tuple[str, ...] = ("problem",)
@@ -26,6 +28,7 @@ class Reading:
     ids: tuple[str, ...] = ("id",)
     numbers: bool = False
     tolerant: bool = False
+    chats: bool = True
 
 
 @dataclass(frozen=True)
@@ -61,15 +64,18 @@ def read_problems(sources: tuple[str | Hub, ...], reading: Reading) -> Found:
     names = ", ".join(map(str, sources))
     if not problems:
         raise UserError(f"{names} is empty; it needs rows with a question and an answer")
-    return Found(tuple(problems.values()), tuple(_notes(names, reading, read, empty)))
+    chats = sum(bool(problem.messages) for problem in problems.values())
+    return Found(tuple(problems.values()), tuple(_notes(names, reading, read, empty, chats)))
 
 
-def _notes(names: str, reading: Reading, read: Counter[str], empty: Sequence[str]) -> list[str]:
+def _notes(names: str, reading: Reading, read: Counter[str], empty: Sequence[str], chats: int) -> list[str]:
     notes = []
     if len(reading.golds) > 1:
         notes.append(f"{names}: gold answers from " + ", ".join(f"{name} ({n} rows)" for name, n in read.items()))
     if empty:
         notes.append(f"{names}: {len(empty)} rows without a gold answer were left out: {listed(empty)}")
+    if chats:
+        notes.append(f"{names}: {chats} questions are chats, sent as they stand; the template is not put around them")
     return notes
 
 
@@ -90,18 +96,41 @@ def _problem(row: Row, reading: Reading, column: str, extract: Extract, text: st
         raise UserError(
             f"{where}: answer {text[:60]!r} is not a number; set `grader: maths` where answers are expressions"
         )
-    question = next((name for name in reading.questions if row.get(name) not in (None, "")), None)
-    if question is None:
-        raise _missing(where, "question", reading.questions, row)
-    rest = {key: value for key, value in row.items() if key != question and (key != column or extract == "boxed")}
+    column_of_question, question, messages = _question(row, reading, where)
+    rest = {
+        key: value for key, value in row.items() if key != column_of_question and (key != column or extract == "boxed")
+    }
     if extract == "hashes" and (steps := worked(row[column])) is not None:
         rest["solution"] = steps
-    name = next((str(row[key]) for key in reading.ids if row.get(key) is not None), where)
-    return Problem(name, str(row[question]), text, rest)
+    names = (id_of(row.get(key), f"{where}, column {shown(key)},") for key in reading.ids)
+    return Problem(next(filter(None, names), where), question, text, rest, messages)
+
+
+def _question(row: Row, reading: Reading, where: str) -> tuple[str, str, tuple[Message, ...]]:
+    """Column, text and, where it is one, chat of the question."""
+    column = next((name for name in reading.questions if not is_empty(row.get(name))), None)
+    if column is None:
+        raise _missing(where, "question", reading.questions, row)
+    cell = row[column]
+    if isinstance(cell, list):
+        chat = chat_of(cell, f"{where}, column {shown(column)}")
+        if not reading.chats:
+            raise UserError(
+                f"{where}: column {shown(column)} holds a chat, and this task sends text; set `prompt: chat`"
+            )
+        return column, chat_text(chat), chat
+    text = as_text(cell)
+    if text is None:
+        raise _missing(where, "question", reading.questions, row)
+    return column, text, ()
 
 
 def _missing(where: str, what: str, columns: Sequence[str], row: Row) -> UserError:
+    """Columns that hold nothing, or a column that holds what is neither text nor number."""
+    odd = next((column for column in columns if not is_empty(row.get(column)) and as_text(row[column]) is None), None)
+    if odd is not None:
+        kind = f"a list, {shown(row[odd])}," if isinstance(row[odd], list) else f"a {type(row[odd]).__name__}"
+        return UserError(f"{where} has no {what}: column {shown(odd)} holds {kind}; it needs text or a number")
     named = " or ".join(f'"{column}"' for column in dict.fromkeys(columns))
-    return UserError(
-        f"{where} has no {what}: column {named} is missing or empty (its columns: {', '.join(map(str, row))})"
-    )
+    there = ", ".join(map(str, row))[:200]
+    return UserError(f"{where} has no {what}: column {named} is missing or empty (its columns: {there})")

@@ -1,19 +1,19 @@
 """Rows of a data file: JSONL, JSON, Parquet or CSV, told apart by the end of the name.
 
 Every reader yields (where, row): where is what a message calls the row, row maps columns to plain values. Cells of a
-CSV file are texts; an empty one counts as missing, as null does.
+CSV file are texts; an empty one counts as missing, as null does. Rows of nothing but empty cells are blank lines.
 
 Left out on purpose: compressed files, other separators than a comma, and streaming. A set of problems fits in memory.
 """
 
 import csv
 import io
-import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from tiltlab.errors import UserError
+from tiltlab.incoming import decoded, numbered_lines, parsed, require_whole
 
 Row = dict[str, Any]
 Rows = Iterator[tuple[str, Row]]
@@ -29,11 +29,17 @@ def read_rows(path: str) -> Rows:
     yield from _READERS[Path(path).suffix.lower()](path)
 
 
+def read_objects(path: str) -> Rows:
+    """Every line of a JSONL file, however it is named. Raises UserError, naming the line, for what is no object."""
+    for number, line in numbered_lines(_text(path)):
+        where = f"{path} line {number}"
+        yield where, _object(parsed(line, where, "it needs one JSON object a line"), where)
+
+
 def _jsonl(path: str) -> Rows:
-    for i, line in enumerate(_text(path).split("\n"), start=1):
-        if line.strip():
-            where = f"{path} line {i}"
-            yield where, _object(_json(line, where, "it needs one JSON object a line"), where)
+    for where, row in read_objects(path):
+        require_whole(row, where)
+        yield where, row
 
 
 def _json_list(path: str) -> Rows:
@@ -42,17 +48,19 @@ def _json_list(path: str) -> Rows:
     if not text.lstrip().startswith("["):
         yield from _jsonl(path)
         return
-    for i, row in enumerate(_json(text, f"data file {path}", "it needs a list of JSON objects"), start=1):
+    for i, row in enumerate(parsed(text, f"data file {path}", "it needs a list of JSON objects"), start=1):
+        require_whole(row, f"{path} row {i}")
         yield f"{path} row {i}", _object(row, f"{path} row {i}")
 
 
 def _csv(path: str) -> Rows:
     reader = csv.reader(io.StringIO(_text(path), newline=""), strict=True)
+    lines = (cells for cells in reader if any(cell.strip() for cell in cells))
     try:
-        header = next(reader, [])
+        header = next(lines, [])
         if len(set(header)) < len(header):
-            raise UserError(f"data file {path} has two columns of one name; its header is {', '.join(header)}")
-        for i, cells in enumerate((cells for cells in reader if cells), start=1):
+            raise UserError(f"data file {path} has two columns of one name; its header is {', '.join(header)[:200]}")
+        for i, cells in enumerate(lines, start=1):
             where = f"{path} row {i}"
             if len(cells) != len(header):
                 raise UserError(
@@ -87,7 +95,7 @@ _READERS: dict[str, Callable[[str], Rows]] = {
 
 
 def _text(path: str) -> str:
-    return _bytes(path).decode("utf-8-sig", errors="replace")
+    return decoded(_bytes(path), path)
 
 
 def _bytes(path: str) -> bytes:
@@ -97,19 +105,6 @@ def _bytes(path: str) -> bytes:
         raise UserError(f"data file {path} does not exist") from error
     except (OSError, RuntimeError, ValueError) as error:  # RuntimeError: no home for ~; ValueError: a null in the path
         raise UserError(f"data file {path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
-
-
-def _json(text: str, where: str, wanted: str) -> Any:
-    try:
-        value = json.loads(text)
-        json.dumps(value, ensure_ascii=False).encode()  # JSON can spell halves of characters that UTF-8 cannot hold
-    except UnicodeEncodeError as error:
-        raise UserError(
-            f"{where} holds half a character (a \\ud800-\\udfff escape without its pair); write the whole character"
-        ) from error
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{where} is not JSON ({error}); {wanted}") from error
-    return value
 
 
 def _object(row: Any, where: str) -> Row:
