@@ -57,6 +57,30 @@ def test_an_honest_reward_passes_on_any_scale(data: str, scale: str) -> None:
     assert checked(data, f"tests.rewards_for_tests:{scale}").failures == []
 
 
+def test_gold_answers_that_no_response_can_meet_are_noticed(tmp_path: Path) -> None:
+    golds = [
+        "18",
+        "Answer: 150",
+        "#### 18",
+        r"\text{right triangle}",
+        r"\begin{pmatrix}1\\2\end{pmatrix}",
+        "x^2+1",
+        "(1, 2)",
+        "1101_2",
+    ]
+    odd = [
+        "First add 3 and 4 to get 7, then double it.",
+        "['18'",
+        "the sum of all of the numbers in the first row of the table",
+    ]
+    rows = [{"id": f"{i}", "problem": f"What is {i}?", "answer": answer} for i, answer in enumerate(golds + odd)]
+    path = tmp_path / "problems.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    found = checked(str(path))
+    assert [id for id, _ in found.unread] == ["8", "9", "10"]
+    assert any("gold answers" in failure and "8, 9, 10" in failure for failure in found.failures)
+
+
 def test_a_reward_that_knows_no_answer_fails_on_gold(data: str) -> None:
     constant = checked(data, "tests.rewards_for_tests:ones")
     assert constant.failures[0].startswith("gold answers: only 0 of 40 accepted; rejected: ")

@@ -18,9 +18,10 @@ import numpy as np
 from tiltlab.models.base import LanguageModel
 from tiltlab.samplers.temperature import Temperature
 from tiltlab.tasks.base import Task, grade_all, grade_texts
+from tiltlab.tasks.compare import agree, normal
+from tiltlab.tasks.data import Data
 from tiltlab.tasks.jail import Failed
 from tiltlab.tasks.rewards import Reward, reward_all
-from tiltlab.tasks.spelling import agree, normal
 from tiltlab.types import Grade, Problem, Prompt, Rollout
 
 ACCEPTED = 0.999
@@ -79,18 +80,25 @@ class OnSamples:
 @dataclass(frozen=True)
 class Checked:
     """milliseconds: a check of one ordinary text, side by side as training does it. slowest: seconds of the slowest
-    hostile text alone. samples: None where no model was given."""
+    hostile text alone. samples: None where no model was given. unread: problem ids and gold answers that are no number,
+    word, list or formula."""
 
     problems: int
     probes: tuple[Probe, ...]
     milliseconds: float
     slowest: float
     samples: OnSamples | None
+    unread: tuple[tuple[str, str], ...] = ()
 
     @property
     def failures(self) -> list[str]:
         """Why the reward fails, one line each; none where it passes."""
         said = []
+        if len(self.unread) > MISTAKEN * self.problems:
+            ids = ", ".join(id for id, _ in self.unread[:LISTED]) + ", ..." * (len(self.unread) > LISTED)
+            said.append(
+                f"{len(self.unread)} of {self.problems} gold answers are no answer that a response can meet: {ids}"
+            )
         for probe in (probe for probe in self.probes if probe.failed):
             if probe.wanted:
                 ids = ", ".join(id for id, _ in probe.examples[:LISTED]) + ", ..." * (len(probe.examples) > LISTED)
@@ -116,7 +124,9 @@ def check(
     level = _level(gold, traps[OTHER][1])
     probes = [_probe("gold answers", True, texts, gold, level)]
     probes += [_probe(name, False, pairs, rewards, level) for name, (pairs, rewards) in traps.items()]
-    return Checked(len(problems), tuple(probes), milliseconds, _slowest(task, problems[0], reward), samples)
+    unread = task.unread(problems) if isinstance(task, Data) else []
+    odd = tuple((problem.id, problem.answer[:200]) for problem in unread)
+    return Checked(len(problems), tuple(probes), milliseconds, _slowest(task, problems[0], reward), samples, odd)
 
 
 def hostile(task: Task, problems: Sequence[Problem]) -> dict[str, list[tuple[Problem, str]]]:

@@ -11,9 +11,11 @@ import pytest
 
 from tests.rewards_for_tests import dies, returns_a_function, sleeps_for_ever, uses_workers
 from tiltlab.tasks import grading
-from tiltlab.tasks.grading import declared_answer, grade_many, grade_maths
+from tiltlab.tasks.answers import declared_answer
+from tiltlab.tasks.compare import agree, normal
+from tiltlab.tasks.grading import grade_many, grade_maths
 from tiltlab.tasks.jail import Failed, call_all
-from tiltlab.tasks.spelling import agree, normal, number
+from tiltlab.tasks.numbers import number
 
 SAME = [
     (r"\dfrac{3}{4}", r"\frac34"),

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Literal
 from tiltlab.errors import UserError
 from tiltlab.incoming import shown
 from tiltlab.seeds import derive
-from tiltlab.tasks.answers import grade_number
+from tiltlab.tasks.answers import grade_number, number
 from tiltlab.tasks.base import Split
 from tiltlab.tasks.hub import Hub
 from tiltlab.tasks.maths import INSTRUCTION, SETS, MathName, MathSet
@@ -93,6 +93,15 @@ class Data:
 
         pairs = [(text, problem.answer) for problem, text in zip(problems, texts, strict=True)]
         return grade_many(pairs, _MODES[self.grader])
+
+    def unread(self, problems: Sequence[Problem]) -> list[Problem]:
+        """Those whose gold answer no response can meet, but letter by letter."""
+        if self.grader == "number":
+            return [problem for problem in problems if number(problem.answer) is None]
+        from tiltlab.tasks.grading import unread
+
+        odd = unread([problem.answer for problem in problems])
+        return [problem for problem, is_odd in zip(problems, odd, strict=True) if is_odd]
 
     def _found(self, split: Split) -> Found:
         if split == "test":

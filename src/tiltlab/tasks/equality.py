@@ -9,11 +9,21 @@ from typing import Any
 
 logging.disable(logging.WARNING)  # its warning that its own time limits are off; the worker's deadline is the limit
 
-from math_verify import ExprExtractionConfig, LatexExtractionConfig, parse, verify  # noqa: E402
-from sympy import Basic, Equality  # noqa: E402
+from math_verify import (  # noqa: E402
+    ExprExtractionConfig,
+    LatexExtractionConfig,
+    LatexNormalizationConfig,
+    parse,
+    verify,
+)
+from sympy import Basic, Equality, Expr, I, Max  # noqa: E402
 
-BOXED = (LatexExtractionConfig(boxed_match_priority=0),)
-ANYWHERE = (LatexExtractionConfig(boxed_match_priority=0), ExprExtractionConfig())
+from tiltlab.tasks.formula import same_to_fifty_digits  # noqa: E402
+
+# units: its list holds `t`, `h` and `c`, so that 4t would be 4; ours are gone by now (units.py)
+_SPELLING = LatexNormalizationConfig(units=False, malformed_operators=True, nits=True)
+BOXED = (LatexExtractionConfig(boxed_match_priority=0, normalization_config=_SPELLING),)
+ANYWHERE = (*BOXED, ExprExtractionConfig())
 
 RELATIVE = 1e-5
 """How far apart numbers may be that math-verify calls equal: it rounds at the sixth decimal, where 1e-19 is 0."""
@@ -21,7 +31,13 @@ RELATIVE = 1e-5
 
 def equal(answer: str, gold: str) -> bool | None:
     """Whether `answer` is `gold`, both LaTeX or plain expressions. None where `answer` cannot be read."""
-    return _same(_parsed(gold), parse(_boxed(answer), list(BOXED), parsing_timeout=None))
+    verdict = _same(_parsed(gold), _imaginary(parse(_boxed(answer), list(BOXED), parsing_timeout=None)))
+    return verdict or (True if same_to_fifty_digits(answer, gold) else verdict)
+
+
+def is_formula(text: str) -> bool:
+    """Whether algebra can read it."""
+    return any(isinstance(part, Basic) or hasattr(part, "shape") for part in _parsed(text))
 
 
 def found_equal(text: str, gold: str) -> tuple[bool | None, str | None]:
@@ -40,20 +56,32 @@ def _same(gold: list[Any], found: list[Any]) -> bool | None:
 
 
 def _far_apart(one: Any, other: Any) -> bool:
+    """Whether two numbers differ by more than rounding. In Sympy's floats, whose exponents have no end: 1/300! is not
+    0."""
     if not (isinstance(one, Basic) and isinstance(other, Basic) and one.is_number and other.is_number):
         return False
     try:
-        a, b = complex(one), complex(other)
-    except (TypeError, ValueError, OverflowError):  # percentages are left unevaluated, infinities have no value
+        a, b = one.evalf(30), other.evalf(30)
+        if not (a.is_finite and b.is_finite):
+            return False
+        return bool(abs(a - b) > RELATIVE * Max(abs(a), abs(b)))
+    except (TypeError, ValueError, OverflowError, AttributeError):  # what is left unevaluated has no size
         return False
-    # 50% is 50 and one half: math-verify lets both pass
-    return all(abs(a - b * scale) > RELATIVE * max(abs(a), abs(b * scale)) for scale in (1, 100, 1 / 100))
+
+
+def _imaginary(found: list[Any]) -> list[Any]:
+    """With i as the imaginary unit, which math-verify reads as a variable."""
+    return [
+        value.subs({symbol: I for symbol in value.free_symbols if symbol.name == "i"})
+        if isinstance(value, Expr)
+        else value
+        for value in found
+    ]
 
 
 @lru_cache(maxsize=4096)
 def _parsed(gold: str) -> list[Any]:
-    found: list[Any] = parse(_boxed(gold), list(BOXED), parsing_timeout=None)
-    return found
+    return _imaginary(parse(_boxed(gold), list(BOXED), parsing_timeout=None))
 
 
 def _boxed(expression: str) -> str:

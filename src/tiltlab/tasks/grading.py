@@ -3,24 +3,27 @@
 strict (the default): the last complete \\boxed{...} counts; where there is no box at all, a last line that declares the
 answer ("The answer is 7.", "Final answer: 7", "#### 7") does. Nothing else in a response does: not a gold answer buried
 in prose, not a box left open, not every number from 0 to 100.
-lenient: as the paper's verifier reads a response: the last box, formula or number, wherever it stands.
+lenient: where nothing is declared, the last formula or number, wherever it stands, as the paper's verifier finds it.
 
-Left out on purpose: algebra (equality.py), LaTeX spelling (spelling.py), partial credit.
+Left out on purpose: what is certain at a glance (compare.py), algebra (equality.py), partial credit.
 """
 
 import re
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
-from tiltlab.tasks.answers import last_boxed
+from tiltlab.tasks.answers import declared_answer
+from tiltlab.tasks.compare import agree, for_algebra, is_read, normal
 from tiltlab.tasks.jail import Failed, call_all
-from tiltlab.tasks.spelling import agree, normal
 from tiltlab.types import Grade
 
 Mode = Literal["strict", "lenient"]
 
 DEADLINE = 2.0
 """Seconds for one comparison by algebra."""
+
+WARM = ("tiltlab.tasks.equality",)
+"""What a worker imports before its first comparison."""
 
 TAIL = 8000
 """Characters at the end of a response that the lenient mode reads."""
@@ -33,14 +36,6 @@ _EXPLODES = re.compile(
     r"|(?:\^|\*\*)[\s({]*-?\d{5}"  # x^{10000}
     r"|\^\s*[{(]\s*[\w.]+\s*\^\s*[{(]\s*[\w.]+\s*\^|(?:(?:\^|\*\*)\s*\d+\s*){3}"  # a^{b^{c^d}}, 9**9**9**9
     r"|\d{4,}[\s)}]*!|\^\s*\{?\d+[\s})]*!"  # 10000!, (10^9)!
-)
-
-_DECLARED = re.compile(
-    r"""(?: \#{2,}\s*
-          | [\W_]*(?:(?:so|thus|hence|therefore|and)\b,?\s+)?(?:(?:the|my|our)\s+)?(?:(?:final|correct)\s+)?
-            answer\b(?:\s+is\b)?[\s*_:]*
-        )(\S.*?)[\s*_.]*""",
-    re.IGNORECASE | re.VERBOSE,
 )
 
 
@@ -66,23 +61,27 @@ def grade_many(pairs: Sequence[tuple[str, str]], mode: Mode = "strict", deadline
     """
     glances = [_glance(text, gold, mode) for text, gold in pairs]
     asks = list(dict.fromkeys(glance for glance in glances if isinstance(glance, Ask)))
-    verdicts = call_all(_by_algebra, [(ask,) for ask in asks], deadline, warm=("tiltlab.tasks.equality",))
+    verdicts = call_all(_by_algebra, [(ask,) for ask in asks], deadline, warm=WARM)
     found = {ask: _graded(ask, verdict) for ask, verdict in zip(asks, verdicts, strict=True)}
     return [found[glance] if isinstance(glance, Ask) else glance for glance in glances]
 
 
-def declared_answer(text: str) -> str | None:
-    """What the strict mode reads: the last complete box, or where no box was opened, what the last line declares."""
-    answer = last_boxed(text)
-    if answer is not None:
-        return answer or None
-    if bare := re.findall(r"\\boxed\s+([^\s{}$,.]+)", text):
-        return str(bare[-1])
-    if re.search(r"\\(?:boxed|fbox)", text):
-        return None
-    lines = text.strip().rsplit("\n", 1)
-    declared = _DECLARED.fullmatch(lines[-1].strip()) if len(lines[-1]) <= LONGEST else None
-    return declared[1] if declared else None
+def unread(golds: Sequence[str], deadline: float = DEADLINE) -> list[bool]:
+    """For each gold answer, whether only its own letters can meet it: it is no number, word, list or formula."""
+    glances = [is_read(gold) for gold in golds]
+    asked = [gold for gold, glance in zip(golds, glances, strict=True) if glance is None and not _is_too_much(gold)]
+    calls = [(for_algebra("", gold)[1],) for gold in asked]
+    formulas = dict(zip(asked, call_all(_is_formula, calls, deadline, warm=WARM), strict=True))
+    return [
+        not (formulas.get(gold) is True if glance is None else glance)
+        for gold, glance in zip(golds, glances, strict=True)
+    ]
+
+
+def _is_formula(text: str) -> bool:
+    from tiltlab.tasks import equality
+
+    return equality.is_formula(text)
 
 
 def _glance(text: str, gold: str, mode: Mode) -> Grade | Ask:
@@ -94,11 +93,14 @@ def _glance(text: str, gold: str, mode: Mode) -> Grade | Ask:
         certain = agree(answer, gold)
         if certain is None and (_is_too_much(answer) or _is_too_much(gold)):
             certain = False  # what is past the guards is right only to the letter
-        if certain is not None and (certain or mode == "strict"):
-            return Grade(1.0, shown, "correct") if certain else Grade(0.0, shown, "wrong")
-        if mode == "strict":
-            return Ask(answer, gold, shown)
-    return Ask(text[-TAIL:], gold, None) if not _is_too_much(text[-TAIL:], TAIL) else Grade(0.0, None, "no_answer")
+        if certain is None:
+            return Ask(*for_algebra(answer, gold), shown)
+        return Grade(1.0, shown, "correct") if certain else Grade(0.0, shown, "wrong")
+    return (
+        Ask(text[-TAIL:], for_algebra("", gold)[1], None)
+        if not _is_too_much(text[-TAIL:], TAIL)
+        else Grade(0.0, None, "no_answer")
+    )
 
 
 def _is_too_much(expression: str, longest: int = LONGEST) -> bool:

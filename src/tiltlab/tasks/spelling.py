@@ -1,111 +1,155 @@
-"""What can be told of two answers without algebra: the same spelling, the same number, the same words.
+"""One spelling for what LaTeX, Markdown and Unicode dress differently. Nothing here changes what an answer says.
 
-Left out on purpose: everything uncertain. `agree` says None there, and algebra decides.
+In the plain spelling words stand in quotes where they were text (5\\text{ cm} is 5" cm"), a dollar sign is \\$ only
+where it is money, spaces are single, and a space between two digits stays: 3 4 is not 34.
+
+Left out on purpose: what an answer means (numbers.py, words.py), and comparing (compare.py).
 """
 
 import re
-from fractions import Fraction
+from functools import lru_cache
 
-_WRAPPERS = r"\\(?:text|textbf|textrm|textit|mathrm|mathbf|mbox|operatorname)\s*"
-_SPACES = re.compile(r"\\[,;:!> ]|~|\\q?quad\b|\s+")
-_SIGNED = r"[+-]?"
-_PLAIN = re.compile(rf"{_SIGNED}(?:\d{{1,3}}(?:,\d{{3}})+|\d+)?(?:\.\d+)?")
-_FRACTION = re.compile(rf"({_SIGNED})(\d*)\\frac\{{(\d+)\}}\{{(\d+)\}}|({_SIGNED})()(\d+)/(\d+)")
-_SCIENTIFIC = re.compile(
-    rf"({_SIGNED}\d+(?:\.\d+)?)(?:e|(?:\\times|\\cdot|\*|x)10\^)\{{?({_SIGNED}\d{{1,3}})\}}?", re.I
+from tiltlab.tasks.characters import in_ascii
+
+BASES = ("two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve", "sixteen")
+"""Bases of numerals that are named in words."""
+
+LONGEST = 1000
+"""Characters of an answer that is worth spelling anew."""
+
+_TEXT = r"\\(?:text|textbf|textrm|textit|textsf|texttt|textnormal|mathrm|mathsf|mathtt|mbox|hbox|emph|operatorname\*?)"
+_DRESS = (
+    r"\\(?:underline|uline|mathbf|boldsymbol|bm|mathit|boxed|fbox|ensuremath"
+    r"|textcolor\s*\{[^{}]*\}|colorbox\s*\{[^{}]*\})"
 )
-_BASED = re.compile(r"([0-9A-Za-z]+)_\{?(\d+)\}?")
+_INSIDE = r"\s*\{((?:[^{}\\]|\\.|\{[^{}]*\})*)\}"
 
-NEAR = Fraction(1, 10**5)
-"""Numbers this close, relatively, may be roundings of each other: algebra decides."""
+_SEPARATED = re.compile(r"(?<![\d.,])([1-9]\d{0,2})((?:(?:\\[,;:]|,\\!\s*|\{,\}|\\ |~| )\d{3})+)(?!\s*[\d/]|\\frac)")
+_IS_NUMBER = re.compile(r"\s*-?\d+(?:\.\d+)?\s*")  # what most answers are
 
-
-def agree(answer: str, gold: str) -> bool | None:
-    """Whether two answers are the same: True or False where it is certain, else None."""
-    one, other = normal(answer), normal(gold)
-    if not one or not other:
-        return False
-    if one == other:
-        return True
-    based = _BASED.fullmatch(other)
-    if based:
-        same = _BASED.fullmatch(one)
-        return based[1] == one if same is None else same.groups() == based.groups()
-    if (words := _words(gold)) is not None:
-        return words == (_words(answer) or _letters(one))
-    if "%" in answer or "%" in gold:
-        return None
-    a, b = number(answer), number(gold)
-    if a is None or b is None:
-        return None
-    if a == b:
-        return True
-    return None if abs(a - b) <= NEAR * max(abs(a), abs(b)) else False
-
-
-def normal(answer: str) -> str:
-    """One spelling for what is spelt differently: spaces, \\dfrac, \\left, dollars, units after a number, thousands. A
-    plain number becomes its shortest form, 1,000.50 -> 1000.5."""
-    value = number(answer) if len(answer) < 200 else None
-    if value is not None:
-        return _shortest(value) + ("%" if "%" in answer else "")
-    return _squeezed(answer)
-
-
-def number(answer: str) -> Fraction | None:
-    """The exact number that an answer is: integers, decimals, simple and mixed fractions, scientific notation, with a
-    unit behind it or a dollar before it. None for all else."""
-    text = _squeezed(_without_unit(answer))
-    if len(text) > 60:
-        return None
-    if (found := _FRACTION.fullmatch(text)) is not None:
-        sign, whole, over, under = found.groups()[:4] if found[4] else found.groups()[4:]
-        if int(under) == 0:
-            return None
-        value = int(whole or 0) + Fraction(int(over), int(under))
-        return -value if sign == "-" else value
-    if (found := _SCIENTIFIC.fullmatch(text)) is not None:
-        return Fraction(found[1]) * Fraction(10) ** int(found[2])
-    text = text.removesuffix("%")
-    return Fraction(text.replace(",", "")) if re.search(r"\d", text) and _PLAIN.fullmatch(text) else None
-
-
-def _shortest(value: Fraction) -> str:
-    if value.denominator == 1:
-        return str(value.numerator)
-    tens = value.denominator
-    while tens % 10 == 0 or tens % 5 == 0 or tens % 2 == 0:
-        tens //= 10 if tens % 10 == 0 else 5 if tens % 5 == 0 else 2
-    if tens != 1 or value.denominator > 10**40:
-        return f"{value.numerator}/{value.denominator}"
-    places = next(p for p in range(150) if 10**p % value.denominator == 0)
-    digits = str(abs(value.numerator) * 10**places // value.denominator).rjust(places + 1, "0")
-    return ("-" if value < 0 else "") + f"{digits[:-places]}.{digits[-places:]}"
+_STEPS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
+    (re.compile(pattern), by)
+    for pattern, by in (
+        (r"\\\\\s*\[\s*\d*\.?\d+\s*(?:pt|em|ex|mm|cm)\s*\]", r"\\\\ "),
+        (r"\^\s*\{?\s*\\prime\s*\}?", "'"),
+        (r"\\\\(?=[\s$]*$)|\\(?:newline|par)\b", " "),  # a line that ends where the answer does
+        (r"\\(?:left|right|[bB]igg?[lrm]?)\s*\.", " "),
+        (r"\\(?:left|right|[bB]igg?[lrm]?)(?![a-zA-Z])", ""),
+        (
+            r"\\(?:displaystyle|textstyle|limits|nolimits|mathstrut|strut|bf|rm|it|sf|tt|par|noindent|tiny|small|normalsize|[lL]arge|LARGE|[hH]uge)(?![a-zA-Z])",
+            " ",
+        ),
+        (r"\\(?:tag\*?|label|hspace\*?|vspace|phantom|hphantom|vphantom)\s*\{[^{}]*\}", " "),
+        (r"\\color\s*\{[^{}]*\}|\\color\s*\[[^\]]*\]\s*\{[^{}]*\}", " "),
+        (r'"?\b(?:US|A|C|AU|CA|NZ|HK)"?\s*\\?\$(?=\s*\d)', r"\\$"),
+        (r"(?<!\\)\$", ""),
+        (r"(?<!\\)\\[()\[\]]", " "),
+        (r"\{,\}", "."),  # thousands have been dealt with: a decimal comma
+        (r"\{([:.;])\}", r"\1"),
+        (r",\\!", ","),
+        (r"\\!", ""),
+        (
+            r"(?<!\\)\\(?:[,;:>]|(?=\s))|~|\\(?:q?quad|enspace|thinspace|medspace|thickspace|space|nobreakspace)(?![a-zA-Z])|\s+",
+            " ",
+        ),
+        (r"\\[dtc]frac|\\(?:nice|s|x)frac", r"\\frac"),
+        (r"\\frac\s*([0-9a-zA-Z])", r"\\frac{\1}"),
+        (r"(\\frac\s*\{[^{}]*\})\s*([0-9a-zA-Z])", r"\1{\2}"),
+        (r"\\frac\s*(\{[^{}]*\})\s*(\{)", r"\\frac\1\2"),
+        (r"\{\s*([^{}]*?)\s*\\over\s*([^{}]*?)\s*\}", r"\\frac{\1}{\2}"),
+        (r"\{\s*([^{}]*?)\s*\\choose\s*([^{}]*?)\s*\}", r"\\binom{\1}{\2}"),
+        (r"\\root\s*(\w+|\{[^{}]*\})\s*\\of\s*(\w|\{[^{}]*\})", r"\\sqrt[\1]{\2}"),
+        (r"(?<![\\a-zA-Z])sqrt\s*\(([^()]*)\)", r"\\sqrt{\1}"),
+        (r"(\\sqrt\s*(?:\[[^\[\]]*\])?)\s*(\d|[a-zA-Z](?![a-zA-Z]))", r"\1{\2}"),
+        (
+            r"\\(?:degree|textdegree)(?![a-zA-Z])|(?<=[\d}])\s*\^\s*(?:\{\s*)?(?:\\circ|\\degree|\"?o\"?(?![a-zA-Z]))\s*\}?",
+            r"^\\circ ",
+        ),
+        (r"\^\s*\{\s*\\circ\s*\}", r"^\\circ "),
+        (r"\\%", "%"),
+        (r"\\(?:ldots|dots|cdots|dotsc|dotsb)(?![a-zA-Z])|…", "..."),
+        (r"\\(?:leq|leqslant)(?![a-zA-Z])|<=", r"\\le "),
+        (r"\\(?:geq|geqslant)(?![a-zA-Z])|>=", r"\\ge "),
+        (r"\\lt(?![a-zA-Z])", "<"),
+        (r"\\gt(?![a-zA-Z])", ">"),
+        (r"\\neq(?![a-zA-Z])", r"\\ne "),
+        (r"\\lbrace(?![a-zA-Z])", r"\\{"),
+        (r"\\rbrace(?![a-zA-Z])", r"\\}"),
+        (r"\\lbrack(?![a-zA-Z])", "["),
+        (r"\\rbrack(?![a-zA-Z])", "]"),
+        (r"\\varnothing(?![a-zA-Z])", r"\\emptyset "),
+        (r"\\begin\s*\{small", r"\\begin{p"),
+        (r"\\end\s*\{small", r"\\end{p"),
+        (r"(?<![\w)*])\*\*(?=[^\s*])(.+?)(?<=[^\s*])\*\*(?![\w(*])", r"\1"),
+        (r"`+", ""),
+        (rf'[\s"]*\(?\s*(?:in )?\s*base[\s"]*(\d+|{"|".join(BASES)})\s*\)?[\s"]*$', r"_{\1}"),
+        (r"\\\s*$", ""),
+        (r"\s+", " "),
+    )
+)
 
 
-def _squeezed(answer: str) -> str:
-    text = re.sub(r"\\\(|\\\)|\\\[|\\\]|\\left|\\right|\\big[lr]?|\\displaystyle|\\\$|\$", "", answer)
-    text = text.replace("\\dfrac", "\\frac").replace("\\tfrac", "\\frac").replace("{,}", ",").replace("\\%", "%")
-    text = re.sub(rf"{_WRAPPERS}\{{([^{{}}]*)\}}", r"\1", text)
-    text = re.sub(r"\\frac\s*(\d)\s*(\d)", r"\\frac{\1}{\2}", text)
-    text = re.sub(r"\^\s*\{?\s*\\circ\s*\}?|\\degree", "", text)
-    text = _SPACES.sub("", text).strip().rstrip(".")
-    choice = re.fullmatch(r"\(([A-Za-z])\)", text)
-    return choice[1] if choice else text.removeprefix("+")
+@lru_cache(maxsize=8192)
+def plain(answer: str) -> str:
+    """The plain spelling of an answer."""
+    if len(answer) > LONGEST or _IS_NUMBER.fullmatch(answer):
+        return answer.strip()
+    text = _SEPARATED.sub(lambda found: re.sub(r"\D", "", found[0]), in_ascii(answer))
+    text = _undressed(text)
+    for pattern, by in _STEPS:
+        text = pattern.sub(by, text)
+    return ended(_unbraced(text))
 
 
-def _without_unit(answer: str) -> str:
-    """5 \\mathrm{~cm}^2 -> 5; 10 meters -> 10. Single letters stay: they may be variables."""
-    power = r"(?:\s*\^\s*\{?-?\d\}?)?"
-    text = re.sub(rf"(?<=[\d}}])(?:\s|~|\\[,;! ])*{_WRAPPERS}\{{[^{{}}\d]*\}}{power}\s*\.?\s*$", "", answer)
-    return re.sub(rf"(?<=\d)(?:\s|~)+[A-Za-z]{{2,}}(?:[ /]+[A-Za-z]+)*{power}\s*\.?\s*$", "", text)
+def ended(text: str) -> str:
+    """Without the punctuation that ends a sentence and not an answer."""
+    text = text.strip()
+    if text.endswith('"') and (inside := ended(text[:-1])) != text[:-1].rstrip():
+        return f'{inside}"' if inside.count('"') % 2 else inside
+    while text and (text[-1] in ",;:" or (text[-1] == "." and not text.endswith("..."))):
+        text = text[:-1].rstrip()
+    return text
 
 
-def _words(answer: str) -> str | None:
-    """The words of an answer that is words and nothing else: all of it in \\text{...}."""
-    found = re.fullmatch(rf"\$?\s*{_WRAPPERS}\{{([^{{}}]*)\}}\s*\.?\$?", answer.strip())
-    return _letters(found[1]) if found and re.search(r"[^\W\d_]", found[1]) else None
+def squeezed(text: str) -> str:
+    """For comparing letter by letter: without spaces, but for those between two digits or two letters, and without
+    quotes or the braces of a single sign."""
+    text = re.sub(r"\^\{(\w|\\?[A-Za-z]+)\}", r"^\1", text.replace('"', " "))
+    text = re.sub(r"_\{(\w)\}", r"_\1", text)
+    text = re.sub(r"\s+", " ", text).strip()
+    return re.sub(r"(?<=\d) (?!\d)|(?<=[a-zA-Z]) (?![a-zA-Z\d])|(?<![a-zA-Z\d]) ", "", text)
 
 
-def _letters(text: str) -> str:
-    return re.sub(r"[\s.()\\~]+", "", text).casefold()
+def _undressed(text: str) -> str:
+    """Without the commands that change how their argument looks; text in quotes, unless a number stands in it."""
+    for _ in range(8):  # as deep as they are nested
+        before = text
+        text = re.sub(_DRESS + _INSIDE, r"\1", text)
+        text = re.sub(_TEXT + _INSIDE, _quoted, text)
+        if text == before:
+            break
+    return text
+
+
+def _quoted(found: re.Match[str]) -> str:
+    inside = found[1].replace('"', "")
+    if not re.search(r"\d", inside):
+        return f'"{inside}"'
+    return f" {inside} " if re.search(r"[\\^_=$]", inside) else re.sub(r"[A-Za-z][A-Za-z ]*", r'"\g<0>"', f" {inside} ")
+
+
+def _unbraced(text: str) -> str:
+    """Without braces around all of it, or around one number or letter that they do nothing for."""
+    text = re.sub(r"(?<![\w\]}^_])\{([^{}\\]*)\}(?=\s*$|[\s,)])", r"\1", text.strip())
+    while text.startswith("{") and text.endswith("}") and _closes_last(text):
+        text = text[1:-1].strip()
+    return text
+
+
+def _closes_last(text: str) -> bool:
+    depth = 0
+    for i, character in enumerate(text):
+        depth += (character == "{") - (character == "}")
+        if depth == 0:
+            return i == len(text) - 1
+    return False
