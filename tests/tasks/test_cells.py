@@ -57,7 +57,10 @@ def test_numbers_of_all_kinds_are_golds(tmp_path: Path, value: Any, gold: str) -
 @pytest.mark.parametrize(
     ("value", "said"),
     [
-        (datetime.date(2024, 5, 1), "column 'answer' holds a date; it needs text or a number"),
+        (
+            datetime.date(2024, 5, 1),
+            "column 'answer' holds a date, datetime.date(2024, 5, 1); it needs text or a number",
+        ),
         (datetime.datetime(2024, 5, 1), "holds a datetime"),
         (datetime.timedelta(3), "holds a timedelta"),
         (b"18", "holds a bytes"),
@@ -161,9 +164,7 @@ def test_a_question_that_is_a_chat_is_sent_as_it_stands(tmp_path: Path, kind: st
     assert first.question == "What is 2+3?"
     assert second.question == "What is 2+3?\n\n5\n\nAnd {3}+4?"
     assert first.columns == {}
-    assert notes_of(task, "test") == [
-        f"{path}: 2 questions are chats, sent as they stand; the template is not put around them"
-    ]
+    assert notes_of(task, "test") == [f"{path}: 2 questions are chats, sent as given; no template is put around"]
 
 
 def test_a_chat_and_a_text_that_ask_the_same_are_one_question(tmp_path: Path) -> None:

@@ -75,7 +75,8 @@ def _notes(names: str, reading: Reading, read: Counter[str], empty: Sequence[str
     if empty:
         notes.append(f"{names}: {len(empty)} rows without a gold answer were left out: {listed(empty)}")
     if chats:
-        notes.append(f"{names}: {chats} questions are chats, sent as they stand; the template is not put around them")
+        are = "question is a chat" if chats == 1 else "questions are chats"
+        notes.append(f"{names}: {chats} {are}, sent as given; no template is put around")
     return notes
 
 
@@ -129,8 +130,8 @@ def _missing(where: str, what: str, columns: Sequence[str], row: Row) -> UserErr
     """Columns that hold nothing, or a column that holds what is neither text nor number."""
     odd = next((column for column in columns if not is_empty(row.get(column)) and as_text(row[column]) is None), None)
     if odd is not None:
-        kind = f"a list, {shown(row[odd])}," if isinstance(row[odd], list) else f"a {type(row[odd]).__name__}"
-        return UserError(f"{where} has no {what}: column {shown(odd)} holds {kind}; it needs text or a number")
+        said = f"{where} has no {what}: column {shown(odd)} holds a {type(row[odd]).__name__}, {shown(row[odd])}"
+        return UserError(f"{said}; it needs text or a number")
     named = " or ".join(f'"{column}"' for column in dict.fromkeys(columns))
     there = ", ".join(map(str, row))[:200]
     return UserError(f"{where} has no {what}: column {named} is missing or empty (its columns: {there})")
