@@ -33,13 +33,14 @@ def grade_number(text: str, gold: str, reading: Reading) -> Grade:
 
 
 def last_boxed(text: str) -> str | None:
-    """What stands in the last complete \\boxed{...} that holds something; None where there is none. One left open is
-    not an answer, and an empty one, or one of dots, only speaks of boxes."""
-    return _boxes(text)[0]
+    """What stands in the last complete \\boxed{...}, perhaps nothing; None where there is none. One left open is not an
+    answer."""
+    insides, _ = _boxes(text)
+    return insides[-1] if insides else None
 
 
-def _boxes(text: str) -> tuple[str | None, bool]:
-    """The last box that holds something, and whether one was left open.
+def _boxes(text: str) -> tuple[list[str], bool]:
+    """What stands in the complete boxes, in the order in which they begin, and whether one was left open.
 
     One pass with a stack: to look for each box's end anew would be quadratic in boxes left open.
     """
@@ -51,8 +52,7 @@ def _boxes(text: str) -> tuple[str | None, bool]:
             opened.append(None if match[0] == "{" else match.end())
         elif match[0] == "}" and opened and (start := opened.pop()) is not None:
             spans.append((start, match.start()))
-    insides = (text[start:end].strip() for start, end in sorted(spans, reverse=True))
-    return next((inside for inside in insides if not _NOTHING.fullmatch(inside)), None), any(opened)
+    return [text[start:end].strip() for start, end in sorted(spans)], any(opened)
 
 
 _BOX = re.compile(r"\\(?:boxed|fbox|framebox)\s*\{")
@@ -67,8 +67,8 @@ def declared_answer(text: str) -> str | None:
     if text.endswith((">", "]")):
         text = text[:-END] + _END_TOKENS.sub("", text[-END:])
     boxed, left_open = _boxes(text)
-    if boxed:
-        return boxed
+    if filled := [inside for inside in boxed if not _NOTHING.fullmatch(inside)]:
+        return filled[-1]  # an empty box, or one of dots, only speaks of boxes
     if bare := _BARE_BOX.findall(text):
         return str(bare[-1]).rstrip(".,;")
     if left_open:
