@@ -110,6 +110,38 @@ def test_overrides_change_one_key(tmp_path: Path) -> None:
         ({"tasks": ["reasoning_gym"]}, r"tasks\[1\].family is missing"),
         ({"tasks": [DATA | {"select": 0}]}, r"tasks\[1\]: select must be at least 1"),
         ({"tasks": []}, "tasks: "),
+        ({"name": "n" * 300}, "name: .*no more than 200 bytes"),
+        ({"tasks": [DATA | {"template": "{question:>999999999}"}]}, r"tasks\[1\]: template cannot be .*no format"),
+        ({"tasks": [DATA | {"template": "{question[0]:>999999999} {question}"}]}, r"tasks\[1\]: template cannot be"),
+        ({"tasks": [DATA | {"template": "{question!r}"}]}, r"tasks\[1\]: template cannot be"),
+        ({"model": {"lora": {"rank": 0}}}, "model.lora: rank must be 1 or more, got 0"),
+        ({"model": {"lora": {"rank": -1}}}, "model.lora: rank must be 1 or more, got -1"),
+        ({"model": {"lora": {"rank": 1.5}}}, "model.lora.rank: .*integer"),
+        ({"model": {"lora": {"alpha": NAN}}}, "model.lora: alpha must be above 0, got nan"),
+        ({"model": {"batch_tokens": 0}}, "model: batch_tokens must be 1 or more, got 0"),
+        ({"model": {"batch_tokens": -5}}, "model: batch_tokens must be 1 or more, got -5"),
+        ({"model": {"stop": ""}}, "model: stop must hold some text"),
+        ({"model": {"date": "soon"}}, "model.date: .*date.*got 'soon'"),
+        ({"test": {"n": 0}}, "test.n: .*greater than or equal to 1, got 0"),
+        ({"test": {"n": 10**9}}, "test.n: .*less than or equal to 100000, got 1000000000"),
+        ({"test": {"forecast_n": 10**9}}, "test.forecast_n: .*less than"),
+        ({"test": {"problems": -1}}, "test.problems: .*greater than"),
+        ({"select": {"every": 0}}, "select.every: .*greater than"),
+        ({"select": {"every": 1, "n": -3}}, "select.n: .*greater than"),
+        ({"train": SMALL["train"] | {"steps": 0}}, "train.steps: .*greater than"),
+        ({"train": SMALL["train"] | {"steps": 10**12}}, "train.steps: .*less than"),
+        ({"train": SMALL["train"] | {"prompts": 10**9}}, "train.prompts: .*less than"),
+        ({"train": SMALL["train"] | {"responses": 10**9}}, "train.responses: .*less than"),
+        ({"train": SMALL["train"] | {"max_tokens": 0}}, "train.max_tokens: .*greater than"),
+        ({"train": SMALL["train"] | {"max_tokens": -8}}, "train.max_tokens: .*greater than"),
+        ({"train": SMALL["train"] | {"max_tokens": 10**12}}, "train.max_tokens: .*less than"),
+        ({"train": SMALL["train"] | {"micro_batch_tokens": 0}}, "train.micro_batch_tokens: .*greater than"),
+        ({"arms": [{"arm": "best_of_n", "of": 10**9}]}, r"arms\[1\].of: .*less than"),
+        ({"arms": [{"arm": "majority", "of": 10**9}]}, r"arms\[1\].of: .*less than"),
+        ({"arms": [{"arm": "beam", "width": 10**9}]}, r"arms\[1\].width: .*less than"),
+        ({"arms": [{"arm": "power_smc", "particles": 10**9}]}, r"arms\[1\].particles: .*less than"),
+        ({"arms": [{"arm": "power_mcmc", "steps": 10**9}]}, r"arms\[1\].steps: .*less than"),
+        ({"tasks": [{"task": "addition", "shots": 10**9}]}, r"tasks\[1\]: addition: shots must be"),
     ],
 )
 def test_a_recipe_that_is_wrong_is_told_in_one_line(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
@@ -117,6 +149,81 @@ def test_a_recipe_that_is_wrong_is_told_in_one_line(tmp_path: Path, changes: dic
         load_recipe(recipe(tmp_path, **changes))
     assert "\n" not in str(caught.value)
     assert "recipe.yaml" in str(caught.value)
+
+
+LONG = "x" * 200_000
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"name": LONG},
+        {LONG: 1},
+        {"train": LONG},
+        {"train": SMALL["train"] | {LONG: 1}},
+        {"train": SMALL["train"] | {"steps": LONG}},
+        {"train": SMALL["train"] | {"steps": list(range(40_000))}},
+        {"train": SMALL["train"] | {"optimizer": {"betas": LONG}}},
+        {"train": SMALL["train"] | {"stop_on": [LONG]}},
+        {"tasks": [LONG]},
+        {"tasks": [{"task": LONG}]},
+        {"tasks": [{"task": "reasoning_gym", "family": LONG}]},
+        {"tasks": [DATA | {"columns": {LONG: LONG}}]},
+        {"tasks": [DATA | {"template": LONG}]},
+        {"tasks": [DATA | {"template": "{" + LONG}]},
+        {"tasks": [DATA | {"template": "{" + LONG + "}"}]},
+        {"arms": [LONG]},
+        {"arms": [{"arm": "base", "label": LONG}]},
+        {"arms": [{"arm": "base", "label": LONG}, {"arm": "base", "label": LONG}]},
+        {"model": {"dtype": LONG}},
+        {"model": {"lora": LONG}},
+    ],
+)
+def test_a_long_value_makes_no_long_error(tmp_path: Path, changes: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match=r"recipe.yaml: ") as caught:
+        load_recipe(recipe(tmp_path, **changes))
+    assert len(str(caught.value)) <= 1000
+    assert str(caught.value).isprintable()
+
+
+LAUGHS = "\n".join(["a0: &a0 [x, x]", *(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 40))])
+MERGES = "\n".join(
+    ["a0: &a0 {x: 1}", *(f"a{i}: &a{i} {{<<: [{', '.join([f'*a{i - 1}'] * 9)}]}}" for i in range(1, 40))]
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (LAUGHS, "is not YAML: its aliases .*more than 100000 values"),
+        (LAUGHS + "\nname: *a39", "is not YAML: its aliases"),
+        (MERGES, "is not YAML: its aliases"),
+        ("name: &a [*a]", "is not YAML: an alias .*part of"),
+        ("&a {name: *a}", "is not YAML: an alias"),
+        ("name: " + "[" * 100_000, "nested too deep"),
+        ("name: " + "[" * 300 + "]" * 300, "r.yaml: name: .*string"),
+        ("{a: " * 400 + "1" + "}" * 400, "r.yaml"),
+        ("name: x\nseed: 0x" + "f" * 200_000, "r.yaml: "),
+        ("name: x\nseed: " + "9" * 200_000, "r.yaml is not YAML: "),
+        ("name: [" + "a, " * 200_000 + "]", "r.yaml"),
+    ],
+    ids=str.split("lists aliased merges itself mapping deep nested mappings hex digits wide"),
+)
+@pytest.mark.timeout(60)
+def test_yaml_that_would_fill_memory_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "r.yaml"
+    path.write_text(text)
+    with pytest.raises(UserError, match=message) as caught:
+        load_recipe(str(path))
+    assert len(str(caught.value)) <= 1000
+
+
+def test_aliases_of_a_reasonable_kind_stay(tmp_path: Path) -> None:
+    text = Path(recipe(tmp_path)).read_text().replace("seed", "").replace("- base", "- &b base")
+    path = tmp_path / "aliased.yaml"
+    path.write_text(text + "seed: &s 3\nmodel: {batch_tokens: *s}\n")
+    read = load_recipe(str(path))
+    assert (read.seed, read.model.batch_tokens) == (3, 3)
 
 
 @pytest.mark.parametrize(
@@ -169,6 +276,12 @@ def test_overrides_reach_into_lists(tmp_path: Path) -> None:
         ("arms.-1=base", "-1 is no entry"),
         ("arms.beta=1", "beta is no entry"),
         ("tasks.0.digits=[1,1]", "digits is no key here, as 'lazy-sum' is no mapping"),
+        ("train.steps=" + "x" * 200_000, "train.steps: .*integer"),
+        ("name=" + "[" * 100_000, "nested too deep"),
+        ("x" * 200_000, "write it as key.key=value"),
+        ("arms." + "9" * 200_000 + "=base", "is no entry"),
+        ("arms." + "x" * 200_000 + "=base", "is no entry"),
+        ("name.x" + "x" * 200_000 + "=1", "is no mapping"),
     ],
 )
 def test_an_override_that_is_wrong_is_told_in_one_line(tmp_path: Path, override: str, message: str) -> None:

@@ -30,6 +30,11 @@ from tiltlab.samplers.power_mcmc import PowerMCMC
 from tiltlab.samplers.power_smc import PowerSMC
 from tiltlab.samplers.temperature import Temperature
 
+MOST = 100_000
+"""Of responses, particles and the like that are held side by side: more is a slip of the finger, and fills memory."""
+
+Count = Annotated[int, Field(ge=1, le=MOST)]
+
 LONGEST_LABEL = 80
 """Characters: a label stands in tables and names a folder."""
 
@@ -95,7 +100,7 @@ class LowTemperature(_Arm):
 
 class Best(_Arm):
     arm: Literal["best_of_n"]
-    of: int
+    of: int = Field(le=MOST)
     by: Literal["logp", "mean_logp", "reward"] = "logp"
 
     def _described(self) -> str:
@@ -107,7 +112,7 @@ class Best(_Arm):
 
 class Voted(_Arm):
     arm: Literal["majority"]
-    of: int
+    of: int = Field(le=MOST)
 
     def _described(self) -> str:
         return f"majority of {self.of}"
@@ -118,7 +123,7 @@ class Voted(_Arm):
 
 class BeamSearch(_Arm):
     arm: Literal["beam"]
-    width: int
+    width: int = Field(le=MOST)
     length_penalty: float = Field(0.0, allow_inf_nan=False)
 
     def _described(self) -> str:
@@ -138,7 +143,7 @@ class _Power(_Arm):
 
 class Chains(_Power):
     arm: Literal["power_mcmc"]
-    steps: int = 16
+    steps: int = Field(16, le=MOST)
     temperature: float | None = Field(None, allow_inf_nan=False)
 
     def _described(self) -> str:
@@ -150,7 +155,7 @@ class Chains(_Power):
 
 class Populations(_Power):
     arm: Literal["power_smc"]
-    particles: int = 16
+    particles: int = Field(16, le=MOST)
     threshold: float = 0.5
     ramp: int = 0
 

@@ -65,6 +65,7 @@ def study(
             jobs=jobs or (len(devices) if on_gpu else 2),
             devices=devices,
             on_progress=on_progress,
+            on_note=_print_note,
         )
     report(run)
     if failed:
@@ -119,6 +120,7 @@ def evaluate(
                 folder,
                 usable_devices(plan.model.device)[0],
                 lambda done, of: shown.update(bar, completed=done, total=of),
+                _print_note,
             )
         print_sample(f"{plan.task.name}: {plan.sampler.name}", records, asdict(info), console)
     print_evaluation(figures_of(folder.name, records), console)
@@ -270,6 +272,7 @@ def verdict(
                 max_tokens=max_tokens,
                 seed=seed,
                 on_progress=lambda what, done, of: shown.update(bar, description=what, completed=done, total=of),
+                on_note=_print_note,
             )
         write_records(out / "records-base.jsonl", found.base)
         write_records(out / "records-tuned.jsonl", found.tuned)
@@ -376,4 +379,8 @@ def _print_notes(task: "Task", splits: "Sequence[Split]") -> None:
 
     for split in splits:
         for note in notes_of(task, split):
-            errors.print(Text(f"{task.name}: {note}"))
+            _print_note(f"{task.name}: {note}")
+
+
+def _print_note(note: str) -> None:
+    errors.print(Text(note))

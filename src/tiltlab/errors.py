@@ -1,9 +1,43 @@
 """Errors that are the user's to mend: one line that says what was wrong, where, and what to do."""
 
+import reprlib
+
+LONGEST = 1000
+"""Characters. A text that is longer than any that is written here holds somebody's data, and is cut to `CUT`."""
+
+CUT = 300
+
 
 class UserError(Exception):
-    """Bad input: a recipe, a model, a data file or a reward that cannot be used as given. Exit code 2."""
+    """Bad input: a recipe, a model, a data file or a reward that cannot be used as given. Exit code 2.
+
+    Its text is one printable line, however long or odd the values are that it tells of.
+    """
+
+    def __init__(self, text: str) -> None:
+        super().__init__(brief(text, CUT if len(text) > LONGEST else LONGEST))
 
 
 class Stopped(Exception):
     """The work was asked to stop (Ctrl-C) and has saved where it was."""
+
+
+def brief(said: object, most: int = CUT) -> str:
+    """What an exception or anything else says, as one printable line; what is longer than `most` loses its middle."""
+    text = str(said)
+    if len(text) > most:
+        text = f"{text[: most - most // 3 - 1]}…{text[-(most // 3) :]}"
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+
+
+def shown(value: object) -> str:
+    """A value as Python writes it, cut short: never long, whatever it is."""
+    try:
+        return brief(_short.repr(value), 120)
+    except ValueError:  # a number of more digits than Python will write
+        return f"<{type(value).__name__}>"
+
+
+_short = reprlib.Repr()
+_short.maxstring = _short.maxother = 80
+_short.maxlevel = 3

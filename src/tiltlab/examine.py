@@ -14,6 +14,7 @@ from tiltlab.errors import UserError
 from tiltlab.evaluate import evaluate
 from tiltlab.frontier import kl_by_z
 from tiltlab.models.base import LanguageModel
+from tiltlab.models.hf import HFModel
 from tiltlab.models.loading import ModelConfig, load_codec, load_reference
 from tiltlab.rundir import read_json, read_lines, read_records
 from tiltlab.samplers.base import Sampler
@@ -99,10 +100,12 @@ def from_models(
     max_tokens: int,
     seed: int,
     on_progress: OnProgress = lambda *_: None,
+    on_note: Callable[[str], None] = lambda _: None,
 ) -> Examined:
     """Draw n responses to each problem of the test split from both models, score each under both, and sharpen the base.
 
-    tuned: a model as for `ModelConfig.path`, or a folder with adapters on the base. Raises UserError for models that
+    tuned: a model as for `ModelConfig.path`, or a folder with adapters on the base. `on_note` is told what there is to
+    say of the models. Raises UserError for models that
     cannot be used, and for two that do not share a vocabulary.
     """
     chosen = task.problems("test")[:problems]
@@ -128,6 +131,9 @@ def from_models(
         return records
 
     with _both(base, tuned) as (of_base, of_tuned):
+        prompts = [task.render(problem) for problem in chosen[:1]]
+        for note in dict.fromkeys(note for model in (of_base, of_tuned) for note in model.codec.notes(prompts)):
+            on_note(note)
         crossed = draw("base", of_base, of_tuned, Temperature())
         after = draw("tuned", of_tuned, of_base, Temperature())
         powers = {name: draw(name, of_base, of_base, sampler) for name, sampler in POWERS.items()}
@@ -145,7 +151,7 @@ def from_models(
 
 
 @contextmanager
-def _both(base: ModelConfig, tuned: str) -> Iterator[tuple[LanguageModel, LanguageModel]]:
+def _both(base: ModelConfig, tuned: str) -> Iterator[tuple[HFModel, HFModel]]:
     codec = load_codec(base)
     reference = load_reference(base, codec)
     if (Path(tuned) / "adapter_config.json").is_file():
@@ -158,19 +164,18 @@ def _both(base: ModelConfig, tuned: str) -> Iterator[tuple[LanguageModel, Langua
     yield reference, load_reference(config, other)
 
 
-def _adapted(reference: Any, folder: str) -> tuple[LanguageModel, LanguageModel]:
+def _adapted(reference: HFModel, folder: str) -> tuple[HFModel, HFModel]:
     try:
         import peft  # noqa: F401
     except ImportError as error:
         raise UserError("adapters need peft; `pip install peft`") from error
-    from tiltlab.models.hf import HFModel
     from tiltlab.models.saved import load_adapters
 
     try:
         module = load_adapters(reference.module, Path(folder))
     except UserError as error:
         raise UserError(f"adapters {folder} do not fit model {reference.codec.name}: {error}") from error
-    keep = {"batch_tokens": reference.batch_tokens}
+    keep: dict[str, Any] = {"batch_tokens": reference.batch_tokens}
     return HFModel(module, reference.codec, **keep, adapter=False), HFModel(module, reference.codec, **keep)
 
 

@@ -15,7 +15,6 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
-    NonNegativeInt,
     PositiveFloat,
     PositiveInt,
     TypeAdapter,
@@ -26,8 +25,8 @@ from pydantic import (
 from pydantic_core import ErrorDetails
 
 from tiltlab.alarms import Kind
-from tiltlab.arms import Arm
-from tiltlab.errors import UserError
+from tiltlab.arms import MOST, Arm, Count
+from tiltlab.errors import UserError, brief, shown
 from tiltlab.models.loading import ModelConfig
 from tiltlab.optimizer import OptimizerConfig
 from tiltlab.rundir import slug
@@ -42,17 +41,26 @@ class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+Tokens = Annotated[int, Field(ge=1, le=10**7)]
+"""A response's, at most. The model's own context, where it names one, is found to be too short later on."""
+
 Weight = Annotated[float, Field(allow_inf_nan=False)]
+LONGEST_NAME = 200
+"""Bytes: file systems take 255 in a name, and some files are named after it with more behind."""
+
+MOST_VALUES = 100_000
+"""In a recipe, an alias counted each time that it is used: ten lines of them can stand for more than fits in memory."""
+
 Section = TypeVar("Section", bound=_Section)
 
 
 class Training(_Section):
     """The budget that every trained arm gets."""
 
-    steps: PositiveInt
-    prompts: PositiveInt
-    responses: int = Field(ge=2)
-    max_tokens: PositiveInt
+    steps: Annotated[int, Field(ge=1, le=10**9)]
+    prompts: Count
+    responses: Annotated[Count, Field(ge=2)]
+    max_tokens: Tokens
     micro_batch_tokens: PositiveInt = 4096
     optimizer: OptimizerConfig = OptimizerConfig()
     reward: str | dict[str, Weight] | None = None
@@ -86,7 +94,7 @@ class Selecting(_Section):
 
     every: PositiveInt
     problems: PositiveInt = 64
-    n: PositiveInt = 4
+    n: Count = 4
 
 
 class Testing(_Section):
@@ -94,8 +102,8 @@ class Testing(_Section):
 
     problems: PositiveInt | None = None
     """How many; all where left out."""
-    n: PositiveInt = 16
-    forecast_n: NonNegativeInt = 48
+    n: Count = 16
+    forecast_n: Annotated[int, Field(ge=0, le=MOST)] = 48
     """Responses a problem that the base arm draws besides, from which the forecast and the verdicts tell its
     sharpening."""
 
@@ -123,9 +131,10 @@ class Recipe(_Section):
     @field_validator("name")
     @classmethod
     def _folder(cls, name: str) -> str:
-        if not re.fullmatch(r"\.*[\w-][\w.-]*", name):
+        if not re.fullmatch(r"\.*[\w-][\w.-]*", name) or len(name.encode()) > LONGEST_NAME:
             raise ValueError(
-                f"the study's folder is called so: letters, digits, - and _, with dots among them, got {name!r}"
+                f"the study's folder is called so: letters, digits, - and _, with dots among them, and no more than "
+                f"{LONGEST_NAME} bytes, got {shown(name)}"
             )
         return name
 
@@ -148,8 +157,8 @@ class SampleRecipe(_Section):
     sampler: Annotated[Arm, _tagged("arm")]
     split: Literal["train", "select", "test"] = "test"
     problems: PositiveInt | None = None
-    n: PositiveInt = 16
-    max_tokens: PositiveInt = 64
+    n: Count = 16
+    max_tokens: Tokens = 64
     seed: int = 0
     reference: str | None = None
     """A second model that scores the responses too; the first where left out."""
@@ -215,21 +224,40 @@ def _read(path: str) -> str:
 
 def _yaml(text: str, name: str) -> Any:
     try:
-        return yaml.safe_load(text)
+        loader = yaml.SafeLoader(text)
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        if _size(node, {}) > MOST_VALUES:
+            raise ValueError(f"its aliases (*name) make it more than {MOST_VALUES} values")
+        return loader.construct_document(node)
+    except RecursionError as error:
+        raise UserError(f"{name} is not YAML that can be read: it is nested too deep") from error
     except Exception as error:  # yaml lets errors of other kinds through: a month 13 in a date, an `!!int` of nothing
-        raise UserError(f"{name} is not YAML: {' '.join(str(error).split())}") from error
+        raise UserError(f"{name} is not YAML: {brief(error)}") from error
+
+
+def _size(node: yaml.Node, known: dict[yaml.Node, int]) -> int:
+    """How many values a node stands for. Raises ValueError for one that holds itself."""
+    if node not in known:
+        known[node] = -1  # being counted
+        parts = [part for pair in node.value for part in (pair if isinstance(pair, tuple) else (pair,))]
+        known[node] = 1 + sum(_size(part, known) for part in (parts if not isinstance(node, yaml.ScalarNode) else ()))
+    if known[node] < 0:
+        raise ValueError("an alias (*name) stands for what it is part of")
+    return known[node]
 
 
 def _set(data: dict[str, Any], override: str) -> None:
     path, equals, value = override.partition("=")
     *parents, last = path.split(".")
     if not equals or not all((*parents, last)):
-        raise UserError(f"--set {override}: write it as key.key=value")
+        raise UserError(f"--set {brief(override)}: write it as key.key=value")
     place: Any = data
     for parent in parents:
         key = _key(place, parent, override)
         place = place.setdefault(key, {}) if isinstance(place, dict) else place[key]
-    place[_key(place, last, override)] = _yaml(value, f"the value of --set {override}")
+    place[_key(place, last, override)] = _yaml(value, f"the value of --set {brief(override, 100)}")
 
 
 def _key(place: Any, part: str, override: str) -> Any:
@@ -237,8 +265,8 @@ def _key(place: Any, part: str, override: str) -> Any:
     if isinstance(place, dict):
         return part
     if not isinstance(place, list):
-        raise UserError(f"--set {override}: {part} is no key here, as {place!r} is no mapping")
-    if not (part.isdecimal() and int(part) < len(place)):
+        raise UserError(f"--set {override}: {part} is no key here, as {shown(place)} is no mapping")
+    if part not in map(str, range(len(place))):
         raise UserError(f"--set {override}: {part} is no entry of a list of {len(place)}; they are counted from 0")
     return int(part)
 
@@ -262,7 +290,7 @@ def _first(error: ValidationError) -> str:
             return f"{where} is missing"
         case "union_tag_invalid":
             kind = context["discriminator"].strip("'")
-            return f"{where}: unknown {kind} {context['tag']!r}; it is one of {context['expected_tags']}"
+            return f"{where}: unknown {kind} {shown(context['tag'])}; it is one of {context['expected_tags']}"
         case "value_error":
             return f"{where + ': ' if where else ''}{context['error']}"
-    return f"{where}: {detail['msg']}, got {detail['input']!r}"
+    return f"{where}: {detail['msg']}, got {shown(detail['input'])}"

@@ -17,6 +17,7 @@ last line that was not written to its end is left out.
 Left out on purpose: figures (see report/). This module imports no torch.
 """
 
+import datetime as dt
 import errno
 import json
 import math
@@ -143,6 +144,16 @@ def read_json(path: Path) -> Json:
     """Raises UserError for a file that cannot be read, or is not JSON."""
     found: Json = parsed(_text(path), str(path))
     return found
+
+
+def kept_date(about: Path) -> dt.date | None:
+    """The day that a run began, of which chat templates are told, from its study.json or sample.json; None where there
+    is no such file, or one without a day. Raises UserError for one that cannot be read."""
+    found = read_json(about).get("date") if about.exists() else None
+    try:
+        return dt.date.fromisoformat(found) if found else None
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{about}: {str(found)[:40]!r} is no date such as 2026-02-28") from error
 
 
 def _text(path: Path) -> str:

@@ -8,13 +8,17 @@ into the same form.
 Left out on purpose: figures (report/evaluation.py).
 """
 
+import datetime as dt
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
 from tiltlab.errors import UserError
 from tiltlab.evaluate import evaluate
-from tiltlab.models.loading import load_codec, load_reference
+from tiltlab.models.chat import today
+from tiltlab.models.codec import Codec
+from tiltlab.models.hf import HFModel
+from tiltlab.models.loading import ModelConfig, load_codec, load_reference
 from tiltlab.provenance import provenance
 from tiltlab.recipe import SampleRecipe
 from tiltlab.responses import read_responses
@@ -22,6 +26,7 @@ from tiltlab.rundir import (
     Json,
     append_lines,
     keep_first,
+    kept_date,
     read_json,
     read_lines,
     read_records,
@@ -42,9 +47,14 @@ LOT = 16
 
 
 def run_sample(
-    recipe: SampleRecipe, folder: Path, device: str, on_progress: Callable[[int, int], None]
+    recipe: SampleRecipe,
+    folder: Path,
+    device: str,
+    on_progress: Callable[[int, int], None],
+    on_note: Callable[[str], None] = lambda _: None,
 ) -> tuple[list[Record], Info]:
-    """Draw, grade and write, or go on. `on_progress` is told how many problems are done, out of how many.
+    """Draw, grade and write, or go on. `on_progress` is told how many problems are done, out of how many; `on_note`
+    what there is to say of the model.
 
     Raises UserError for a model or a problem that cannot be used, and for a folder that cannot be written or holds
     something else.
@@ -52,19 +62,19 @@ def run_sample(
     problems = recipe.task.problems(recipe.split)[: recipe.problems]
     if not problems:
         raise UserError(f"task {recipe.task.name} has no problem in its {recipe.split} split")
-    config = replace(recipe.model, device=device)
+    date = recipe.model.date or kept_date(folder / "sample.json") or today()
+    config = replace(recipe.model, device=device, date=date)
     codec = load_codec(config)
     for problem in problems:
         codec.encode(recipe.task.render(problem), recipe.max_tokens)
-    about = _open(recipe, folder)
+    models = None if (folder / "sample.json").exists() else _models(recipe, config, codec)  # before anything is written
+    for note in codec.notes([recipe.task.render(problems[0])]):
+        on_note(note)
+    about = _open(recipe, folder, date)
     lots = [problems[start : start + LOT] for start in range(0, len(problems), LOT)]
     done = _done(folder, recipe.n, lots)
     if done < len(lots):
-        model = load_reference(config, codec)
-        other = model
-        if recipe.reference:
-            named = replace(config, path=recipe.reference)
-            other = load_reference(named, load_codec(named))
+        model, other = models or _models(recipe, config, codec)
         for lot in lots[done:]:
             tokens = Tokens(other, before=len(read_lines(folder / "tokens.jsonl")))
             records, info = evaluate(
@@ -89,6 +99,15 @@ def run_sample(
     )
     write_json(folder / "sample.json", about | {"info": asdict(info), "questions": _questions(problems)})
     return read_records(folder / "records.jsonl"), info
+
+
+def _models(recipe: SampleRecipe, config: ModelConfig, codec: Codec) -> tuple[HFModel, HFModel]:
+    """The model that draws, and the one that scores too."""
+    model: HFModel = load_reference(config, codec)
+    if not recipe.reference:
+        return model, model
+    named = replace(config, path=recipe.reference)
+    return model, load_reference(named, load_codec(named))
 
 
 def from_elsewhere(file: Path, task: Task, folder: Path) -> list[Record]:
@@ -123,12 +142,12 @@ def from_elsewhere(file: Path, task: Task, folder: Path) -> list[Record]:
     return records
 
 
-def _open(recipe: SampleRecipe, folder: Path) -> Json:
+def _open(recipe: SampleRecipe, folder: Path, date: dt.date) -> Json:
     """sample.json: written, or found to be of the same recipe."""
     wanted = recipe.model_dump(mode="json")
     path = folder / "sample.json"
     if not path.exists():
-        about = {"recipe": wanted, "made": provenance()}
+        about = {"recipe": wanted, "made": provenance(), "date": str(date)}
         write_json(path, about)
         return about
     found = read_json(path)

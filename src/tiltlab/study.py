@@ -4,6 +4,7 @@ Same prompts in the same order, same budget, same evaluation: all of it follows 
 The report is made from the run folder and is not this module's business.
 """
 
+import datetime as dt
 import fcntl
 import hashlib
 import json
@@ -17,12 +18,13 @@ from typing import IO, Any, get_args
 
 from tiltlab.cell import Cell, Tell, Work, load_base, run_cell
 from tiltlab.errors import UserError
+from tiltlab.models.chat import today
 from tiltlab.models.loading import load_codec, policy_from
 from tiltlab.provenance import provenance
 from tiltlab.recipe import Recipe
-from tiltlab.rundir import read_json, write_json, write_text
+from tiltlab.rundir import kept_date, read_json, write_json, write_text
 from tiltlab.tasks.base import Split, Task, notes_of, try_on_gold
-from tiltlab.types import Problem
+from tiltlab.types import Problem, Prompt
 from tiltlab.workers import run_all
 
 OnProgress = Callable[..., None]
@@ -38,21 +40,34 @@ def plan(recipe: Recipe, seeds: int) -> list[Cell]:
 
 
 def run_study(
-    recipe: Recipe, run: Path, *, seeds: int, jobs: int, devices: Sequence[str], on_progress: OnProgress
+    recipe: Recipe,
+    run: Path,
+    *,
+    seeds: int,
+    jobs: int,
+    devices: Sequence[str],
+    on_progress: OnProgress,
+    on_note: Callable[[str], None] = lambda _: None,
 ) -> list[Cell]:
     """Run a study, or go on with one that was stopped or killed; what is done is not done again. Returns the cells that
-    could not be finished; each says why in its failed.json.
+    could not be finished; each says why in its failed.json. `on_note` is told what there is to say of the model.
 
     Raises UserError, before anything is written, for a recipe that cannot work and for a folder that holds another
     study; Stopped after Ctrl-C, once everything is saved.
     """
-    facts = check(recipe)
+    date = recipe.model.date or kept_date(run / "study.json") or today()
+    asked, recipe = recipe, recipe.model_copy(update={"model": replace(recipe.model, date=date)})
+    notes: list[str] = []
+    facts = check(recipe, notes.append)
     if not (run / "study.json").exists():
         _try_model(_placed(recipe, devices[0]), keep=jobs == 1)
+    for note in notes:
+        on_note(note)
     _make_folder(run)
     with _alone_in(run) as workers_lock:
         threads = max(1, _cores() // jobs)
-        _open(recipe, run, seeds, facts, provenance() | {"jobs": jobs, "threads": threads, "devices": list(devices)})
+        made = provenance() | {"jobs": jobs, "threads": threads, "devices": list(devices)}
+        _open(asked, run, seeds, facts, made, date)
         cells = [cell for cell in plan(recipe, seeds) if not cell.folder(run).result.exists()]
         pieces = [partial(_piece, cell, recipe, run, workers_lock) for cell in cells]
         run_all(
@@ -93,9 +108,10 @@ def _try_model(recipe: Recipe, *, keep: bool) -> None:
         load_base.cache_clear()
 
 
-def check(recipe: Recipe) -> dict[str, Any]:
+def check(recipe: Recipe, on_note: Callable[[str], None] = lambda _: None) -> dict[str, Any]:
     """Everything that can be known to be wrong without loading weights. Returns the number and hash of each split's
-    problems, and what the task notes of how it was made, for the record.
+    problems, and what the task notes of how it was made, for the record. `on_note` is told
+    what there is to say of the model.
 
     Raises UserError for a model, a task, a prompt or a reward that cannot be used.
     """
@@ -105,6 +121,7 @@ def check(recipe: Recipe) -> dict[str, Any]:
         for task in recipe.tasks:
             try_on_gold(reward, task, splits_of(recipe)[0])
     facts: dict[str, Any] = {}
+    rendered: list[Prompt] = []
     for task in recipe.tasks:
         splits = {split: task.problems(split) for split in splits_of(recipe)}
         for split, problems in splits.items():
@@ -112,7 +129,10 @@ def check(recipe: Recipe) -> dict[str, Any]:
                 raise UserError(f"task {task.name} has no problem in its {split} split")
             for problem in problems:
                 codec.encode(task.render(problem), recipe.train.max_tokens)
+        rendered += [task.render(problems[0]) for problems in splits.values()]
         facts[task.name] = {split: _fact(task, split, problems) for split, problems in splits.items()}
+    for note in codec.notes(rendered):
+        on_note(note)
     return facts
 
 
@@ -143,7 +163,7 @@ def _piece(
         run_cell(Work(cell, _placed(recipe, device), cell.folder(run), tell, stopping))
 
 
-def _open(recipe: Recipe, run: Path, seeds: int, facts: dict[str, Any], made: dict[str, object]) -> None:
+def _open(recipe: Recipe, run: Path, seeds: int, facts: dict[str, Any], made: dict[str, object], date: dt.date) -> None:
     """Write study.json, or make sure that the one there is of the same study."""
     path = run / "study.json"
     wanted = recipe.model_dump(mode="json")
@@ -168,7 +188,8 @@ def _open(recipe: Recipe, run: Path, seeds: int, facts: dict[str, Any], made: di
         for problem in task.problems("test")[: recipe.test.problems]
     ]
     write_text(run / "problems.jsonl", "".join(json.dumps(problem) + "\n" for problem in shown))
-    write_json(path, {"recipe": wanted, "arms": names, "seeds": seeds, "data": facts, "made": history})
+    about = {"recipe": wanted, "arms": names, "seeds": seeds, "data": facts, "made": history, "date": str(date)}
+    write_json(path, about)
 
 
 def _differences(found: Any, wanted: Any, where: str = "") -> str | None:

@@ -3,13 +3,15 @@
 Left out on purpose: weights. A codec loads without them, so that a study can be refused before anything is spent.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import datetime as dt
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from tiltlab.errors import UserError
-from tiltlab.types import Prompt
+from tiltlab.errors import UserError, brief, shown
+from tiltlab.models.chat import asks_date, chat_ids, today, turn_ends
+from tiltlab.types import Message, Prompt
 
 
 @dataclass(frozen=True)
@@ -19,6 +21,7 @@ class Codec:
     eos_ids: tokens that the model ends a turn with. stop: a text that also ends a response ("\\n" for few-shot prompts
     of a base model); the token that brings it is the response's last and counts in its log-probability, as EOS does.
     context: how many tokens prompt and response may have together. vocabulary: width of the model's logits.
+    date: what a chat template that writes the date is told.
     """
 
     name: str
@@ -27,26 +30,24 @@ class Codec:
     context: int
     vocabulary: int
     stop: str | None = None
+    date: dt.date = field(default_factory=today)
 
     def encode(self, prompt: Prompt, max_tokens: int = 0) -> list[int]:
-        """Token ids of a prompt, BOS and chat template included.
+        """Token ids of a prompt, BOS and chat template included, without an EOS after it.
 
-        Raises UserError for chat messages without a chat template, an empty prompt, and a prompt that leaves no room
-        for `max_tokens` within the context.
+        Raises UserError for chat messages that the model has no chat template for or whose template refuses them, an
+        empty prompt, a token that the model does not know, and a prompt that leaves no room for `max_tokens` within
+        the context.
         """
-        if isinstance(prompt, str):
-            ids = list(self.tokenizer(prompt)["input_ids"])
-        elif not self.tokenizer.chat_template:
-            raise UserError(
-                f"model {self.name} has no chat template, so it cannot take chat messages; "
-                "set `prompt: plain` for this task, or take an instruct model"
-            )
-        else:
-            messages = [dict(message) for message in prompt]
-            ids = list(self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False))
+        ids = self._plain_ids(prompt) if isinstance(prompt, str) else self._chat_ids(prompt)
         if not ids:
             raise UserError(
-                f"model {self.name} turns the prompt {prompt!r} into no token at all; the prompt must not be empty"
+                f"model {self.name} turns the prompt {shown(prompt)} into no token at all; the prompt must not be empty"
+            )
+        if max(ids) >= self.vocabulary:
+            raise UserError(
+                f"a prompt holds the token {shown(self.tokenizer.decode([max(ids)]))} ({max(ids)}), and model "
+                f"{self.name} knows {self.vocabulary} tokens, from 0; its tokenizer must be that of the model"
             )
         if len(ids) + max_tokens > self.context:
             raise UserError(
@@ -54,6 +55,48 @@ class Codec:
                 f"({self.context} tokens); the prompt begins {str(prompt)[:60]!r}"
             )
         return ids
+
+    def notes(self, prompts: Iterable[Prompt]) -> list[str]:
+        """What there is to say of how such prompts are written, one line each. Raises what `encode` raises."""
+        messages = next((prompt for prompt in prompts if not isinstance(prompt, str)), None)
+        if messages is None:
+            return []
+        self.encode(messages)
+        notes = []
+        if asks_date(self.tokenizer):
+            notes.append(f"the chat template writes the date: it is {self.date} in all prompts (model.date sets it)")
+        ends = turn_ends(self.tokenizer, messages, self.date)
+        if ends and not {*ends} & {*self.end_ids}:
+            token = self.tokenizer.decode(ends[:1])
+            notes.append(
+                f"the chat template ends a turn with {token!r}, which does not end a response of this model; "
+                f"set `model.stop: {token!r}` unless that is meant"
+            )
+        return [f"model {self.name}: {note}" for note in notes]
+
+    def _plain_ids(self, prompt: str) -> list[int]:
+        """With the BOS that a tokenizer puts before a text, and without the EOS that some put after it: what follows
+        an EOS is another text."""
+        ids = list(self.tokenizer(prompt)["input_ids"])
+        if not _ends(ids, self.eos_ids):
+            return ids
+        bare = self.tokenizer(prompt, add_special_tokens=False)["input_ids"]
+        appended = _ends(ids, self.eos_ids) - _ends(bare, self.eos_ids)
+        return ids[: max(1, len(ids) - appended)]
+
+    def _chat_ids(self, messages: Sequence[Message]) -> list[int]:
+        if not self.tokenizer.chat_template:
+            raise UserError(
+                f"model {self.name} has no chat template, so it cannot take chat messages; "
+                "set `prompt: plain` for this task, or take an instruct model"
+            )
+        try:
+            return chat_ids(self.tokenizer, messages, self.date)
+        except Exception as error:  # a template is a program, and may fail as any
+            raise UserError(
+                f"the chat template of model {self.name} cannot write the prompt "
+                f"({type(error).__name__}: {brief(error)}); set `prompt: plain` for this task, or mend the template"
+            ) from error
 
     @cached_property
     def end_ids(self) -> tuple[int, ...]:
@@ -63,12 +106,12 @@ class Codec:
         """
         if self.stop is None:
             return self.eos_ids
-        pieces = self.tokenizer.batch_decode([[i] for i in range(len(self.tokenizer))])
+        pieces = self.tokenizer.batch_decode([[i] for i in range(min(len(self.tokenizer), self.vocabulary))])
         stops = {i for i, piece in enumerate(pieces) if self.stop in piece}
         if not stops:
             raise UserError(
-                f"no token of model {self.name} holds the stop text {self.stop!r}, so it would never end a response; "
-                "choose one that a single token can bring"
+                f"no token of model {self.name} holds the stop text {shown(self.stop)}, so it would never end a "
+                "response; choose one that a single token can bring"
             )
         return tuple(sorted({*self.eos_ids, *stops}))
 
@@ -82,3 +125,8 @@ class Codec:
             shown.append(list(row[:keep]))
         texts = self.tokenizer.batch_decode(shown, skip_special_tokens=True, clean_up_tokenization_spaces=False)
         return [text.split(self.stop, 1)[0] for text in texts] if self.stop else list(texts)
+
+
+def _ends(ids: Sequence[int], eos: Sequence[int]) -> int:
+    """How many EOS stand at the end."""
+    return next((i for i, token in enumerate(reversed(ids)) if token not in eos), len(ids))

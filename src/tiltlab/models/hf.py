@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tiltlab.errors import UserError
+from tiltlab.errors import UserError, brief
 from tiltlab.models import decoding
 from tiltlab.models.base import TokenLogprobs, pad_tokens
 from tiltlab.models.codec import Codec
@@ -261,7 +261,7 @@ class HFModel:
         except Exception as error:
             raise UserError(
                 f"model {self.codec.name} ({type(base).__name__}) is not supported: "
-                f"{' '.join(str(error).split())[:300] or type(error).__name__}"
+                f"{brief(error) or type(error).__name__}"
             ) from error
 
 

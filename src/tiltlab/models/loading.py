@@ -5,6 +5,7 @@ Weights are read from safetensors (or GGUF) only, never unpickled, and no code t
 """
 
 import copy
+import datetime as dt
 import logging
 import os
 import re
@@ -17,7 +18,8 @@ from typing import Any, ClassVar, Literal
 
 from safetensors import SafetensorError
 
-from tiltlab.errors import UserError
+from tiltlab.errors import UserError, brief, shown
+from tiltlab.models.chat import today
 from tiltlab.models.codec import Codec
 
 EMBEDDED = "embedded"
@@ -49,6 +51,7 @@ class ModelConfig:
     lora: train adapters instead of all weights; the reference is then the same model with them switched off.
     checkpointing: recompute activations in the backward pass, to save memory.
     batch_tokens: tokens that one forward without gradients may hold.
+    date: what a chat template that writes the date is told; the day a run began where left out.
     """
 
     path: str = EMBEDDED
@@ -60,33 +63,86 @@ class ModelConfig:
     checkpointing: bool = False
     batch_tokens: int = 32768
     trust_remote_code: bool = False
+    date: dt.date | None = None
     __pydantic_config__: ClassVar = {"extra": "forbid"}
+
+    def __post_init__(self) -> None:
+        if self.batch_tokens < 1:
+            raise ValueError(f"batch_tokens must be 1 or more, got {self.batch_tokens}")
+        if self.stop == "":
+            raise ValueError("stop must hold some text; leave it out where EOS alone ends a response")
 
 
 def load_codec(config: ModelConfig) -> Codec:
-    """Tokenizer and limits, without weights. Raises UserError for a model that is missing or has no EOS."""
-    from transformers import AutoConfig, AutoTokenizer, GenerationConfig
+    """Tokenizer and limits, without weights. Raises UserError for a model that is missing, has no EOS, or says of
+    itself what cannot be."""
+    from transformers import AutoConfig, AutoTokenizer
 
     name, options = _source(config)
     with _said_plainly(config.path):
         tokenizer = AutoTokenizer.from_pretrained(name, **options)
         settings = AutoConfig.from_pretrained(name, **options)
-    try:
-        generation = GenerationConfig.from_pretrained(name, **options).eos_token_id
-    except (OSError, ValueError):  # many models come without one
-        generation = None
-    text = settings.get_text_config()
-    ids = {i for value in (generation, text.eos_token_id, tokenizer.eos_token_id) for i in _as_list(value)}
+        text = settings.get_text_config()
+        given = (_generation_eos(name, options), text.eos_token_id, tokenizer.eos_token_id)
+        ids = {i for value in given for i in _as_list(value)}
     if not ids:
         raise UserError(
             f"model {config.path} names no EOS token, so no response of it would ever be complete; "
             "set eos_token_id in its generation_config.json"
         )
-    limits = (getattr(text, name, None) for name in ("max_position_embeddings", "n_positions", "max_seq_len"))
+    _require_sizes(config.path, text)
+    _require_known_tokens(config.path, tokenizer, ids, text)
+    limits = (getattr(text, limit, None) for limit in _LIMITS)
     context = next((limit for limit in limits if limit), tokenizer.model_max_length)
-    codec = Codec(config.path, tokenizer, tuple(sorted(ids)), context, text.vocab_size, config.stop)
+    date = config.date or today()
+    codec = Codec(config.path, tokenizer, tuple(sorted(ids)), context, text.vocab_size, config.stop, date)
     assert codec.end_ids  # raises UserError for a stop text that cannot be
     return codec
+
+
+_LIMITS = ("max_position_embeddings", "n_positions", "max_seq_len")
+
+
+def _generation_eos(name: str, options: dict[str, Any]) -> Any:
+    from transformers import GenerationConfig
+
+    try:
+        return GenerationConfig.from_pretrained(name, **options).eos_token_id
+    except (OSError, ValueError):  # many models come without one
+        if (Path(name) / "generation_config.json").is_file():
+            raise
+        return None
+
+
+def _require_sizes(name: str, settings: Any) -> None:
+    """transformers takes a model of -1 layers for one of none, and only warns."""
+    for key in ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", *_LIMITS):
+        size = getattr(settings, key, None)
+        wanted = key == "vocab_size" or isinstance(size, int | float | str)  # others are not every family's, or lists
+        if wanted and not (type(size) is int and size > 0):
+            raise UserError(f"model {name}: {key} in its config.json must be a number from 1, got {shown(size)}")
+
+
+def _require_known_tokens(name: str, tokenizer: Any, eos: set[Any], settings: Any) -> None:
+    """A model may know more tokens than its tokenizer. Tokens that were added to the tokenizer and lie beyond the model
+    are met in prompts or never, which `Codec.encode` tells; some models have such for images."""
+    most = settings.vocab_size
+    pads = {tokenizer.pad_token_id, getattr(settings, "pad_token_id", None)} - {None, -1}  # -1: llama's "none"
+    for role, ids in (("EOS", eos), ("pad", pads)):
+        beyond = [i for i in ids if type(i) is not int or not 0 <= i < most]
+        if beyond:
+            raise UserError(
+                f"model {name} knows {most} tokens, from 0, and its {role} token is {shown(beyond[0])}; mend its "
+                "tokenizer, or the ids in its config.json and generation_config.json"
+            )
+    added = tokenizer.get_added_vocab()
+    own = {token: i for token, i in tokenizer.get_vocab().items() if i >= most and token not in added}
+    if own:
+        token = min(own, key=own.__getitem__)
+        raise UserError(
+            f"model {name} knows {most} tokens, from 0, and its tokenizer has {len(own)} beyond them, such as "
+            f"{shown(token)} ({own[token]}); it must be the tokenizer that the model was made with"
+        )
 
 
 def load_reference(config: ModelConfig, codec: Codec) -> Any:
@@ -151,6 +207,12 @@ def _with_adapters(reference: Any, config: LoraConfig, seed: int) -> Any:
         import peft
     except ImportError as error:
         raise UserError("adapters need peft; `pip install peft`, or leave out `model.lora`") from error
+    most = getattr(reference.module.config.get_text_config(), "hidden_size", config.rank)
+    if config.rank > most:
+        raise UserError(
+            f"model.lora.rank {config.rank} is more than the hidden size of {reference.codec.name} ({most}): such "
+            "adapters hold more weights than the layers that they adapt"
+        )
     torch.manual_seed(seed)  # the adapters' first factor starts random (the second at zero)
     lora = peft.LoraConfig(
         r=config.rank, lora_alpha=config.alpha, target_modules=_targets(config), task_type="CAUSAL_LM"
@@ -158,8 +220,7 @@ def _with_adapters(reference: Any, config: LoraConfig, seed: int) -> Any:
     try:
         wrapped = peft.get_peft_model(reference.module, lora)
     except (ValueError, KeyError) as error:
-        said = " ".join(str(error).split())[:200]
-        raise UserError(f"model {reference.codec.name} cannot have the adapters asked for: {said}") from error
+        raise UserError(f"model {reference.codec.name} cannot have the adapters asked for: {brief(error)}") from error
     for key, value in vars(wrapped.peft_config["default"]).items():
         if isinstance(value, set):  # written in another order by each process
             setattr(wrapped.peft_config["default"], key, sorted(value))
@@ -187,7 +248,11 @@ def _source(config: ModelConfig) -> tuple[str, dict[str, Any]]:
     """Where `from_pretrained` finds the model, and what else to tell it."""
     if config.path == EMBEDDED:
         return str(files("tiltlab.embedded") / "sums-0.3M"), {}
-    path = Path(config.path).expanduser()
+    try:
+        path = Path(config.path).expanduser()
+        path.is_dir()
+    except (OSError, RuntimeError) as error:  # a name that no file can have; a home that nobody has
+        raise UserError(f"model {config.path} cannot be loaded: {brief(error)}") from error
     if path.suffix == ".gguf":
         if not path.is_file():
             raise UserError(f"model file {config.path} does not exist")
@@ -204,12 +269,27 @@ def _source(config: ModelConfig) -> tuple[str, dict[str, Any]]:
 
 @contextmanager
 def _said_plainly(name: str) -> Iterator[None]:
-    """Turns what transformers says about a model that cannot be loaded into one line."""
+    """Turns what transformers says about a model that cannot be loaded into one line, whatever it raises. What it only
+    warns of, those who call this look for themselves."""
+    from transformers.utils.logging import get_verbosity, set_verbosity, set_verbosity_error
+
+    before = get_verbosity()
+    set_verbosity_error()
     try:
         yield
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError, AttributeError, SafetensorError) as error:
+    except UserError:
+        raise
+    except Exception as error:  # the settings of a model may be any nonsense
         offline = " (HF_HUB_OFFLINE is set)" if os.environ.get("HF_HUB_OFFLINE") else ""
-        raise UserError(f"model {name} cannot be loaded{offline}: {' '.join(str(error).split())[:300]}") from error
+        raise UserError(f"model {name} cannot be loaded{offline}: {_why(error)}") from error
+    finally:
+        set_verbosity(before)
+
+
+def _why(error: Exception) -> str:
+    if isinstance(error, OSError | ValueError | RuntimeError | SafetensorError):
+        return brief(error)
+    return f"{type(error).__name__}: {brief(error, 200)}; is its config.json as it should be?"
 
 
 def _targets(lora: LoraConfig) -> str | list[str]:

@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from string import Formatter
 from typing import Any, ClassVar, Literal
 
 from tiltlab.errors import UserError
@@ -186,6 +187,8 @@ def check_template(template: str) -> None:
     """Raises ValueError for a template that cannot be filled in."""
     mark = "a question"
     try:
+        if any(spec or conversion for _, _, spec, conversion in Formatter().parse(template)):
+            raise ValueError("a field may have no format")  # {question:>999999999} would be a gigabyte of spaces
         filled = template.format(question=mark)
     except (ValueError, LookupError, AttributeError, TypeError) as error:
         raise ValueError(
