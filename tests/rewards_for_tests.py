@@ -2,8 +2,8 @@
 
 import ctypes
 import math
-import multiprocessing
 import os
+import re
 import signal
 import sys
 import threading
@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from tiltlab.tasks.grading import grade_many
 from tiltlab.tasks.jail import call_all
 
 
@@ -177,10 +178,59 @@ def returns_a_function() -> Any:
     return lambda: None
 
 
+def forks(completions: list[str], **_: Any) -> list[float]:
+    """The child returns too, and before its parent does."""
+    child = os.fork()
+    if child == 0:
+        return [0.0] * len(completions)
+    os.waitpid(child, 0)
+    return [1.0] * len(completions)
+
+
+def leaves_a_child(file: str) -> str:
+    """One that outlives this process, which dies."""
+    if os.fork() == 0:
+        Path(file).write_text(str(os.getpid()))
+        time.sleep(3600)
+    os.kill(os.getpid(), signal.SIGKILL)
+    return "never"
+
+
+def sleeps_with_its_id_in(file: str) -> None:
+    write(file, str(os.getpid()))
+    time.sleep(3600)
+
+
+def backtracks_with_its_id_in(file: str) -> None:
+    """Holds Python's lock, so that no thread of this process gets a turn."""
+    write(file, str(os.getpid()))
+    re.match(r"(a+)+$", "a" * 60 + "b")
+
+
+def write(file: str, text: str) -> None:
+    """At once, for one who waits for it."""
+    Path(file + ".part").write_text(text)
+    Path(file + ".part").replace(file)
+
+
 def uses_workers(file: str) -> None:
     """Leaves a worker behind in an endless call, and the ids of all workers in a file."""
-    call_all(abs, [(1,), (2,)], 5.0, ("math",))
-    threading.Thread(target=call_all, args=(time.sleep, [(3600,)], 2.0, ("math",)), daemon=True).start()
-    time.sleep(0.3)
-    pids = [str(process.pid) for process in multiprocessing.active_children()]
-    Path(file).write_text(" ".join(pids))
+    pids = call_all(os.getpid, [()] * 20, 5.0, ("math",))
+    busy = file + ".busy"
+    threading.Thread(target=call_all, args=(sleeps_with_its_id_in, [(busy,)], 600.0, ("math",)), daemon=True).start()
+    while not Path(busy).exists():
+        time.sleep(0.01)
+    write(file, " ".join(map(str, {*pids, int(Path(busy).read_text())})))
+
+
+def grades(file: str) -> None:
+    (grade,) = grade_many([(r"\boxed{(x+1)^2}", "x^2+2x+1")])
+    write(file, grade.reason)
+
+
+def slow_but_on_gold(completions: list[str], answer: list[str], **_: Any) -> list[float]:
+    """Says in a file when it is at work on something else."""
+    if completions != answer:
+        write(os.environ["SLOW_REWARD"], "at work")
+        time.sleep(3600)
+    return [1.0] * len(completions)

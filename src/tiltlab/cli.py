@@ -13,10 +13,11 @@ from rich.console import Console
 from rich.text import Text
 
 from tiltlab.devices import usable_devices
-from tiltlab.errors import Stopped, UserError
+from tiltlab.errors import Interrupted, Stopped, UserError
 from tiltlab.progress import bars, cells_progress, errors
 from tiltlab.rundir import cannot_write, is_full, read_json, slug
 from tiltlab.runtime import tune
+from tiltlab.signals import interrupted_by_signals
 
 if TYPE_CHECKING:
     from tiltlab.recipe import Recipe
@@ -345,12 +346,14 @@ def lab(
 
 
 def main() -> None:
-    """Entry point: errors of the user's making are one line and exit code 2; a stop by Ctrl-C is exit code 130."""
+    """Entry point: errors of the user's making are one line and exit code 2; a stop by Ctrl-C is exit code 130, one by
+    SIGTERM 143 and one by SIGHUP 129."""
     tune()
     if not sys.stderr.isatty():
         os.environ.setdefault("TQDM_DISABLE", "1")  # bars of libraries, in a file or a pipe, are noise
     try:
-        app()
+        with interrupted_by_signals():
+            app()
     except (UserError, OSError) as error:
         if isinstance(error, OSError):
             if not is_full(error):
@@ -360,10 +363,10 @@ def main() -> None:
         sys.exit(2)
     except Stopped as stopped:
         errors.print(Text(f"{stopped}; the same command goes on from there"))
-        sys.exit(130)
-    except KeyboardInterrupt:
+        sys.exit(128 + stopped.signal)
+    except Interrupted as interrupted:
         errors.print("interrupted; the same command goes on from the last checkpoint")
-        sys.exit(130)
+        sys.exit(128 + interrupted.signal)
 
 
 def _mirror(kind: str, run: Path, plan: "Recipe") -> "Mirror":

@@ -1,6 +1,7 @@
 """Errors that are the user's to mend: one line that says what was wrong, where, and what to do."""
 
 import reprlib
+from signal import SIGINT
 
 LONGEST = 1000
 """Characters. A text that is longer than any that is written here holds somebody's data, and is cut to `CUT`."""
@@ -19,7 +20,18 @@ class UserError(Exception):
 
 
 class Stopped(Exception):
-    """The work was asked to stop (Ctrl-C) and has saved where it was."""
+    """The work was asked to stop, by Ctrl-C or another `signal`, and has saved where it was. Exit code 128 + signal."""
+
+    signal: int = SIGINT
+
+
+class Interrupted(BaseException):
+    """The process was told by a signal to end at once. Not an Exception: nobody is to go on after it; nor a
+    KeyboardInterrupt: the library of the command line would take it for its own. Exit code 128 + signal."""
+
+    def __init__(self, signal: int) -> None:
+        super().__init__(signal)
+        self.signal = signal
 
 
 def brief(said: object, most: int = CUT) -> str:
@@ -28,6 +40,11 @@ def brief(said: object, most: int = CUT) -> str:
     if len(text) > most:
         text = f"{text[: most - most // 3 - 1]}…{text[-(most // 3) :]}"
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+
+
+def said(error: BaseException) -> str:
+    """An error and its kind, as one line of no great length."""
+    return brief(f"{type(error).__name__}: {error}")
 
 
 def shown(value: object) -> str:

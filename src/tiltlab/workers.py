@@ -1,30 +1,36 @@
 """Running independent pieces of work side by side, in processes of their own, so that any of them may die.
 
 One piece a GPU, or a few a CPU with the cores shared out between them (two processes with one thread each are faster
-than one with two). Ctrl-C asks every piece to save and stop; a second one ends them where they are.
+than one with two). Ctrl-C, SIGTERM or SIGHUP asks every piece to save and stop; a second one ends them where they are.
 
 Left out on purpose: retries, and machines other than this one.
 """
 
-import multiprocessing as mp
 import os
-import signal
-import sys
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+import pickle
+import traceback
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 from multiprocessing import connection
-from multiprocessing.synchronize import Event
 from typing import Any
 
-from tiltlab.errors import Stopped, UserError
+from tiltlab.errors import Stopped, UserError, said
+from tiltlab.program import Parent, Program
 from tiltlab.runtime import tune
+from tiltlab.signals import stopped_by_signals
 
 Piece = Callable[..., None]
 """Called as piece(tell=..., stopping=..., device=...)."""
+
+STOPPED = "stopped before all was done"
+
+NO_MORE = b""
+
+ENDING = 60.0
+"""Seconds that a worker may take to end, once it has closed its pipe."""
 
 
 def run_all(
@@ -41,95 +47,171 @@ def run_all(
     CPU come out a little different with another number of threads, so a study keeps to one number, however few pieces
     are left.
 
-    Raises Stopped if it was asked to stop, or the first error of a piece once the others have saved and stopped.
+    Raises Stopped if it was asked to stop, or the first error of a piece once the others have saved and stopped, which
+    for a worker that was killed is a UserError. With more than one job, pieces must be picklable, and made of what is
+    importable.
     """
-    if jobs == 1:
-        _run_here(pieces, threads, devices[0], on_progress)
-        return
-    context = mp.get_context("spawn")
-    stop = context.Event()
-    with _ctrl_c_sets(stop):
-        _run_pool(pieces, jobs, threads, devices, on_progress, context, stop)
+    with stopped_by_signals() as asked:
+        if jobs == 1:
+            _run_here(pieces, threads, devices[0], on_progress, asked)
+        else:
+            _Workers(pieces, on_progress, asked).run(min(jobs, len(pieces)), threads, devices)
 
 
-def _run_here(pieces: Sequence[Piece], threads: int, device: str, on_progress: Callable[..., None]) -> None:
-    stop = threading.Event()
-    with _ctrl_c_sets(stop):
-        _use(threads, device)
-        for number, piece in enumerate(pieces):
-            if stop.is_set():
-                raise Stopped("stopped before all was done")
-            piece(tell=partial(on_progress, number), stopping=stop.is_set, device=device)
-            on_progress(number, "done", 0, 0)
-
-
-def _run_pool(
-    pieces: Sequence[Piece],
-    jobs: int,
-    threads: int,
-    devices: Sequence[str],
-    on_progress: Callable[..., None],
-    context: Any,
-    stop: Event,
+def _run_here(
+    pieces: Sequence[Piece], threads: int, device: str, on_progress: Callable[..., None], asked: Callable[[], bool]
 ) -> None:
-    messages = context.Queue()
-    free_devices = context.Queue()
-    for worker in range(jobs):
-        free_devices.put(devices[worker % len(devices)])
-    listener = threading.Thread(target=_listen, args=(messages, on_progress), daemon=True)
-    listener.start()
-    start = (messages, free_devices, stop, threads)
-    error: BaseException | None = None
-    with ProcessPoolExecutor(jobs, mp_context=context, initializer=_start_worker, initargs=start) as pool:
-        with _sigint_ignored():  # what is spawned inherits that: Ctrl-C reaches the whole group, only the parent acts
-            waiting: set[Future[None]] = {pool.submit(_work, number, piece) for number, piece in enumerate(pieces)}
-        while waiting:
-            done, waiting = wait(waiting, timeout=0.2, return_when=FIRST_COMPLETED)
-            for future in done:
-                failed = None if future.cancelled() else future.exception()
-                if failed and (error is None or isinstance(error, Stopped)):
-                    error = failed
-                if failed or stop.is_set():
-                    stop.set()
-                    for other in waiting:
-                        other.cancel()
-    messages.put(None)
-    listener.join(timeout=5)  # a worker that was killed while it wrote may have left the queue locked
-    if isinstance(error, BrokenProcessPool):
-        raise UserError(
-            "a worker process was killed (for want of memory?); what it had saved is kept: "
-            "give the same command again to go on, with a smaller --jobs if memory was short"
-        ) from error
-    if error is None and stop.is_set():
-        error = Stopped("stopped before all was done")
-    if error:
-        raise error
+    _use(threads, device)
+    for number, piece in enumerate(pieces):
+        if asked():
+            raise Stopped(STOPPED)
+        piece(tell=partial(on_progress, number), stopping=asked, device=device)
+        on_progress(number, "done", 0, 0)
 
 
-def _listen(messages: Any, on_progress: Callable[..., None]) -> None:
-    while (message := messages.get()) is not None:
-        on_progress(*message)
+@dataclass(eq=False)
+class _Worker:
+    program: Program
+    piece: int | None = None
+    """The number of the one that it is at."""
+
+
+class _Workers:
+    """Programs that take a piece each and ask for the next. Whatever is sent to one in the midst of a piece tells it to
+    save and stop."""
+
+    def __init__(self, pieces: Sequence[Piece], on_progress: Callable[..., None], asked: Callable[[], bool]) -> None:
+        self._todo = deque(enumerate(_pickled(pieces)))
+        self._on_progress = on_progress
+        self._asked = asked
+        self._error: BaseException | None = None
+        self._stopped = False
+
+    def run(self, jobs: int, threads: int, devices: Sequence[str]) -> None:
+        working: list[_Worker] = []
+        try:
+            for number in range(jobs):
+                working.append(_Worker(Program(_work, threads, devices[number % len(devices)])))
+                self._give(working[-1])
+            while working:
+                self._heed(working)
+                for pipe in connection.wait([worker.program.pipe for worker in working], timeout=0.2):
+                    worker = next(worker for worker in working if worker.program.pipe is pipe)
+                    if not self._goes_on(worker):
+                        working.remove(worker)
+        finally:  # for one who was interrupted
+            for worker in working:
+                worker.program.kill()
+        if self._error is None and self._asked():
+            self._error = Stopped(STOPPED)
+        if self._error:
+            raise self._error
+
+    def _heed(self, working: Sequence[_Worker]) -> None:
+        """Once somebody asked for it or a piece failed, the others are told to stop."""
+        if not self._stopped and (self._error or self._asked()):
+            self._stopped = True
+            self._todo.clear()
+            for worker in working:
+                _send(worker.program, NO_MORE)
+
+    def _give(self, worker: _Worker) -> None:
+        if self._todo:
+            worker.piece, message = self._todo.popleft()
+            _send(worker.program, message)
+        else:
+            worker.piece = None
+            _send(worker.program, NO_MORE)
+
+    def _goes_on(self, worker: _Worker) -> bool:
+        """Take one message. Whether the worker is still there."""
+        try:
+            kind, news = pickle.loads(worker.program.pipe.recv_bytes())  # of `_work`'s making
+        except (EOFError, OSError):
+            code = worker.program.kill(patience=ENDING)
+            if worker.piece is not None:
+                self._failed(_killed(code))
+            return False
+        if kind == "told":
+            self._on_progress(worker.piece, *news)
+            return True
+        if news is None:
+            self._on_progress(worker.piece, "done", 0, 0)
+        else:
+            self._failed(news)
+        self._give(worker)
+        return True
+
+    def _failed(self, error: BaseException) -> None:
+        if self._error is None or isinstance(self._error, Stopped):
+            self._error = error
+
+
+def _pickled(pieces: Sequence[Piece]) -> list[bytes]:
+    try:
+        return [pickle.dumps(piece) for piece in pieces]
+    except Exception as error:
+        raise _not_sent(error) from error
+
+
+def _send(program: Program, message: bytes) -> None:
+    with suppress(OSError):  # it has died, as its pipe will tell
+        program.pipe.send_bytes(message)
+
+
+def _not_sent(error: Exception) -> UserError:
+    return UserError(
+        f"the work cannot be handed to worker processes ({said(error)}): what it is made of must be importable, and so "
+        "not defined in a script or notebook; or use one job"
+    )
+
+
+def _killed(code: int) -> UserError:
+    ended = "was killed (for want of memory?)" if code < 0 else f"ended by itself (exit code {code})"
+    return UserError(
+        f"a worker process {ended}; what it had saved is kept: "
+        "give the same command again to go on, with a smaller --jobs if memory was short"
+    )
 
 
 # In the worker
 
-_here: dict[str, Any] = {}
 
-
-def _start_worker(messages: Any, free_devices: Any, stop: Event, threads: int) -> None:
+def _work(parent: Parent, threads: int, device: str) -> None:
     tune()
     os.environ.setdefault("TQDM_DISABLE", "1")  # the parent shows progress; bars of several workers would overlap
-    threading.Thread(target=_die_with_parent, daemon=True).start()
-    _here.update(messages=messages, stop=stop, device=free_devices.get())
-    _use(threads, _here["device"])
+    _use(threads, device)
+    while (message := parent.receive()) != NO_MORE:
+        parent.send(_outcome(message, parent, device))
 
 
-def _die_with_parent() -> None:
-    # Were the parent killed and its workers not, the next try would find them still writing.
-    parent = mp.parent_process()
-    assert parent is not None
-    connection.wait([parent.sentinel])
-    os._exit(1)
+def _outcome(message: bytes, parent: Parent, device: str) -> bytes:
+    """("ended", the error or None) in the end, after any number of ("told", news)."""
+
+    def tell(*news: Any) -> None:
+        parent.send(pickle.dumps(("told", news)))
+
+    try:
+        piece = pickle.loads(message)  # of the parent's making
+    except Exception as error:
+        return pickle.dumps(("ended", _not_sent(error)))
+    try:
+        piece(tell=tell, stopping=parent.has_sent, device=device)
+        return pickle.dumps(("ended", None))
+    except BaseException as error:
+        return _pickled_error(error)
+
+
+def _pickled_error(error: BaseException) -> bytes:
+    """With its traceback as a note."""
+    trace = traceback.format_exc()
+    error.add_note(f"in a worker process:\n{trace}")
+    try:
+        found = pickle.dumps(("ended", error))
+        pickle.loads(found)
+    except Exception:  # an error of a library's own make
+        found = pickle.dumps(("ended", RuntimeError(f"a piece of work raised {said(error)}\n{trace}")))
+    return found
 
 
 def _use(threads: int, device: str) -> None:
@@ -138,46 +220,3 @@ def _use(threads: int, device: str) -> None:
     torch.set_num_threads(min(threads, torch.get_num_threads()))  # fewer where OMP_NUM_THREADS says so
     if device.startswith("cuda"):
         torch.cuda.set_device(device)  # or what names no device of its own would land on the first
-
-
-def _work(number: int, piece: Piece) -> None:
-    if _here["stop"].is_set():
-        raise Stopped("stopped before all was done")
-
-    def tell(doing: str, done: int, total: int, *news: str) -> None:
-        _here["messages"].put((number, doing, done, total, *news))
-
-    piece(tell=tell, stopping=_here["stop"].is_set, device=_here["device"])
-    tell("done", 0, 0)
-
-
-@contextmanager
-def _sigint_ignored() -> Iterator[None]:
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-@contextmanager
-def _ctrl_c_sets(stop: Event | threading.Event) -> Iterator[None]:
-    """The first Ctrl-C sets `stop`, a second one ends this process there and then (its workers die with it)."""
-
-    def asked(*_: object) -> None:
-        if stop.is_set():
-            sys.stderr.write("\x1b[?25h\n" if sys.stderr.isatty() else "")  # progress bars had hidden the cursor
-            os._exit(130)
-        stop.set()
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGINT, asked)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)

@@ -1,20 +1,17 @@
 """The grader on answers of every kind, and on text that is out to hang it."""
 
-import multiprocessing
 import signal
 import threading
 import time
 from math import isnan
-from pathlib import Path
 
 import pytest
 
-from tests.rewards_for_tests import dies, returns_a_function, sleeps_for_ever, uses_workers
 from tiltlab.tasks import grading
 from tiltlab.tasks.answers import declared_answer
 from tiltlab.tasks.compare import agree, normal
 from tiltlab.tasks.grading import grade_many, grade_maths
-from tiltlab.tasks.jail import Failed, call_all
+from tiltlab.tasks.jail import Failed
 from tiltlab.tasks.numbers import number
 
 SAME = [
@@ -175,43 +172,6 @@ def test_from_many_threads_beside_an_alarm() -> None:
         signal.signal(signal.SIGALRM, before)
     assert [[grade.reason for grade in grades] for grades in found] == [["correct", "wrong"]] * 8
     assert rang == [True]
-
-
-def test_a_call_that_hangs_or_dies_costs_itself_only() -> None:
-    calls = [(1,), (2,), (3,), (4,)]
-    assert call_all(abs, calls, 5.0, warm=("tests.rewards_for_tests",)) == [1, 2, 3, 4]
-    hung = call_all(sleeps_for_ever, [()], 0.5, warm=("tests.rewards_for_tests",))
-    assert [failed.reason for failed in hung] == ["timeout"]
-    died, fine = call_all(dies, [(True,), (False,)], 5.0, warm=("tests.rewards_for_tests",))
-    assert isinstance(died, Failed)
-    assert (died.reason, fine) == ("error", "alive")
-
-
-def test_workers_killed_while_they_are_idle_are_not_missed() -> None:
-    calls = [(1,), (2,), (3,), (4,)]
-    assert call_all(abs, calls, 5.0, warm=("tests.rewards_for_tests",)) == [1, 2, 3, 4]
-    for process in multiprocessing.active_children():
-        process.kill()
-        process.join()
-    assert call_all(abs, calls, 5.0, warm=("tests.rewards_for_tests",)) == [1, 2, 3, 4]
-
-
-def test_what_cannot_be_sent_fails_alone() -> None:
-    found = call_all(abs, [(1,), (lambda: 1,), (2,)], 5.0, warm=("tests.rewards_for_tests",))
-    assert (found[0], found[2]) == (1, 2)
-    assert found[1].reason == "error"
-    assert call_all(returns_a_function, [()], 5.0, warm=("tests.rewards_for_tests",))[0].reason == "error"
-
-
-def test_a_process_with_workers_ends(tmp_path: Path) -> None:
-    """And so do its workers, one of them in the middle of a call; also where it is a child of another."""
-    process = multiprocessing.get_context("spawn").Process(target=uses_workers, args=(str(tmp_path / "pids"),))
-    process.start()
-    process.join(20)
-    assert process.exitcode == 0
-    pids = [int(pid) for pid in (tmp_path / "pids").read_text().split()]
-    assert pids
-    assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
 
 
 def test_what_nobody_knows_has_no_reward(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -177,11 +177,18 @@ def test_rewards_are_loaded_by_name() -> None:
 def test_rewards_are_sought_in_the_current_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "reward_next_to_me.py").write_text("def ones(completions, **_): return [1.0 for _ in completions]\n")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry])
-    for _ in range(2):
-        assert values(load_reward("reward_next_to_me:ones"), ["a", "b"]) == [1.0, 1.0]
-    assert sys.path[0] == str(tmp_path)
-    assert sys.path.count(str(tmp_path)) == 1
+    before = [entry for entry in sys.path if entry]
+    monkeypatch.setattr(sys, "path", list(before))
+    reward = load_reward("reward_next_to_me:ones")
+    assert values(reward, ["a", "b"]) == [1.0, 1.0]
+    monkeypatch.chdir("/")  # they stay what they are
+    assert values(reward, ["a", "b"]) == [1.0, 1.0]
+    assert sys.path == before
+
+
+def test_a_reward_whose_child_returns_too_answers_once() -> None:
+    for _ in range(5):
+        assert values(named("forks"), ["x"] * 70) == [1.0] * 70
 
 
 @pytest.mark.parametrize(

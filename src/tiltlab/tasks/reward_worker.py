@@ -11,7 +11,8 @@ from decimal import Decimal
 from numbers import Real
 from typing import Any
 
-from tiltlab.tasks.jail import Failed, said
+from tiltlab.errors import said
+from tiltlab.tasks.jail import Failed
 
 Value = float | None | Failed
 """What a function made of one response."""

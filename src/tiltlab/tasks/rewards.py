@@ -13,7 +13,6 @@ Left out on purpose: security. The function is the user's code, and is trusted a
 
 import logging
 import math
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -48,10 +47,12 @@ _told: set[tuple["Reward", str]] = set()
 
 @dataclass(frozen=True)
 class Reward:
-    """A weighted sum of functions, each named "package.module:function". deadline: seconds for one call."""
+    """A weighted sum of functions, each named "package.module:function". deadline: seconds for one call. path: folders
+    where they are sought first, before those of sys.path."""
 
     weights: tuple[tuple[str, float], ...]
     deadline: float = DEADLINE
+    path: tuple[str, ...] = ()
 
     @property
     def modules(self) -> tuple[str, ...]:
@@ -64,9 +65,10 @@ def load_reward(reward: str | Mapping[str, float], deadline: float = DEADLINE) -
     Raises UserError where there is none, or where its module raises anything, hangs, or kills its process.
     """
     weights = {reward: 1.0} if isinstance(reward, str) else reward
+    here = str(Path.cwd())  # the `tiltlab` command, unlike `python -m`, does not have it in its sys.path
     for path in weights:
-        _require_loadable(path, str(Path.cwd()))
-    return Reward(tuple(weights.items()), deadline)
+        _require_loadable(path, here)
+    return Reward(tuple(weights.items()), deadline, (here,))
 
 
 def try_reward(
@@ -75,7 +77,7 @@ def try_reward(
     """Call every function once with all of these. Raises UserError for the first thing that goes wrong."""
     arguments = _arguments(prompts_N, problems_N, texts_N)
     for path, _ in reward.weights:
-        (answer,) = call_all(values_of, [(path, arguments)], reward.deadline, reward.modules, MEMORY)
+        (answer,) = _call_all([(path, arguments)], reward, reward.deadline)
         for value in [answer] if isinstance(answer, Failed) else answer:
             if isinstance(value, Failed):
                 longer = "; if it needs longer, raise train.reward_deadline" if value.reason == "timeout" else ""
@@ -122,7 +124,7 @@ def _called(path: str, arguments: Arguments, calls: Sequence[range], reward: Rew
 
     def answers(calls: Sequence[range], deadline: float) -> list[list[Value] | Failed]:
         chosen = [(path, {key: values[rows.start : rows.stop] for key, values in arguments.items()}) for rows in calls]
-        return call_all(values_of, chosen, deadline, reward.modules, MEMORY)
+        return _call_all(chosen, reward, deadline)
 
     found = answers(calls, reward.deadline)
     failed = [rows for rows, answer in zip(calls, found, strict=True) if isinstance(answer, Failed)]
@@ -134,6 +136,10 @@ def _called(path: str, arguments: Arguments, calls: Sequence[range], reward: Rew
         for each in again:
             values += [each] if isinstance(each, Failed) else each
     return values
+
+
+def _call_all(chosen: Sequence[tuple[str, Arguments]], reward: Reward, deadline: float) -> list[list[Value] | Failed]:
+    return call_all(values_of, chosen, deadline, reward.modules, MEMORY, reward.path)
 
 
 def _calls(problems: Sequence[str]) -> list[range]:
@@ -174,9 +180,7 @@ def _name(path: str) -> str:
 
 @cache
 def _require_loadable(path: str, here: str) -> None:
-    if here not in sys.path:
-        sys.path.insert(0, here)  # the `tiltlab` command, unlike `python -m`, does not put it there; workers inherit it
-    found = call_once(load_error, (path,), LOADING, MEMORY)
+    found = call_once(load_error, (path,), LOADING, MEMORY, (here,))
     why = found.said if isinstance(found, Failed) else found
     if why is not None:
         raise UserError(f'reward "{path}" cannot be loaded ({why}); write it as package.module:function')
