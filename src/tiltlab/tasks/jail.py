@@ -255,8 +255,8 @@ def _work(parent: Parent, warm: tuple[str, ...], memory: int) -> None:
 def _answer(message: bytes) -> bytes:
     try:
         function, arguments, deadline = pickle.loads(message)  # of the parent's making
-        # The parent kills this process at the deadline. Where it was killed itself, a call that holds Python's own lock,
-        # as a regular expression does, keeps that from being noticed: an alarm that nobody handles ends even that.
+        # The parent kills this process at the deadline. Where it was killed itself, a call that holds the lock of
+        # Python, as a regular expression does, keeps that from being noticed: an alarm that nobody handles ends it.
         signal.setitimer(signal.ITIMER_REAL, deadline + 5)
         return pickle.dumps(function(*arguments))
     except BaseException as error:  # a library's time limit may be one; a user's function may exit
