@@ -135,6 +135,22 @@ def test_slugs_are_safe_folder_names() -> None:
     assert slug("tilted 0.1, alpha 2") == "tilted-0.1--alpha-2"
     assert slug("../../etc") == "-..-etc"
     assert slug("..") == "-"
+    hostiles = ["../x", "/etc/passwd", "a\0b", "a\nb", "CON", "nul.txt", "x.", ".x", "", "\ud800", "a\\b", "c:", "~"]
+    for hostile in hostiles:
+        name = slug(hostile)
+        assert set(name) <= set("abcdefghijklmnopqrstuvwxyz0123456789.-")
+        assert name.strip(".") == name != ""
+        assert name.split(".")[0] not in ("con", "nul")
+
+
+@pytest.mark.parametrize("letter", ["x", "漢", "-", "."])
+def test_long_labels_are_cut_and_told_apart(letter: str) -> None:
+    labels = [f"{letter}a" * 300 + end for end in ("", "1", "2", " ")]
+    names = [slug(label) for label in labels]
+    assert len(set(names)) == 4
+    assert all(len(name.encode()) <= 120 for name in names)
+    assert names == [slug(label) for label in labels]
+    assert slug("x" * 120) == "x" * 120
 
 
 @pytest.mark.parametrize(

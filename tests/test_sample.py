@@ -153,3 +153,16 @@ def test_rows_that_cannot_be_used_are_named(tmp_path: Path, row: object, said: s
     with pytest.raises(UserError, match=said):
         from_elsewhere(lines(tmp_path / "r.jsonl", row), Sums("noisy-sum"), tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "../x", "CON", "a/b", "a\nb", "\u202e"])
+def test_any_task_name_makes_a_folder(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    lines(tmp_path / "q.jsonl", {"id": "a", "problem": "Q", "answer": "5"})
+    lines(tmp_path / "r.jsonl", {"problem": "a", "text": "5"})
+    task = json.dumps({"task": "data", "name": name, "test": "q.jsonl"})
+    done = CliRunner().invoke(app, ["evaluate", "--responses", "r.jsonl", "--task", task])
+    assert done.exit_code == 0, done.exception
+    (folder,) = (tmp_path / "runs").iterdir()
+    assert {"records.jsonl", "report.html"} <= {path.name for path in folder.iterdir()}
+    assert {path.name for path in tmp_path.iterdir()} == {"q.jsonl", "r.jsonl", "runs"}

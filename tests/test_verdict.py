@@ -193,14 +193,15 @@ def test_folders_bring_their_questions_and_tokens_along(tmp_path: Path) -> None:
     world = World.make("helpful", 0, 20)
     base, _ = world.drawn(world.logp_PS, 8, 1)
     tuned, _ = world.drawn(world.taught(), 8, 2)
+    line = {"problem": "0", "logp": [-1.0], "ref_logp": [-2.0], "ranks": [0], "pieces": ["2"]}
     for name, records, reference in (("base", base, None), ("tuned", tuned, "base"), ("cold", base, None)):
         (tmp_path / name).mkdir()
         write_records(tmp_path / name / "records.jsonl", records)
         about = {"recipe": {"reference": reference}, "questions": {"0": ["What is 1+1?", "2"]}}
         write_json(tmp_path / name / "sample.json", about)
-        append_lines(tmp_path / name / "tokens.jsonl", [{"problem": "0", "of": name}])
+        append_lines(tmp_path / name / "tokens.jsonl", [line | {"of": name}])
     found = from_files(tmp_path / "base", tmp_path / "tuned", [tmp_path / "cold" / "records.jsonl"])
-    assert found.tokens == {"base": [{"problem": "0", "of": "base"}], "tuned": [{"problem": "0", "of": "tuned"}]}
+    assert found.tokens == {"base": [line | {"of": "base"}], "tuned": [line | {"of": "tuned"}]}
     assert found.questions == {"0": "What is 1+1?"}
     assert list(found.rivals) == ["cold"]
     write_json(tmp_path / "base" / "sample.json", {"recipe": {"reference": "another"}})  # ranks are the other's then

@@ -17,6 +17,7 @@ from tiltlab.alarms import Alarm, Watch, watched
 from tiltlab.arms import Arm, Base, Trained
 from tiltlab.errors import Stopped, UserError
 from tiltlab.evaluate import OnFirst, evaluate
+from tiltlab.folder import cannot_write, is_full
 from tiltlab.metrics import averages
 from tiltlab.models.hf import HFModel
 from tiltlab.models.loading import ModelConfig, load_codec, load_reference, policy_from
@@ -28,8 +29,6 @@ from tiltlab.rundir import (
     CellDir,
     Json,
     append_line,
-    cannot_write,
-    is_full,
     make_folder,
     read_lines,
     slug,

@@ -1,28 +1,30 @@
 """The command line. It parses, shows progress and says what went wrong; the work is elsewhere."""
 
-import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.text import Text
 
 from tiltlab.devices import usable_devices
 from tiltlab.errors import Interrupted, Stopped, UserError
+from tiltlab.folder import alone_in, cannot_write, is_full, require_writable
 from tiltlab.progress import bars, cells_progress, errors
-from tiltlab.rundir import cannot_write, is_full, read_json, slug
+from tiltlab.rundir import read_json, shortened, slug
 from tiltlab.runtime import tune
 from tiltlab.signals import interrupted_by_signals
+from tiltlab.streams import line, stdout, steady
+from tiltlab.visible import on_one_line
 
 if TYPE_CHECKING:
-    from tiltlab.recipe import Recipe
+    from tiltlab.recipe import Recipe, SampleRecipe
     from tiltlab.tasks.base import Split, Task
     from tiltlab.tracking import Mirror
+    from tiltlab.types import Record
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -30,7 +32,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Was the model taught something, or only sharpened?",
 )
-console = Console()
+console = Console(file=stdout)
 
 
 @app.command()
@@ -52,7 +54,7 @@ def study(
     from tiltlab.study import run_study, splits_of
 
     plan = load_recipe(recipe, set_ or ())
-    run = out or Path("runs") / plan.name
+    run = out or Path("runs") / shortened(plan.name)
     devices = usable_devices(plan.model.device)
     on_gpu = devices[0].startswith("cuda")
     for task in plan.tasks:
@@ -99,37 +101,58 @@ def evaluate(
     Stopped or killed, the same command goes on where it was.
     """
     from tiltlab.recipe import load_sample_recipe, load_task
-    from tiltlab.report.evaluation import figures_of, write_evaluation_page
-    from tiltlab.report.terminal import print_evaluation, print_sample
-    from tiltlab.sample import from_elsewhere, run_sample
 
-    if responses:
-        chosen = load_task(task, data, map_)
-        _print_notes(chosen, ["test"])
+    chosen = load_task(task, data, map_) if task or data or responses else None
+    if responses and chosen:
         folder = out or Path("runs") / slug(f"evaluate {chosen.name} {responses.stem}")
-        records = from_elsewhere(responses, chosen, folder)
-    else:
-        plan = load_sample_recipe(recipe, _evaluation(model, sampler, n, limit, max_tokens, reference) + (set_ or []))
-        if task or data:
-            plan = plan.model_copy(update={"task": load_task(task, data, map_)})
-        _print_notes(plan.task, [plan.split])
-        folder = out or Path("runs") / slug(f"evaluate {plan.task.name} {plan.sampler.name}")
-        with bars() as shown:
-            bar = shown.add_task(f"{plan.task.name} · {plan.sampler.name}", total=None)
-            records, info = run_sample(
-                plan,
-                folder,
-                usable_devices(plan.model.device)[0],
-                lambda done, of: shown.update(bar, completed=done, total=of),
-                _print_note,
-            )
-        print_sample(f"{plan.task.name}: {plan.sampler.name}", records, asdict(info), console)
-    print_evaluation(figures_of(folder.name, records), console)
-    console.print(Text(f"records: {folder / 'records.jsonl'}"), soft_wrap=True)
-    console.print(Text(f"report: {write_evaluation_page(folder)}"), soft_wrap=True)
+        with alone_in(folder):
+            _grade(responses, chosen, folder)
+        return
+    plan = load_sample_recipe(recipe, _evaluation(model, sampler, n, limit, max_tokens, reference) + (set_ or []))
+    if chosen:
+        plan = plan.model_copy(update={"task": chosen})
+    folder = out or Path("runs") / slug(f"evaluate {plan.task.name} {plan.sampler.name}")
+    with alone_in(folder):
+        _draw(plan, folder)
 
 
 app.command("sample", help="The same as evaluate, by another name.")(evaluate)
+
+
+def _grade(responses: Path, task: "Task", folder: Path) -> None:
+    from tiltlab.sample import from_elsewhere
+
+    _print_notes(task, ["test"])
+    _tell_evaluation(folder, from_elsewhere(responses, task, folder))
+
+
+def _draw(plan: "SampleRecipe", folder: Path) -> None:
+    from tiltlab.report.terminal import print_sample
+    from tiltlab.sample import run_sample
+
+    _print_notes(plan.task, [plan.split])
+    name = f"{plan.task.name}: {plan.sampler.name}"
+    with bars() as shown:
+        bar = shown.add_task(on_one_line(name), total=None)
+        records, info = run_sample(
+            plan,
+            folder,
+            usable_devices(plan.model.device)[0],
+            lambda done, of: shown.update(bar, completed=done, total=of),
+            _print_note,
+        )
+    _tell_evaluation(folder, records, lambda: print_sample(name, records, asdict(info), console))
+
+
+def _tell_evaluation(folder: Path, records: "Sequence[Record]", tell_first: Callable[[], None] = lambda: None) -> None:
+    from tiltlab.report.evaluation import figures_of, write_evaluation_page
+    from tiltlab.report.terminal import print_evaluation
+
+    page = write_evaluation_page(folder)
+    tell_first()
+    print_evaluation(figures_of(folder.name, records), console)
+    console.print(line(f"records: {folder / 'records.jsonl'}"), soft_wrap=True)
+    console.print(line(f"report: {page}"), soft_wrap=True)
 
 
 def _evaluation(
@@ -176,6 +199,7 @@ def check(
 
     if task is None and data is None:
         raise UserError("name a task to check, or give --data FILE")
+    require_writable(out)
     chosen = load_task(task, data, map_)
     _print_notes(chosen, ["test"])
     problems = chosen.problems("test")[:limit]
@@ -183,16 +207,16 @@ def check(
     if own:
         try_on_gold(own, chosen, "test")
     samples = None
-    with console.status("drawing samples" if model else "probing"):
+    with errors.status("drawing samples" if model else "probing"):
         if model:
             config = ModelConfig(path=model, device=usable_devices("auto")[0])
             loaded = load_reference(config, load_codec(config))
             samples = on_samples(loaded, chosen, problems[:64], own, n=8, max_tokens=max_tokens, seed=0)
         found = checked(chosen, problems, own, samples)
     name = f"{chosen.name}: {reward or 'its own grader'}"
-    print_check(name, found, console)
     write_check_page(name, found, provenance(), out)
-    console.print(Text(f"page: {out}"), soft_wrap=True)
+    print_check(name, found, console)
+    console.print(line(f"page: {out}"), soft_wrap=True)
     if found.failures:
         raise typer.Exit(1)
 
@@ -209,22 +233,18 @@ def forecast(
     out: Annotated[Path, typer.Option(help="The folder to write to.")] = Path("runs/forecast"),
 ) -> None:
     """How far would sharpening, and how far would a reward, carry this model? Told from its own samples, untrained."""
-    from tiltlab.draws import from_records
-    from tiltlab.examine import base_records
-    from tiltlab.forecast import forecast as made_of
-    from tiltlab.provenance import provenance
-    from tiltlab.report.forecast import in_words, write_forecast_page
-    from tiltlab.rundir import write_json
+    from tiltlab.outcome import write_forecast
+    from tiltlab.recipe import load_sample_recipe, load_task
+    from tiltlab.report.forecast import in_words
 
-    if not _are_records(base):
-        options = {"model": base, "task": task, "data": data, "map_": map_, "n": n, "limit": limit}
-        evaluate(**options, max_tokens=max_tokens, sampler="base", out=out)  # type: ignore[arg-type]
-        base = str(out)
-    found, made = made_of(from_records(base_records(Path(base)))), provenance()
-    write_json(out / "forecast.json", asdict(found) | {"made": made})
-    write_forecast_page(found, made, out / "forecast.html")
-    console.print(Text(f"forecast: {in_words(found)}"))
-    console.print(Text(f"page: {out / 'forecast.html'}"), soft_wrap=True)
+    with alone_in(out):
+        if not _are_records(base):
+            plan = load_sample_recipe(None, _evaluation(base, "base", n, limit, max_tokens, None))
+            _draw(plan.model_copy(update={"task": load_task(task, data, map_)}) if task or data else plan, out)
+            base = str(out)
+        found = write_forecast(Path(base), out)
+    console.print(line(f"forecast: {in_words(found)}"))
+    console.print(line(f"page: {out / 'forecast.html'}"), soft_wrap=True)
 
 
 def _are_records(name: str) -> bool:
@@ -247,47 +267,34 @@ def verdict(
     out: Annotated[Path, typer.Option(help="The folder to write to.")] = Path("runs/verdict"),
 ) -> None:
     """Was the tuned model taught something, or is it the base, sharpened?"""
-    from tiltlab.examine import from_files, from_models
+    from tiltlab.examine import Examined, from_files, from_models
     from tiltlab.models.loading import ModelConfig
-    from tiltlab.provenance import provenance
+    from tiltlab.outcome import write_verdict
     from tiltlab.recipe import load_task
-    from tiltlab.report.verdict import write_verdict_page
-    from tiltlab.rundir import write_json, write_records, write_text
-    from tiltlab.verdict import judge
 
-    if _are_records(base):
-        found = from_files(Path(base), Path(tuned), rival or ())
-    else:
-        if task is None and data is None:
-            raise UserError("two models need problems: add --task, --data or both")
+    def draw() -> Examined:
         chosen = load_task(task, data, map_)
         config = ModelConfig(path=base, device=usable_devices("auto")[0], stop=stop)
+        settings: dict[str, Any] = {"problems": limit, "n": n, "max_tokens": max_tokens, "seed": seed}
         with bars() as shown:
             bar = shown.add_task("verdict", total=None)
-            found = from_models(
+            return from_models(
                 config,
                 tuned,
                 chosen,
-                problems=limit,
-                n=n,
-                max_tokens=max_tokens,
-                seed=seed,
+                **settings,
                 on_progress=lambda what, done, of: shown.update(bar, description=what, completed=done, total=of),
                 on_note=_print_note,
             )
-        write_records(out / "records-base.jsonl", found.base)
-        write_records(out / "records-tuned.jsonl", found.tuned)
-        for name, lines in found.tokens.items():
-            write_text(out / f"tokens-{name}.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
-    judged = judge(found.base, found.tuned, found.cross_logp, found.rivals, found.powers, seed=seed)
-    made = provenance()
-    write_json(out / "verdict.json", asdict(judged) | {"made": made})
-    powers = {name: (found.powers[name], kls) for name, kls in found.power_kls.items()}
-    page = out / "verdict.html"
-    write_verdict_page(judged, found.base, found.tuned, found.tokens, found.questions, made, page, powers)
-    console.print(Text.assemble(("verdict: ", "bold"), (judged.outcome, "bold green")))
-    console.print(Text(judged.why + (f" What it would take: {judged.needs}." if judged.needs else "")))
-    console.print(Text(f"page: {page}"), soft_wrap=True)
+
+    if not _are_records(base) and task is None and data is None:
+        raise UserError("two models need problems: add --task, --data or both")
+    with alone_in(out):
+        found = from_files(Path(base), Path(tuned), rival or ()) if _are_records(base) else draw()
+        judged = write_verdict(found, out, seed, drawn=not _are_records(base))
+    console.print(line(("verdict: ", "bold"), (judged.outcome, "bold green")))
+    console.print(line(judged.why + (f" What it would take: {judged.needs}." if judged.needs else "")))
+    console.print(line(f"page: {out / 'verdict.html'}"), soft_wrap=True)
 
 
 @app.command()
@@ -298,7 +305,7 @@ def report(run: Annotated[Path, typer.Argument(help="A folder of `tiltlab study`
     from tiltlab.report.page import analysed, write_analysed
     from tiltlab.report.terminal import print_evaluation, print_tables
 
-    if (run / "sample.json").is_file():
+    if (run / "sample.json").exists() or (run / "records.jsonl").exists():
         page = write_evaluation_page(run)
         print_evaluation(figures_of(run.name, load_evaluation(run)[0]), console)
     else:
@@ -306,7 +313,7 @@ def report(run: Annotated[Path, typer.Argument(help="A folder of `tiltlab study`
         rows, found = analysed(study)
         page = write_analysed(run, study, rows, found)
         print_tables(study, rows, found, console)
-    console.print(Text(f"report: {page}"), soft_wrap=True)
+    console.print(line(f"report: {page}"), soft_wrap=True)
 
 
 @app.command()
@@ -318,9 +325,11 @@ def compare(
     from tiltlab.report.compare import compare_runs, write_comparison
     from tiltlab.report.terminal import print_comparison
 
-    found = compare_runs(runs)
+    with alone_in(out):
+        found = compare_runs(runs)
+        page = write_comparison(found, out)
     print_comparison(found, console)
-    console.print(Text(f"page: {write_comparison(found, out)}"), soft_wrap=True)
+    console.print(line(f"page: {page}"), soft_wrap=True)
 
 
 @app.command()
@@ -334,46 +343,48 @@ def lab(
     from tiltlab.report.lab import write_lab_page
     from tiltlab.report.terminal import print_lab
 
+    require_writable(out)
     with bars() as shown:
         task = shown.add_task("lab", total=None)
         found = run_lab(
             seeds, tell=lambda what, done, total: shown.update(task, description=what, completed=done, total=total)
         )
     results = asdict(found) | {"wrong": found.commitment.wrong()}
-    print_lab(results, console)
     write_lab_page(results, provenance(), out)
-    console.print(Text(f"page: {out}"), soft_wrap=True)
+    print_lab(results, console)
+    console.print(line(f"page: {out}"), soft_wrap=True)
 
 
 def main() -> None:
     """Entry point: errors of the user's making are one line and exit code 2; a stop by Ctrl-C is exit code 130, one by
     SIGTERM 143 and one by SIGHUP 129."""
-    tune()
-    if not sys.stderr.isatty():
-        os.environ.setdefault("TQDM_DISABLE", "1")  # bars of libraries, in a file or a pipe, are noise
-    try:
-        with interrupted_by_signals():
-            app()
-    except (UserError, OSError) as error:
-        if isinstance(error, OSError):
-            if not is_full(error):
-                raise
-            error = cannot_write(Path(error.filename or "a file"), error)
-        errors.print(Text.assemble(("error:", "bold red"), f" {error}"))
-        sys.exit(2)
-    except Stopped as stopped:
-        errors.print(Text(f"{stopped}; the same command goes on from there"))
-        sys.exit(128 + stopped.signal)
-    except Interrupted as interrupted:
-        errors.print("interrupted; the same command goes on from the last checkpoint")
-        sys.exit(128 + interrupted.signal)
+    with steady():
+        tune()
+        if not sys.stderr.isatty():
+            os.environ.setdefault("TQDM_DISABLE", "1")  # bars of libraries, in a file or a pipe, are noise
+        try:
+            with interrupted_by_signals():
+                app()
+        except (UserError, OSError) as error:
+            if isinstance(error, OSError):
+                if not is_full(error):
+                    raise
+                error = cannot_write(Path(error.filename or "a file"), error)
+            errors.print(line(("error:", "bold red"), f" {error}"))
+            sys.exit(2)
+        except Stopped as stopped:
+            errors.print(line(f"{stopped}; the same command goes on from there"))
+            sys.exit(128 + stopped.signal)
+        except Interrupted as interrupted:
+            errors.print("interrupted; the same command goes on from the last checkpoint")
+            sys.exit(128 + interrupted.signal)
 
 
 def _mirror(kind: str, run: Path, plan: "Recipe") -> "Mirror":
     """Raises UserError for a tracker that is not there."""
     from tiltlab.tracking import Mirror
 
-    return Mirror(kind, run, plan.name, plan.model_dump(mode="json"), lambda text: errors.print(Text(text)))
+    return Mirror(kind, run, plan.name, plan.model_dump(mode="json"), lambda text: errors.print(line(text)))
 
 
 def _print_notes(task: "Task", splits: "Sequence[Split]") -> None:
@@ -386,4 +397,4 @@ def _print_notes(task: "Task", splits: "Sequence[Split]") -> None:
 
 
 def _print_note(note: str) -> None:
-    errors.print(Text(note))
+    errors.print(line(note))

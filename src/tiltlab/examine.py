@@ -16,11 +16,12 @@ from tiltlab.frontier import kl_by_z
 from tiltlab.models.base import LanguageModel
 from tiltlab.models.hf import HFModel
 from tiltlab.models.loading import ModelConfig, load_codec, load_reference
-from tiltlab.rundir import read_json, read_lines, read_records
+from tiltlab.rundir import read_records
 from tiltlab.samplers.base import Sampler
 from tiltlab.samplers.power_smc import PowerSMC
 from tiltlab.samplers.temperature import Temperature
 from tiltlab.seeds import derive
+from tiltlab.shapes import TokenLine, Told, or_else, read_shaped, read_shaped_lines, require_end
 from tiltlab.tasks.base import Task
 from tiltlab.tokens import Tokens
 from tiltlab.types import UNKNOWN, Record
@@ -187,7 +188,8 @@ def _names(paths: Sequence[Path]) -> list[str]:
 
 def _tokens(path: Path) -> list[dict[str, Any]]:
     """Token lines that `tiltlab evaluate` left beside records; none for a file alone."""
-    return read_lines(path / "tokens.jsonl") if path.is_dir() else []
+    with or_else("remove it, and the page goes without"):
+        return read_shaped_lines(path / "tokens.jsonl", TokenLine, ended=False) if path.is_dir() else []
 
 
 def _alone(path: Path) -> bool:
@@ -201,14 +203,19 @@ def _questions(path: Path) -> dict[str, str]:
 
 def _about(path: Path) -> dict[str, Any]:
     """sample.json of a folder, empty where there is none."""
-    return read_json(path / "sample.json") if path.is_dir() and (path / "sample.json").is_file() else {}
+    if not (path.is_dir() and (path / "sample.json").is_file()):
+        return {}
+    with or_else("put a copy of it back, or name its records.jsonl alone"):
+        return read_shaped(path / "sample.json", Told)
 
 
 def _read(path: Path) -> list[Record]:
     file = path / "records.jsonl" if path.is_dir() else path
     if not file.is_file():
         raise UserError(f"{file} does not exist")
-    records = read_records(file)
-    if not records:
-        raise UserError(f"{file} holds no records")
+    with or_else("put a copy of it back, or have `tiltlab evaluate` make it again"):
+        require_end(file)
+        records = read_records(file)
+        if not records:
+            raise UserError(f"{file} holds no records")
     return records

@@ -102,6 +102,7 @@ def _logp(groups: dict[str, list[Record]], *, correct: bool, per_token: bool) ->
     values = []
     for group in groups.values():
         chosen = [r for r in group if r.complete and r.reason == ("correct" if correct else "wrong")]
+        chosen = [r for r in chosen if r.tokens or not per_token]  # 0: nobody knows its length
         if chosen:
             values.append(float(np.mean([r.ref_logp / (r.tokens if per_token else 1) for r in chosen])))
     return mean_interval(values)

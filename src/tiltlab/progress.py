@@ -15,14 +15,16 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
-from rich.text import Text
+
+from tiltlab.streams import line, stderr
+from tiltlab.visible import on_one_line
 
 if TYPE_CHECKING:
     from tiltlab.cell import Cell
     from tiltlab.study import OnProgress
     from tiltlab.tracking import Mirror
 
-errors = Console(stderr=True, soft_wrap=True, highlight=False)
+errors = Console(file=stderr, stderr=True, soft_wrap=True, highlight=False)
 
 
 def bars() -> Progress:
@@ -45,16 +47,18 @@ def cells_progress(run: Path, mirror: "Mirror | None" = None) -> Iterator["OnPro
 
         def on_progress(cell: "Cell", doing: str, done: int, total: int, news: str = "") -> None:
             if news:
-                shown.console.print(Text(f"{cell.key}: {news}", style="yellow"), soft_wrap=True)
+                shown.console.print(line(f"{cell.key}: {news}", style="yellow"), soft_wrap=True)
             if mirror:
                 mirror.look(cell.key, cell.folder(run), ended=total == 0)
             if total == 0 and cell.key in bar_of:
                 shown.remove_task(bar_of.pop(cell.key))
                 ended = "failed" if cell.folder(run).failed.exists() else "done"
-                shown.console.print(Text(f"{cell.key}: {ended}"))
+                shown.console.print(line(f"{cell.key}: {ended}"))
                 return
             if cell.key not in bar_of:
-                bar_of[cell.key] = shown.add_task(cell.key)
-            shown.update(bar_of[cell.key], description=f"{cell.key} · {doing}", completed=done, total=total)
+                bar_of[cell.key] = shown.add_task(on_one_line(cell.key))
+            shown.update(
+                bar_of[cell.key], description=on_one_line(f"{cell.key} · {doing}"), completed=done, total=total
+            )
 
         yield on_progress

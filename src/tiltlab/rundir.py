@@ -18,22 +18,29 @@ Left out on purpose: figures (see report/). This module imports no torch.
 """
 
 import datetime as dt
-import errno
+import hashlib
 import json
 import math
 import os
+import re
+import secrets
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
+from glob import escape
 from pathlib import Path
 from typing import Any, get_args
 
 from tiltlab.errors import UserError
+from tiltlab.folder import FREE, cannot_write, is_full, said
 from tiltlab.incoming import decoded, numbered_lines, parsed, require_count, require_logp, require_number, shown
 from tiltlab.types import Reason, Record
 
 Json = dict[str, Any]
+
+LONGEST = 120
+"""Bytes of a name on disk: most file systems take 255, some 143, and names grow by what is put before and behind."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +114,7 @@ class Checkpoints:
         if free < bytes_needed:
             raise UserError(
                 f"no room for the checkpoint of step {step} in {self.path}: it takes {_size(bytes_needed)} and "
-                f"{_size(free)} are free ({kept}); {_FREE}"
+                f"{_size(free)} are free ({kept}); {FREE}"
             )
         try:
             part.mkdir()
@@ -120,10 +127,9 @@ class Checkpoints:
             shutil.rmtree(part, ignore_errors=True)
             cause = error.__cause__ if isinstance(error, UserError) else error
             if isinstance(cause, OSError) or is_full(cause):
-                todo = _FREE if is_full(cause) else "make that possible and give the same command again"
+                todo = FREE if is_full(cause) else "make that possible and give the same command again"
                 raise UserError(
-                    f"the checkpoint of step {step} could not be written to {self.path} "
-                    f"({_said(cause)}; {kept}); {todo}"
+                    f"the checkpoint of step {step} could not be written to {self.path} ({said(cause)}; {kept}); {todo}"
                 ) from error
             raise
 
@@ -149,7 +155,8 @@ def read_json(path: Path) -> Json:
 def kept_date(about: Path) -> dt.date | None:
     """The day that a run began, of which chat templates are told, from its study.json or sample.json; None where there
     is no such file, or one without a day. Raises UserError for one that cannot be read."""
-    found = read_json(about).get("date") if about.exists() else None
+    data = read_json(about) if about.exists() else {}
+    found = data.get("date") if isinstance(data, dict) else None
     try:
         return dt.date.fromisoformat(found) if found else None
     except (TypeError, ValueError) as error:
@@ -177,23 +184,23 @@ def _numbered(path: Path) -> list[tuple[int, str]]:
     text = decoded(_bytes(path), path)
     lines = list(numbered_lines(text))
     ended = text.rstrip(" \t\r").endswith("\n")
-    return lines if ended or not lines or _object(lines[-1][1]) else lines[:-1]
+    return lines if ended or not lines or whole_object(lines[-1][1]) else lines[:-1]
 
 
-def _object(line: str | bytes) -> Json:
-    """Empty for what is none."""
+def whole_object(line: str | bytes) -> Json | None:
+    """The JSON object that a line holds, None for anything else."""
     try:
         found = json.loads(line)
     except (ValueError, RecursionError):
-        return {}
-    return found if isinstance(found, dict) else {}
+        return None
+    return found if isinstance(found, dict) else None
 
 
 def whole_lines(path: Path) -> list[Json]:
     """The lines of a JSONL file up to the first that is cut short or damaged; none where there is no file."""
     lines: list[Json] = []
     for line in _bytes(path).removesuffix(b"\n").split(b"\n"):
-        if not (found := _object(line)):
+        if not (found := whole_object(line)):
             break
         lines.append(found)
     return lines
@@ -300,30 +307,64 @@ def _record(line: Any, where: str) -> Record:
 
 
 def slug(label: str) -> str:
-    """A label as a folder name."""
-    return "".join(c if c.isalnum() or c in ".-" else "-" for c in label.lower()).lstrip(".") or "-"
+    """A label as a folder name: letters, digits, dots and dashes; a long one is cut, and told apart by a hash."""
+    name = "".join(c if c.isalnum() or c in ".-" else "-" for c in label.lower()).strip(".") or "-"
+    name = re.sub(r"^(con|prn|aux|nul|com\d|lpt\d)(?=\.|$)", r"\1-", name)  # devices to some systems
+    return shortened(name, label)
+
+
+def shortened(name: str, label: str | None = None) -> str:
+    """A name as it is, or where it is too long for a folder its beginning, and a hash of the label it stands for."""
+    if len(os.fsencode(name)) <= LONGEST:
+        return name
+    whole = hashlib.sha256((label or name).encode("utf-8", "surrogatepass")).hexdigest()[:16]
+    return f"{os.fsencode(name)[: LONGEST - 17].decode('utf-8', 'ignore')}-{whole}"
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all. Raises UserError where it cannot be written."""
+    """Write a file whole or not at all. Half a surrogate pair, which UTF-8 has no bytes for, is written out.
+
+    Raises UserError where it cannot be written.
+    """
     make_folder(path.parent)
-    part = path.with_name(path.name + ".part")
+    begins = path.name[:40]
+    part = path.with_name(f"{begins}.{secrets.token_hex(4)}.{os.getpid()}.part")  # others may be writing the same file
     try:
+        _clear_parts(path.parent, begins)
         with part.open("w", encoding="utf-8", errors="backslashreplace") as file:  # half a character: its number
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
         part.replace(path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
+    except (OSError, ValueError) as error:
+        with suppress(OSError, ValueError):
+            part.unlink()
         raise cannot_write(path, error) from error
+
+
+def _clear_parts(folder: Path, begins: str) -> None:
+    """Remove what writers that were killed have left of a file."""
+    for part in folder.glob(f"{escape(begins)}.*.*.part"):
+        process = part.name.split(".")[-2]
+        if process.isdecimal() and not _is_running(int(process)):
+            part.unlink(missing_ok=True)
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # another user's
+        return True
+    return True
 
 
 def make_folder(path: Path) -> None:
     """Make a folder, and those above it. Raises UserError where it cannot be."""
     try:
         path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise cannot_write(path, error) from error
 
 
@@ -335,26 +376,6 @@ def _sync(*paths: Path) -> None:
             os.fsync(handle)
         finally:
             os.close(handle)
-
-
-_FREE = "free some space and give the same command again to go on"
-
-
-def is_full(error: BaseException | None) -> bool:
-    """Whether an error is for want of space, as Python says it or as libraries pass it on."""
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return True
-    return any(said in str(error) for said in ("No space left", "Disk quota exceeded", "File too large"))
-
-
-def cannot_write(path: Path, error: Exception) -> UserError:
-    """What to raise where something could not be written."""
-    todo = _FREE if is_full(error) else "make that possible, or choose another --out"
-    return UserError(f"{path} could not be written: {_said(error)}; {todo}")
-
-
-def _said(error: BaseException | None) -> str:
-    return " ".join(str(getattr(error, "strerror", None) or error).split())[:200]
 
 
 def _size(count: int) -> str:

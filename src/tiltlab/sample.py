@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
+from tiltlab import shapes
 from tiltlab.errors import UserError
 from tiltlab.evaluate import evaluate
 from tiltlab.models.chat import today
@@ -27,7 +28,6 @@ from tiltlab.rundir import (
     append_lines,
     keep_first,
     kept_date,
-    read_json,
     read_lines,
     read_records,
     record_line,
@@ -37,6 +37,7 @@ from tiltlab.rundir import (
 )
 from tiltlab.samplers.base import Info, together
 from tiltlab.seeds import derive
+from tiltlab.shapes import or_else, read_shaped, read_shaped_lines
 from tiltlab.tasks.base import Task, grade_texts
 from tiltlab.tasks.rewards import load_reward
 from tiltlab.tokens import COUNTED, Tokens
@@ -56,8 +57,8 @@ def run_sample(
     """Draw, grade and write, or go on. `on_progress` is told how many problems are done, out of how many; `on_note`
     what there is to say of the model.
 
-    Raises UserError for a model or a problem that cannot be used, and for a folder that cannot be written or holds
-    something else.
+    Raises UserError, before anything is written, for a model, a problem or a reward that cannot be used, and for a
+    folder that holds something else.
     """
     problems = recipe.task.problems(recipe.split)[: recipe.problems]
     if not problems:
@@ -67,11 +68,14 @@ def run_sample(
     codec = load_codec(config)
     for problem in problems:
         codec.encode(recipe.task.render(problem), recipe.max_tokens)
-    models = None if (folder / "sample.json").exists() else _models(recipe, config, codec)  # before anything is written
+    about = _about(recipe, folder, date)
+    models = None if "info" in about else _models(recipe, config, codec)
+    reward = load_reward(recipe.reward) if recipe.reward else None
     for note in codec.notes([recipe.task.render(problems[0])]):
         on_note(note)
-    about = _open(recipe, folder, date)
     lots = [problems[start : start + LOT] for start in range(0, len(problems), LOT)]
+    if "info" not in about:
+        write_json(folder / "sample.json", about)
     done = _done(folder, recipe.n, lots)
     if done < len(lots):
         model, other = models or _models(recipe, config, codec)
@@ -86,7 +90,7 @@ def run_sample(
                 n=recipe.n,
                 max_tokens=recipe.max_tokens,
                 seed=derive(recipe.seed, recipe.split),
-                reward=load_reward(recipe.reward) if recipe.reward else None,
+                reward=reward,
                 on_first=tokens,
             )
             append_lines(folder / "tokens.jsonl", tokens.json)
@@ -94,9 +98,7 @@ def run_sample(
             append_lines(folder / "lots.jsonl", [asdict(info)])
             done += 1
             on_progress(sum(map(len, lots[:done])), len(problems))
-    info = together(
-        [Info(**(line | {"warnings": tuple(line["warnings"])})) for line in read_lines(folder / "lots.jsonl")]
-    )
+    info = together([Info(**(line | {"warnings": tuple(line["warnings"])})) for line in _lots(folder)])
     write_json(folder / "sample.json", about | {"info": asdict(info), "questions": _questions(problems)})
     return read_records(folder / "records.jsonl"), info
 
@@ -119,6 +121,7 @@ def from_elsewhere(file: Path, task: Task, folder: Path) -> list[Record]:
     Raises UserError, naming the line, for one that cannot be used.
     """
     found = read_responses(file, task.problems("test"), f"task {task.name}'s test split")
+    _require_no_drawn(folder)
     grades = grade_texts(task, [response.problem for response in found], [response.text for response in found])
     records = [
         Record(
@@ -138,23 +141,41 @@ def from_elsewhere(file: Path, task: Task, folder: Path) -> list[Record]:
     ]
     write_records(folder / "records.jsonl", records)
     questions = _questions([response.problem for response in found])
-    write_json(folder / "sample.json", {"responses": str(file), "made": provenance(), "questions": questions})
+    about = {"responses": str(file), "records": len(records), "made": provenance(), "questions": questions}
+    write_json(folder / "sample.json", about)
     return records
 
 
-def _open(recipe: SampleRecipe, folder: Path, date: dt.date) -> Json:
-    """sample.json: written, or found to be of the same recipe."""
+def _require_no_drawn(folder: Path) -> None:
+    """Raises UserError for a folder whose records a model has drawn: they are not to be lost to others'."""
+    if "recipe" in (_sample(folder) or {}) and whole_lines(folder / "lots.jsonl"):
+        raise UserError(f"{folder} holds records that a model drew; choose another --out, or remove the folder")
+
+
+def _about(recipe: SampleRecipe, folder: Path, date: dt.date) -> Json:
+    """What sample.json is to say, or says already. Raises UserError for a folder that holds records of something else;
+    one in which no lot was finished holds none."""
     wanted = recipe.model_dump(mode="json")
-    path = folder / "sample.json"
-    if not path.exists():
-        about = {"recipe": wanted, "made": provenance(), "date": str(date)}
-        write_json(path, about)
-        return about
-    found = read_json(path)
+    found = _sample(folder)
+    if found is None and whole_lines(folder / "records.jsonl"):
+        raise UserError(f"{folder} holds records, and no sample.json that says of what; choose another --out")
+    if found is None or ("recipe" in found and not whole_lines(folder / "lots.jsonl")):
+        return {"recipe": wanted, "made": provenance(), "date": str(date)}
     for key, value in wanted.items():
-        if found.get("recipe", {}).get(key) != value:
+        if (found.get("recipe") or {}).get(key) != value:
             raise UserError(f"{folder} holds records of another {key}; choose another --out, or remove the folder")
     return found
+
+
+def _sample(folder: Path) -> Json | None:
+    """sample.json, None where there is none."""
+    with or_else("put a copy of it back, or choose another --out"):
+        return read_shaped(folder / "sample.json", shapes.Sample) if (folder / "sample.json").exists() else None
+
+
+def _lots(folder: Path) -> list[Json]:
+    with or_else("remove it, and the same command begins anew"):
+        return read_shaped_lines(folder / "lots.jsonl", shapes.Info, ended=False)
 
 
 def _done(folder: Path, n: int, lots: list[Sequence[Problem]]) -> int:

@@ -9,20 +9,22 @@ import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import IO, Any, get_args
+from typing import Any, get_args
 
+from tiltlab import shapes
 from tiltlab.cell import Cell, Tell, Work, load_base, run_cell
 from tiltlab.errors import UserError
+from tiltlab.folder import alone_in, require_writable
 from tiltlab.models.chat import today
 from tiltlab.models.loading import load_codec, policy_from
 from tiltlab.provenance import provenance
 from tiltlab.recipe import Recipe
-from tiltlab.rundir import kept_date, read_json, write_json, write_text
+from tiltlab.rundir import kept_date, write_json, write_text
+from tiltlab.shapes import or_else, read_shaped
 from tiltlab.tasks.base import Split, Task, notes_of, try_on_gold
 from tiltlab.types import Problem, Prompt
 from tiltlab.workers import run_all
@@ -55,6 +57,7 @@ def run_study(
     Raises UserError, before anything is written, for a recipe that cannot work and for a folder that holds another
     study; Stopped after Ctrl-C, once everything is saved.
     """
+    require_writable(run / "study.json")
     date = recipe.model.date or kept_date(run / "study.json") or today()
     asked, recipe = recipe, recipe.model_copy(update={"model": replace(recipe.model, date=date)})
     notes: list[str] = []
@@ -63,8 +66,8 @@ def run_study(
         _try_model(_placed(recipe, devices[0]), keep=jobs == 1)
     for note in notes:
         on_note(note)
-    _make_folder(run)
-    with _alone_in(run) as workers_lock:
+    with alone_in(run):
+        workers_lock = _workers_gone(run)
         threads = max(1, _cores() // jobs)
         made = provenance() | {"jobs": jobs, "threads": threads, "devices": list(devices)}
         _open(asked, run, seeds, facts, made, date)
@@ -86,15 +89,6 @@ def _cores() -> int:
 
 def _placed(recipe: Recipe, device: str) -> Recipe:
     return recipe.model_copy(update={"model": replace(recipe.model, device=device)})
-
-
-def _make_folder(run: Path) -> None:
-    try:
-        run.mkdir(parents=True, exist_ok=True)
-        if not os.access(run, os.W_OK):
-            raise PermissionError(13, "it is not writable")
-    except OSError as error:
-        raise UserError(f"run folder {run} cannot be used: {error.strerror}; choose another --out") from error
 
 
 def _try_model(recipe: Recipe, *, keep: bool) -> None:
@@ -159,7 +153,7 @@ def _piece(
     device: str,
 ) -> None:
     with lock.open() as file:
-        fcntl.flock(file, fcntl.LOCK_SH)  # held while this process may write: see `_alone_in`
+        fcntl.flock(file, fcntl.LOCK_SH)  # held while this process may write: see `_workers_gone`
         run_cell(Work(cell, _placed(recipe, device), cell.folder(run), tell, stopping))
 
 
@@ -168,7 +162,8 @@ def _open(recipe: Recipe, run: Path, seeds: int, facts: dict[str, Any], made: di
     path = run / "study.json"
     wanted = recipe.model_dump(mode="json")
     if path.exists():
-        found = read_json(path)
+        with or_else("put a copy of it back, or choose another --out"):
+            found = read_shaped(path, shapes.Study)
         differing = _differences(found["recipe"], wanted) or _differences(found["data"], facts)
         if differing:
             raise UserError(
@@ -203,24 +198,10 @@ def _differences(found: Any, wanted: Any, where: str = "") -> str | None:
     return None if found == wanted else where
 
 
-@contextmanager
-def _alone_in(run: Path) -> Iterator[Path]:
-    """Hold the run folder against other processes. Yields the lock that each worker shares while it may write.
-
-    Workers outlive a killed parent by a moment, so their lock is awaited before anything is read.
-    """
-    workers = run / ".workers.lock"
-    with (run / ".lock").open("w") as mine, workers.open("w") as theirs:
-        if not _try_lock(mine):
-            raise UserError(f"another tiltlab is running in {run}; wait for it, or choose another --out")
-        fcntl.flock(theirs, fcntl.LOCK_EX)
-        fcntl.flock(theirs, fcntl.LOCK_UN)
-        yield workers
-
-
-def _try_lock(file: IO[str]) -> bool:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
+def _workers_gone(run: Path) -> Path:
+    """The lock that each worker shares while it may write. Workers outlive a killed parent by a moment: it is awaited,
+    before anything is read."""
+    path = run / ".workers.lock"
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+    return path

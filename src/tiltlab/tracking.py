@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, get_args
 
 from tiltlab.errors import UserError
-from tiltlab.rundir import CellDir, Json, read_json, read_lines, write_json
+from tiltlab.rundir import CellDir, Json, read_json, read_lines, slug, write_json
 
 Kind = Literal["trackio", "wandb", "tensorboard"]
 
@@ -101,10 +101,16 @@ def _opener(kind: str, folder: Path, project: str, config: Json) -> Callable[[st
     except ImportError as error:
         raise UserError(f"--track {kind}: it is not installed; `pip install {kind}`") from error
     if kind == "tensorboard":
-        return lambda key: _TensorBoard(tracker.SummaryWriter(str(folder / "tensorboard" / key.replace(" / ", "/"))))
+        return lambda key: _TensorBoard(tracker.SummaryWriter(str(folder / "tensorboard" / _folders(key))))
     if kind == "wandb":
         return lambda key: _opened(tracker.init(project=project, name=key, config=config, reinit="create_new"))
     return lambda key: _opened(tracker.init(project=project, name=key, config=config, resume="allow"))
+
+
+def _folders(key: str) -> str:
+    """A cell's task, arm and seed as folders in each other."""
+    *names, seed = key.rsplit(" / ", 2)
+    return "/".join([*map(slug, names), seed])
 
 
 def _opened(run: Any) -> Run:

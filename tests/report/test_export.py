@@ -28,6 +28,16 @@ def test_csv_holds_every_digit_and_every_character() -> None:
     assert second == ["base", "", "", "", "", "1"]
 
 
+@pytest.mark.parametrize("begins", ["=", "+", "-", "@", "\t", "\r", "\n", " =", "＝", "－"])
+def test_csv_holds_no_formula(begins: str) -> None:
+    text = f"{begins}HYPERLINK(0)"
+    table = Table((text, "n"), [(text, -1.5), ("-3", 2), ("+.5e-3", -2), ("a-b", 1)], {}, "")
+    header, *rows = csv.reader(io.StringIO(as_csv(table)))
+    shown = text.replace("\r", "␍")
+    assert header == [f"'{shown}", "n"]
+    assert rows == [[f"'{shown}", "-1.5"], ["-3", "2"], ["+.5e-3", "-2"], ["a-b", "1"]]
+
+
 def test_markdown_has_as_many_cells_in_each_row() -> None:
     lines = markdown(TABLE).splitlines()
     assert lines[1] == "| --- | ---: | ---: | ---: |"

@@ -222,10 +222,10 @@ def test_a_damaged_cell_is_named(tmp_path: Path) -> None:
     run = made_study(tmp_path)
     folder = CellDir(run / "cells" / "lazy-sum" / "task-reward" / "seed-0")
     harm: list[tuple[Path, str, str]] = [
-        (folder.metrics, '{"half": 1}\n', "has no step"),
+        (folder.metrics, '{"half": 1}\n', "line 1 has no step"),
         (folder.records("last"), "", "holds no record"),
         (folder.result, "{}", "trained"),
-        (folder.tokens("last"), "{}\n", "lacks a key"),
+        (folder.tokens("last"), "{}\n", "line 1 has no problem"),
         (folder.sampling("last"), "x", "sampling-last.json is not JSON"),
     ]
     for path, text, said in harm:

@@ -13,6 +13,7 @@ from tiltlab.report.findings import Findings
 from tiltlab.report.load import Study
 from tiltlab.report.tables import Row
 from tiltlab.rundir import CellDir, slug, write_text
+from tiltlab.visible import visible
 
 _CITED = "Trained by tiltlab, after arXiv 2604.16259: one KL-regularised objective for task reward and sharpening."
 
@@ -69,4 +70,4 @@ def card(study: Study, row: Row, config: Mapping[str, object], seed: int, rows: 
 
 
 def _as_code(text: str) -> str:
-    return " ".join(text.replace("`", "'").split())
+    return " ".join(visible(text).replace("`", "'").split())

@@ -94,7 +94,6 @@ def write_comparison(found: Compared, out: Path) -> Path:
         dashes=_DASHES,
         rendered=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
     )
-    out.mkdir(parents=True, exist_ok=True)
     write_text(out / "compare.html", page)
     write_tables(table_of(found), out / "tables", "compare")
     return out / "compare.html"

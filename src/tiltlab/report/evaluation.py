@@ -14,7 +14,8 @@ from tiltlab.paired import Stratum, by_length, never_limit
 from tiltlab.report.figures import dressed
 from tiltlab.report.html import render_page
 from tiltlab.report.tokens import line_of, shown
-from tiltlab.rundir import Json, read_json, read_lines, read_records, write_text
+from tiltlab.rundir import Json, read_records, write_text
+from tiltlab.shapes import Sample, TokenLine, or_else, read_shaped, read_shaped_lines, require_end
 from tiltlab.types import UNKNOWN, Record
 
 SAMPLES = 8
@@ -43,14 +44,29 @@ class Evaluation:
 
 
 def load_evaluation(folder: Path) -> tuple[list[Record], Json]:
-    """Raises UserError where the folder holds no evaluation."""
+    """Raises UserError where the folder holds no evaluation, or a damaged file."""
     records, about = folder / "records.jsonl", folder / "sample.json"
     if not (records.is_file() and about.is_file()):
         raise UserError(f"{folder} holds no evaluation: it needs records.jsonl and sample.json")
-    found = read_records(records)
+    with or_else("put a copy of it back, or remove the folder and evaluate again"):
+        made = read_shaped(about, Sample)
+    with or_else("remove it, and the command that made it makes it again"):
+        found = read_records(records)
+        if made.get("info") or made.get("records"):
+            require_end(records)
+            _require_all(records, found, made)
     if not found:
         raise UserError(f"{folder} holds no finished record yet; the command that began it goes on with it")
-    return found, read_json(about)
+    return found, made
+
+
+def _require_all(path: Path, records: Sequence[Record], about: Json) -> None:
+    """Raises UserError where a finished evaluation has lost some of its records."""
+    wanted = about.get("records")
+    if about.get("info") and about.get("recipe"):
+        wanted = len(about.get("questions", ())) * about["recipe"].get("n", 1)
+    if wanted is not None and len(records) != wanted:
+        raise UserError(f"{path} holds {len(records)} records of {wanted}")
 
 
 def figures_of(name: str, records: Sequence[Record]) -> Evaluation:
@@ -89,7 +105,7 @@ def write_evaluation_page(folder: Path) -> Path:
     records, about = load_evaluation(folder)
     found = figures_of(folder.name, records)
     questions: Mapping[str, Sequence[str]] = about.get("questions", {})
-    tokens = read_lines(folder / "tokens.jsonl")
+    tokens = _tokens(folder / "tokens.jsonl", ended=bool(about.get("info")))
     names = list(dict.fromkeys(record.problem for record in records))[:SAMPLES]
     path = folder / "report.html"
     page = render_page(
@@ -107,9 +123,15 @@ def write_evaluation_page(folder: Path) -> Path:
             for name in names
         ],
         spelled=bool(tokens),
+        shifts=(about.get("recipe") or {}).get("reference") is not None,
     )
     write_text(path, page)
     return path
+
+
+def _tokens(path: Path, *, ended: bool) -> list[Json]:
+    with or_else("remove it, and the page goes without"):
+        return read_shaped_lines(path, TokenLine, ended=ended)
 
 
 def _at_k(found: Evaluation) -> go.Figure:

@@ -5,6 +5,8 @@ Left out on purpose: styles. Who wants bold maxima or fewer columns edits text.
 
 import csv
 import io
+import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +14,9 @@ from pathlib import Path
 from tiltlab.metrics import Interval
 from tiltlab.report.text import UNKNOWN, number
 from tiltlab.rundir import write_text
+from tiltlab.visible import visible
+
+_FORMULA = "=+-@\t\r\n"
 
 Cell = str | int | float | Interval | None
 
@@ -29,7 +34,6 @@ class Table:
 
 def write_tables(table: Table, folder: Path, name: str) -> None:
     """NAME.md, NAME.tex and NAME.csv in a folder."""
-    folder.mkdir(parents=True, exist_ok=True)
     for suffix, form in (("md", markdown), ("tex", latex), ("csv", as_csv)):
         write_text(folder / f"{name}.{suffix}", form(table))
 
@@ -64,12 +68,13 @@ def latex(table: Table) -> str:
 
 
 def as_csv(table: Table) -> str:
-    """Full precision; an interval fills three columns, its ends called `low` and `high`. No caption."""
+    """Full precision; an interval fills three columns, its ends called `low` and `high`. No caption. Text that a
+    spreadsheet would take for a formula begins with an apostrophe, its mark of text, and none of it works unseen."""
     split = [column for i, column in enumerate(table.columns) if any(isinstance(r[i], Interval) for r in table.rows)]
     header = [name for c in table.columns for name in ((c, f"{c} low", f"{c} high") if c in split else (c,))]
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(header)
+    writer.writerow(map(_as_text, header))
     for row in table.rows:
         cells = zip(table.columns, row, strict=True)
         writer.writerow([value for column, cell in cells for value in _spread(cell, column in split)])
@@ -84,7 +89,20 @@ def _spread(cell: Cell, split: bool) -> list[str]:
 
 def _exact(cell: Cell) -> str:
     """A float to its last digit; nothing for None and NaN."""
+    if isinstance(cell, str):
+        return _as_text(cell)
     return "" if cell is None or cell != cell else str(cell)
+
+
+def _as_text(text: str) -> str:
+    """Spreadsheets compute a cell that begins so, after blanks too and in the full-width forms of East Asia."""
+    begins = unicodedata.normalize("NFKC", text.lstrip(" ")[:1])
+    marked = begins and begins in _FORMULA and not _is_number(text)
+    return visible(f"'{text}" if marked else text)
+
+
+def _is_number(text: str) -> bool:
+    return re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", text) is not None
 
 
 def _texts(table: Table) -> list[list[str]]:
@@ -107,7 +125,7 @@ def _names(table: Table) -> set[str]:
 
 def in_markdown(text: str) -> str:
     """Text that is nothing but text in Markdown, on one line."""
-    escaped = "".join(f"\\{c}" if c in "\\|`*_<>[]" and not _is_interval(text) else c for c in text)
+    escaped = "".join(f"\\{c}" if c in "\\|`*_<>[]" and not _is_interval(text) else c for c in visible(text))
     return " ".join(escaped.split())
 
 
@@ -117,5 +135,5 @@ def _is_interval(text: str) -> bool:
 
 def _in_latex(text: str) -> str:
     special = {"\\": "\\textbackslash{}", "~": "\\textasciitilde{}", "^": "\\textasciicircum{}", UNKNOWN: "--"}
-    escaped = "".join(special.get(c, f"\\{c}" if c in "&%$#_{}" else c) for c in text)
+    escaped = "".join(special.get(c, f"\\{c}" if c in "&%$#_{}" else c) for c in visible(text))
     return " ".join(escaped.split())

@@ -1,5 +1,5 @@
 """Templates and figures -> one self-contained page. Autoescape is on, and figures travel as escaped JSON: no text of a
-model or a data file can become markup."""
+model or a data file can become markup, and none of it works unseen."""
 
 import base64
 import math
@@ -13,6 +13,7 @@ import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
 from tiltlab.report.text import interval, number, signed
+from tiltlab.visible import visible
 
 
 def render_page(template: str, figures: Mapping[str, go.Figure], **values: Any) -> str:
@@ -21,6 +22,7 @@ def render_page(template: str, figures: Mapping[str, go.Figure], **values: Any) 
         loader=jinja2.FunctionLoader(lambda name: (files("tiltlab.report") / name).read_text(encoding="utf-8")),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
+        finalize=_seen,
         trim_blocks=True,
         lstrip_blocks=True,
     )
@@ -29,8 +31,14 @@ def render_page(template: str, figures: Mapping[str, go.Figure], **values: Any) 
     return environment.get_template(template).render(figures=drawn, plotly=get_plotlyjs(), **values)
 
 
+def _seen(value: Any) -> Any:
+    """What a template puts on the page; what it calls safe is ours."""
+    return visible(value) if isinstance(value, str) and not hasattr(value, "__html__") else value
+
+
 def plain(value: Any) -> Any:
-    """Values that JSON has words for. It has none for NaN and infinity: they become null, a gap in Plotly's eyes."""
+    """Values that JSON has words for, with nothing unseen in their text. It has none for NaN and infinity: they become
+    null, a gap in Plotly's eyes."""
     match value:
         case {"bdata": str(), "dtype": str()}:
             array = _unpacked(value)
@@ -43,6 +51,8 @@ def plain(value: Any) -> Any:
             return plain(value.tolist())
         case np.generic():
             return plain(value.item())
+        case str():
+            return visible(value)
         case float():
             return value if math.isfinite(value) else None
     return value

@@ -2,10 +2,12 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import get_args
 
+from tiltlab import shapes
 from tiltlab.errors import UserError
-from tiltlab.rundir import CellDir, Json, read_json, read_lines, read_records, slug
+from tiltlab.rundir import CellDir, Json, read_records, slug
+from tiltlab.shapes import or_else, read_shaped, read_shaped_lines, read_steps, require_end
 from tiltlab.types import Record
 
 
@@ -109,7 +111,7 @@ class Study:
 
 
 def load_study(run: Path) -> Study:
-    """Read a run folder. Raises UserError where it holds no study, or no finished cell."""
+    """Read a run folder. Raises UserError where it holds no study, or no finished cell, or a damaged file."""
     about = _about(run)
     recipe, seeds = about["recipe"], range(about["recipe"]["seed"], about["recipe"]["seed"] + about["seeds"])
     arms: list[ArmOnTask] = []
@@ -123,11 +125,11 @@ def load_study(run: Path) -> Study:
             missing += len(cells) - len(done) - len(broken)
             failed += [_failure(cell, task, name, config, seed) for seed, cell in broken.items()]
             if done:
-                arms.append(ArmOnTask(task, name, config, [_seeded(cell, seed) for seed, cell in done.items()]))
-    problems = {(line["task"], line["id"]): line for line in read_lines(run / "problems.jsonl")}
+                arms.append(ArmOnTask(task, name, config, [_seeded(cell, config, seed) for seed, cell in done.items()]))
     if not arms:
         why = f"; failed: {failed[0]}" if failed else " yet"
         raise UserError(f"{run} holds no finished cell{why}")
+    problems = _problems(run / "problems.jsonl")
     return Study(recipe["name"], recipe, about["made"], about["data"], about["seeds"], arms, problems, missing, failed)
 
 
@@ -138,40 +140,74 @@ def _about(run: Path) -> Json:
         raise UserError(f"{run} is a file, not a run folder" if run.exists() else f"{run} does not exist")
     if not path.exists():
         raise UserError(f"{run} holds no study: there is no study.json in it")
-    about = read_json(path)
-    if not (isinstance(about, dict) and {"recipe", "arms", "seeds", "data", "made"} <= about.keys()):
-        raise UserError(f"{run} holds no study: its study.json is not one of tiltlab's")
-    return about
+    with or_else(f"so {run} holds no study, or its study.json is not one of tiltlab's; put a copy of it back"):
+        return read_shaped(path, shapes.Study)
 
 
-def _seeded(folder: CellDir, seed: int) -> Seeded:
-    try:
-        return _read(folder, seed)
-    except (KeyError, TypeError) as error:
-        raise UserError(
-            f"{folder.path} is damaged: {error!r}; remove it, and the study's command makes it again"
-        ) from error
+def _problems(path: Path) -> dict[tuple[str, str], Json]:
+    with or_else("the study's command writes it again"):
+        if not path.is_file():
+            raise UserError(f"{path} is missing")
+        return {(line["task"], line["id"]): line for line in read_shaped_lines(path, shapes.Shown)}
 
 
-def _read(folder: CellDir, seed: int) -> Seeded:
-    result: dict[str, Any] = read_json(folder.result)
-    last = read_records(folder.records("last"))
-    if not last:
-        raise KeyError("records-last.jsonl holds no record")
-    best = read_records(folder.records("best")) if folder.records("best").exists() else last
-    steps = {"last": result["step"], "best": result["best_step"]} if result["trained"] else None
-    sampling = read_json(folder.sampling("last"))
-    of_best = read_json(folder.sampling("best")) if folder.sampling("best").exists() else sampling
-    curves = read_lines(folder.metrics), read_lines(folder.select)
-    if any("step" not in line for lines in curves for line in lines):
-        raise KeyError("a line of metrics.jsonl or select.jsonl has no step")
-    tokens = read_lines(folder.tokens("last"))
-    if any(not {"problem", "logp", "ref_logp", "ranks", "pieces"} <= line.keys() for line in tokens):
-        raise KeyError("a line of tokens-last.jsonl lacks a key")
-    more = read_records(folder.records("forecast")) if folder.records("forecast").exists() else []
-    return Seeded(seed, last, best, steps, *curves, sampling, of_best, tokens, more, result.get("stopped"))
+def _seeded(folder: CellDir, config: Json, seed: int) -> Seeded:
+    with or_else(f"remove {folder.path}, and the study's command makes it again"):
+        return _read(folder, config, seed)
+
+
+def _read(folder: CellDir, config: Json, seed: int) -> Seeded:
+    result = read_shaped(folder.result, shapes.Result)
+    trained = config["arm"] in get_args(shapes.Trained)
+    if result["trained"] != trained:
+        raise UserError(f"{folder.result}: trained cannot be {result['trained']} for arm {config['arm']}")
+    steps = {"last": result["step"], "best": result["best_step"]} if trained else None
+    sampling = read_shaped(folder.sampling("last"), shapes.Sampling)
+    last = _records(folder, "last", sampling["responses"])
+    _require_log_z(folder.sampling("last"), config, sampling, last)
+    of_best = folder.sampling("best")
+    sampling_best = read_shaped(of_best, shapes.Sampling) if of_best.exists() else sampling
+    has_best = folder.records("best").exists() or (steps and steps["best"] != steps["last"])
+    best = _records(folder, "best", sampling_best["responses"]) if has_best else last
+    more = _records(folder, "forecast") if folder.records("forecast").exists() else []
+    tokens = read_shaped_lines(folder.tokens("last"), shapes.TokenLine)
+    metrics, select = _curves(folder, result["step"] if trained else 0)
+    return Seeded(
+        seed, last, best, steps, metrics, select, sampling, sampling_best, tokens, more, result.get("stopped")
+    )
+
+
+def _records(folder: CellDir, which: str, count: int | None = None) -> list[Record]:
+    """Graded responses. `count`: how many there must be, where that is known."""
+    path = folder.records(which)
+    require_end(path)
+    found = read_records(path)
+    if not found:
+        raise UserError(f"{path} holds no record" if path.exists() else f"{path} is missing")
+    if count is not None and len(found) != count:
+        raise UserError(f"{path} holds {len(found)} records of {count}")
+    return found
+
+
+def _require_log_z(path: Path, config: Json, sampling: Json, records: list[Record]) -> None:
+    """Raises UserError where a sampler that estimates Z has left no Z for each problem."""
+    problems = len({record.problem for record in records})
+    if config["arm"] == "power_smc" and len(sampling["notes"].get("log_z", ())) != problems:
+        raise UserError(f"{path}: notes.log_z needs a number for each of {problems} problems")
+
+
+def _curves(folder: CellDir, steps: int) -> tuple[list[Json], list[Json]]:
+    """Metrics and evaluations of a cell that is done, after so many steps."""
+    metrics, select = read_steps(folder.metrics, shapes.Step), read_steps(folder.select, shapes.Selected)
+    for path, lines, last in ((folder.metrics, metrics, steps - 1), (folder.select, select, 0)):
+        if steps and not (lines and lines[-1]["step"] >= last):
+            raise UserError(f"{path} ends too early: result.json tells of {steps} steps")
+    return metrics, select
 
 
 def _failure(folder: CellDir, task: str, arm: str, config: Json, seed: int) -> Failure:
-    error = " ".join(str(read_json(folder.failed)["error"]).split())
-    return Failure(task, arm, config, seed, error, read_lines(folder.metrics), read_lines(folder.select))
+    with or_else(f"remove {folder.path}, and the study's command makes it again"):
+        error = " ".join(read_shaped(folder.failed, shapes.Failed)["error"].split())
+        metrics = read_steps(folder.metrics, shapes.Step, ended=False)
+        select = read_steps(folder.select, shapes.Selected, ended=False)
+    return Failure(task, arm, config, seed, error, metrics, select)

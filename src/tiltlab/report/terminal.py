@@ -19,6 +19,7 @@ from tiltlab.report.findings import Findings
 from tiltlab.report.load import Study
 from tiltlab.report.tables import Row
 from tiltlab.report.text import interval, number, signed
+from tiltlab.streams import line
 from tiltlab.types import Record
 
 _WIDE = 10_000
@@ -30,14 +31,14 @@ def print_tables(study: Study, rows: Sequence[Row], found: Mapping[str, Findings
         _print_whole(_table_of(study, task, [row for row in rows if row.task == task]), console)
     for row in (row for row in rows if row.which != "best"):
         for warning in row.warnings:
-            console.print(Text(f"{row.task} / {row.arm}: {warning}"), soft_wrap=True)
+            console.print(line(f"{row.task} / {row.arm}: {warning}"), soft_wrap=True)
     for task in (task for task in study.tasks if found[task].verdicts):
-        console.print(Text.assemble(("verdicts: ", "bold green"), f"{task}: {found[task].in_words}"), soft_wrap=True)
+        console.print(line(("verdicts: ", "bold green"), f"{task}: {found[task].in_words}"), soft_wrap=True)
     for arm, kinds in _first_steps([one for task in study.tasks for one in rung(study, task)]).items():
         said = ", ".join(f"{kind} (step {step})" for kind, step in kinds.items())
-        console.print(Text.assemble(("alarms: ", "yellow"), f"{arm}: {said}"), soft_wrap=True)
+        console.print(line(("alarms: ", "yellow"), f"{arm}: {said}"), soft_wrap=True)
     for cell in study.failed:
-        console.print(Text.assemble(("Failed: ", "bold red"), str(cell)), soft_wrap=True)
+        console.print(line(("Failed: ", "bold red"), str(cell)), soft_wrap=True)
 
 
 def print_sample(title: str, records: Sequence[Record], info: Mapping[str, Any], console: Console) -> None:
@@ -52,10 +53,10 @@ def print_sample(title: str, records: Sequence[Record], info: Mapping[str, Any],
         known = [value for value in values if isinstance(value, int | float) and isfinite(value)]
         if known:
             console.print(
-                Text(f"{name}: mean {mean(known):.3f}, least {min(known):.3f}, most {max(known):.3f} a prompt")
+                line(f"{name}: mean {mean(known):.3f}, least {min(known):.3f}, most {max(known):.3f} a prompt")
             )
     for warning in info["warnings"]:
-        console.print(Text(f"warning: {warning}", style="yellow"), soft_wrap=True)
+        console.print(line(f"warning: {warning}", style="yellow"), soft_wrap=True)
 
 
 def print_evaluation(found: Evaluation, console: Console) -> None:
@@ -84,36 +85,36 @@ def print_comparison(found: Compared, console: Console) -> None:
                 number(row.length.value, 1),
                 number(row.kl.value, 2),
             )
-            table.add_row(*map(Text, (side.arm, side.run, *numbers)))
+            table.add_row(*map(line, (side.arm, side.run, *numbers)))
         _print_whole(table, console)
     for note in found.notes:
-        console.print(Text.assemble(("note: ", "yellow"), note), soft_wrap=True)
+        console.print(line(("note: ", "yellow"), note), soft_wrap=True)
     for key, values in found.differing.items():
         said = " | ".join("–" if value is None else str(value) for value in values)
-        console.print(Text.assemble((f"{key}: ", "bold"), said), soft_wrap=True)
+        console.print(line((f"{key}: ", "bold"), said), soft_wrap=True)
 
 
 def print_check(name: str, found: Any, console: Console) -> None:
     """`found`: a tiltlab.check.Checked, which this module does not import, as it comes with models."""
     table = _table(name, ("texts", "paid", "ungraded", ""), names=("probe",))
     for probe in found.probes:
-        mark = Text("FAILS", style="bold red") if probe.failed else Text("ok", style="green")
-        table.add_row(probe.name, str(probe.texts), str(probe.paid), str(probe.unknown), mark)
+        mark = line("FAILS", style="bold red") if probe.failed else line("ok", style="green")
+        table.add_row(line(probe.name), str(probe.texts), str(probe.paid), str(probe.unknown), mark)
     _print_whole(table, console)
-    console.print(Text(f"{found.milliseconds:.2f} ms a check; the slowest hostile text took {found.slowest:.1f} s"))
+    console.print(line(f"{found.milliseconds:.2f} ms a check; the slowest hostile text took {found.slowest:.1f} s"))
     if found.samples:
         s = found.samples
         console.print(
-            Text(
+            line(
                 f"{s.problems} problems x {s.n} samples: accuracy {number(s.accuracy)}, reward {number(s.reward)}, "
                 f"groups with signal {number(s.signal)}, ungraded {number(s.ungraded)}, answer entropy "
                 f"{number(s.entropy, 2)} nats, correlation of reward and length {number(s.length, 2)}"
             )
         )
     for failure in found.failures:
-        console.print(Text.assemble(("fails: ", "bold red"), failure), soft_wrap=True)
+        console.print(line(("fails: ", "bold red"), failure), soft_wrap=True)
     if not found.failures:
-        console.print(Text("passes", style="bold green"))
+        console.print(line("passes", style="bold green"))
 
 
 def _first_steps(alarms: Sequence[Rung]) -> dict[str, dict[str, int]]:
@@ -130,7 +131,7 @@ def _table_of(study: Study, task: str, rows: Sequence[Row]) -> Table:
     figures = ("accuracy", f"pass@{k}", f"maj@{k}", "length", "spent", "KL")
     table = _table(f"{study.name}: {task}", figures, names=("arm", "step"))
     for row in rows:
-        table.add_row(*map(Text, _cells(row)))
+        table.add_row(*map(line, _cells(row)))
     if not all(arm.knows_kl for arm in study.on(task)):
         table.caption = Text("KL –: log-probabilities are known at temperature 1 only\n", justify="left")
     return table
@@ -152,7 +153,7 @@ def _cells(row: Row) -> list[str]:
 
 def _table(title: str, figures: Iterable[str], names: Iterable[str] = ()) -> Table:
     """Names are plain text, whatever they hold, and fold where room is short; figures never do."""
-    table = Table(title=Text(title), title_justify="left", box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    table = Table(title=line(title), title_justify="left", box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     for header in names:
         table.add_column(header, overflow="fold", min_width=7)
     for header in figures:
