@@ -7,7 +7,7 @@ PYTHON ?= python3
 PIP_ARGS ?=
 BIN := .venv/bin
 
-.PHONY: study test lab check smollm2 embedded pictures
+.PHONY: study test lab check smollm2 embedded pictures requirements
 
 study: .venv/ready
 	$(BIN)/tiltlab study
@@ -42,8 +42,21 @@ embedded: .venv/ready
 pictures: .venv/ready
 	$(BIN)/python docs/pictures.py runs/sums docs/pictures
 
-.venv/ready: requirements.txt pyproject.toml
+# requirements.txt, made again of what is installed in .venv: each package but torch pinned, with the hashes of all its
+# files. Add to .venv or upgrade there what should change, and run this. uv, which reads the hashes, lives as long as it takes.
+requirements: .venv/ready
+	$(PYTHON) -m venv .venv/uv
+	.venv/uv/bin/pip install --quiet $(PIP_ARGS) uv
+	$(BIN)/pip freeze --exclude torch --exclude-editable > .venv/uv/pins.txt
+	.venv/uv/bin/uv pip compile --quiet --generate-hashes --no-deps --universal --python-version 3.11 \
+		--no-header --no-annotate --output-file .venv/uv/hashed.txt .venv/uv/pins.txt
+	(grep '^#' requirements.txt; cat .venv/uv/hashed.txt) > .venv/uv/requirements.txt
+	mv .venv/uv/requirements.txt requirements.txt
+	rm -r .venv/uv
+
+.venv/ready: requirements-torch.txt requirements.txt pyproject.toml
 	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet $(PIP_ARGS) -r requirements-torch.txt
 	$(BIN)/pip install --quiet $(PIP_ARGS) -r requirements.txt
 	$(BIN)/pip install --quiet --no-deps --editable .
 	touch $@

@@ -1,0 +1,43 @@
+"""What the set-up installs is pinned to files, and says nothing of where they come from."""
+
+import re
+import tomllib
+from pathlib import Path
+
+TEXT = Path("requirements.txt").read_text(encoding="utf-8")
+TORCH = Path("requirements-torch.txt").read_text(encoding="utf-8")
+
+
+def entries(text: str) -> list[str]:
+    joined = text.replace("\\\n", " ")
+    return [line.strip() for line in joined.splitlines() if line.strip() and not line.startswith("#")]
+
+
+def test_every_package_is_pinned_to_its_files() -> None:
+    for entry in entries(TEXT):
+        pin, *hashes = entry.split()
+        assert re.fullmatch(r"[\w.-]+==[\w.]+", pin), entry
+        assert hashes
+        assert all(re.fullmatch(r"--hash=sha256:[0-9a-f]{64}", found) for found in hashes), pin
+
+
+def test_torch_alone_is_left_to_the_index() -> None:
+    (pin,) = entries(TORCH)
+    assert re.fullmatch(r"torch==[\d.]+", pin)
+    assert not any(re.match("torch==", entry) for entry in entries(TEXT))
+
+
+def test_all_that_tiltlab_needs_is_there() -> None:
+    project = tomllib.loads(Path("pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = project["optional-dependencies"]
+    wanted = {name_of(need) for need in (*project["dependencies"], *extras["lora"], *extras["gguf"], *extras["dev"])}
+    assert wanted <= {name_of(entry) for entry in entries(TEXT + TORCH)}
+
+
+def name_of(entry: str) -> str:
+    return re.split(r"[<>=~! ]", entry)[0].lower().replace("_", "-")
+
+
+def test_no_index_is_named() -> None:
+    assert "://" not in TEXT + TORCH
+    assert not re.search(r"^\s*(-i|--index-url|--extra-index-url|--find-links|-f)\b", TEXT + TORCH, re.MULTILINE)
