@@ -195,6 +195,18 @@ def test_lines_are_on_the_disk_before_the_checkpoint_that_counts_them(
         train(tmp_path, 3)
 
 
+def test_a_kill_between_a_save_and_its_cleaning_leaves_nothing_behind(run: Path, straight: Path) -> None:
+    checkpoints = folder_of(run).checkpoints
+    shutil.copytree(checkpoints.step(STOP), checkpoints.step(1))  # a checkpoint that the newest one has replaced
+    (checkpoints.path / "part-000006").mkdir()
+    assert train(run, None) == []
+    assert essence(run) == essence(straight)
+    shutil.copytree(checkpoints.step(6), checkpoints.step(1))  # the same at the end
+    folder_of(run).result.unlink()
+    assert train(run) == []
+    assert essence(run) == essence(straight)
+
+
 # A disk that is full
 
 

@@ -2,7 +2,6 @@
 
 import json
 import os
-import random
 import shutil
 import signal
 import subprocess
@@ -284,25 +283,6 @@ def test_an_arm_stopped_early_and_cleaned_but_not_closed_ends_the_same(stopped_e
 def command(recipe: Path, run: Path, jobs: int) -> list[str]:
     code = "from tiltlab.cli import main; main()"
     return [sys.executable, "-c", code, "study", str(recipe), "--out", str(run), "--jobs", str(jobs)]
-
-
-def test_killed_at_random_moments_a_study_ends_the_same(undisturbed: Path, tmp_path: Path) -> None:
-    """kill -9 of the parent at three random moments after its first cell began, then the same command to the end."""
-    recipe, run = tmp_path / "recipe.yaml", tmp_path / "run"
-    recipe.write_text(yaml.safe_dump(STUDY))
-    for _ in range(3):
-        process = subprocess.Popen(
-            command(recipe, run, jobs=2), start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
-        begun = {str(path) for path in run.rglob("*.jsonl")}
-        while process.poll() is None and {str(path) for path in run.rglob("*.jsonl")} <= begun:
-            time.sleep(0.05)
-        time.sleep(random.uniform(0, 2.5))
-        process.kill()
-        process.wait()
-    subprocess.run(command(recipe, run, jobs=2), check=True, capture_output=True, timeout=200)
-    assert essence(run) == essence(undisturbed)
-    assert not list(run.rglob("*part*"))
 
 
 def test_ctrl_c_saves_and_says_so(undisturbed: Path, tmp_path: Path) -> None:

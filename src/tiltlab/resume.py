@@ -57,14 +57,16 @@ def resume(
         except UserError as error:
             wrong = wrong or error
             continue
+        checkpoints.keep({state.best_step, step})  # a kill may have come just before that
         if wrong:
-            _forget_after(folder, step)
+            _forget_end(folder)
         write_lines(folder.metrics, metrics)
         write_lines(folder.select, select)
         return state, wrong
     if wrong:
         raise UserError(f"{wrong}; remove {folder.path}, and the same command makes it anew") from wrong
-    _forget_after(folder, 0)
+    checkpoints.keep(())
+    _forget_end(folder)
     write_lines(folder.metrics, [])
     write_lines(folder.select, [line for line in whole_lines(folder.select)[:1] if line.get("step") == 0])
     return State(), None
@@ -113,8 +115,7 @@ def _lines(path: Path, steps: Sequence[int], checkpoint: int) -> list[Json]:
     return lines
 
 
-def _forget_after(folder: CellDir, step: int) -> None:
-    """Remove what was made from later steps, which will be taken again: checkpoints, and records of their ends."""
-    folder.checkpoints.keep(kept for kept in folder.checkpoints.steps() if kept <= step)
+def _forget_end(folder: CellDir) -> None:
+    """Remove the records of the end of a training that will come to another."""
     for which in ("last", "best"):
         folder.records(which).unlink(missing_ok=True)
