@@ -112,6 +112,7 @@ def contents(folder: Path) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.timeout(300 + 120 * KILLS)
 @pytest.mark.parametrize(("command", "moments"), [(evaluate, 12), (study, 60)])
 def test_killed_at_random_moments_it_ends_the_same(
     command: Callable[[Path], list[str]], moments: int, tmp_path: Path

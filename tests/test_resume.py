@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from tests.test_cli import run as command
-from tests.test_study import STUDY, essence
+from tests.test_study import STUDY, essence, study
 from tiltlab.cell import Work, run_cell
 from tiltlab.errors import Stopped, UserError
 from tiltlab.recipe import Recipe
@@ -164,6 +164,20 @@ def test_lines_that_no_checkpoint_can_do_without_are_asked_for(
     shutil.rmtree(folder_of(run).path)
     train(run)
     assert essence(run) == essence(straight)
+
+
+@pytest.mark.parametrize("damage", [("metrics.jsonl", half), ("select.jsonl", empty), ("result.json", half)])
+def test_a_cell_that_is_done_and_was_damaged_since_is_not_called_done(
+    damage: tuple[str, Callable[[Path], None]], straight: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(straight, tmp_path / "run")
+    name, how = damage
+    how(folder_of(tmp_path / "run").path / name)
+    with pytest.raises(UserError, match=f"{name} .*; remove {folder_of(tmp_path / 'run').path}, and the same command"):
+        study(tmp_path / "run", **SMALL)
+    shutil.rmtree(folder_of(tmp_path / "run").path)
+    study(tmp_path / "run", **SMALL)
+    assert essence(tmp_path / "run") == essence(straight)
 
 
 @pytest.mark.parametrize("torn", [b'{"step": 5}\n{"step": 6}\n', b'{"step": 5, "rew', b"\0\0\0\n"])
@@ -322,13 +336,13 @@ def test_no_room_is_one_line_and_exit_code_2(
 ) -> None:
     recipe, run = tmp_path / "recipe.yaml", tmp_path / "run"
     recipe.write_text(yaml.safe_dump(SMALL | {"arms": ["base", "task_reward"]}))
-    study = ("study", str(recipe), "--out", str(run), "--jobs", "1")
+    told = ("study", str(recipe), "--out", str(run), "--jobs", "1")
     with no_file_beyond(500_000):  # the weights take more
-        assert command(monkeypatch, *study) == 2
+        assert command(monkeypatch, *told) == 2
     (said,) = capsys.readouterr().err.strip().splitlines()
     assert said.startswith("error: the checkpoint of step 2 could not be written")
     assert "free some space and give the same command again" in said
-    assert command(monkeypatch, *study) == 0
+    assert command(monkeypatch, *told) == 0
     assert {path: lines for path, lines in essence(run).items() if "task-reward" in path} == essence(straight)
     page = (run / "report.html").read_bytes()
     capsys.readouterr()
@@ -347,15 +361,15 @@ def test_that_the_same_command_tries_again_is_said_where_it_helps(
     overflowing = {"arm": "objective", "sharpen": 1e39}  # times log p, it is beyond float32: each time
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(yaml.safe_dump(SMALL | {"arms": [overflowing, "base"]}))
-    study = ("study", str(recipe), "--out", str(tmp_path / "run"), "--jobs", "1")
-    assert command(monkeypatch, *study) == 1
+    told = ("study", str(recipe), "--out", str(tmp_path / "run"), "--jobs", "1")
+    assert command(monkeypatch, *told) == 1
     assert "1 of the study's cells failed (above); they would again, so change the recipe" in capsys.readouterr().err
 
     def fails(*_: Any, **__: Any) -> None:
         raise RuntimeError("out of memory, say")
 
     monkeypatch.setattr("tiltlab.cell.train", fails)
-    assert command(monkeypatch, *study) == 1
+    assert command(monkeypatch, *told) == 1
     assert "1 of the study's cells failed (above); the same command tries them again" in capsys.readouterr().err
 
 

@@ -64,12 +64,27 @@ def resume(
         write_lines(folder.select, select)
         return state, wrong
     if wrong:
-        raise UserError(f"{wrong}; remove {folder.path}, and the same command makes it anew") from wrong
+        raise _beyond_repair(folder, wrong)
     checkpoints.keep(())
     _forget_end(folder)
     write_lines(folder.metrics, [])
     write_lines(folder.select, [line for line in whole_lines(folder.select)[:1] if line.get("step") == 0])
     return State(), None
+
+
+def require_whole(folder: CellDir, every: int) -> None:
+    """Raises UserError where a training that is done lacks lines that its result counts."""
+    try:
+        result = read_json(folder.result)
+        if result["trained"]:
+            _counted(folder, result["step"], result["evaluated"], every)
+    except (UserError, KeyError, TypeError) as error:
+        raise _beyond_repair(folder, error) from error
+
+
+def _beyond_repair(folder: CellDir, error: Exception) -> UserError:
+    said = error if isinstance(error, UserError) else f"{folder.result} is damaged: {error!r}"
+    return UserError(f"{said}; remove {folder.path}, and the same command makes it anew")
 
 
 def _restored(
@@ -79,8 +94,7 @@ def _restored(
     that it counts. Raises UserError for one that is not whole."""
     checkpoints = folder.checkpoints
     state = _state(checkpoints.state(step), step)
-    metrics = _lines(folder.metrics, range(step), step)
-    select = _lines(folder.select, sorted({*range(0, state.evaluated, every), state.evaluated}), step)
+    metrics, select = _counted(folder, step, state.evaluated, every)
     for needed in sorted({state.best_step, step} - {0}):  # the best, too: it is wanted at the end
         policy.restore(checkpoints.step(needed), needed)
     try:
@@ -105,13 +119,17 @@ def _state(path: Path, step: int) -> State:
     return State(**found)
 
 
-def _lines(path: Path, steps: Sequence[int], checkpoint: int) -> list[Json]:
+def _counted(folder: CellDir, step: int, evaluated: int, every: int) -> tuple[list[Json], list[Json]]:
+    """The lines of metrics.jsonl and select.jsonl up to a step. Raises UserError where one is missing or damaged."""
+    evaluations = sorted({*range(0, evaluated, every), evaluated})
+    return _lines(folder.metrics, range(step)), _lines(folder.select, evaluations)
+
+
+def _lines(path: Path, steps: Sequence[int]) -> list[Json]:
     """The first lines of a file. Raises UserError unless they are of these steps, each with all figures."""
     lines = whole_lines(path)[: len(steps)]
     if [line.get("step") for line in lines] != list(steps) or not all(lines[0].keys() <= o.keys() for o in lines):
-        raise UserError(
-            f"{path} is cut short or damaged: it lacks lines from before the checkpoint of step {checkpoint}"
-        )
+        raise UserError(f"{path} is cut short or damaged: it does not hold every line up to step {steps[-1]}")
     return lines
 
 

@@ -23,7 +23,8 @@ from tiltlab.models.chat import today
 from tiltlab.models.loading import load_codec, policy_from
 from tiltlab.provenance import provenance
 from tiltlab.recipe import Recipe
-from tiltlab.rundir import kept_date, write_json, write_text
+from tiltlab.resume import require_whole
+from tiltlab.rundir import CellDir, kept_date, write_json, write_text
 from tiltlab.shapes import or_else, read_shaped
 from tiltlab.tasks.base import Split, Task, notes_of, try_on_gold
 from tiltlab.types import Problem, Prompt
@@ -71,7 +72,7 @@ def run_study(
         threads = max(1, _cores() // jobs)
         made = provenance() | {"jobs": jobs, "threads": threads, "devices": list(devices)}
         _open(asked, run, seeds, facts, made, date)
-        cells = [cell for cell in plan(recipe, seeds) if not cell.folder(run).result.exists()]
+        cells = [cell for cell in plan(recipe, seeds) if not _is_done(cell.folder(run), recipe)]
         pieces = [partial(_piece, cell, recipe, run, workers_lock) for cell in cells]
         run_all(
             pieces,
@@ -81,6 +82,14 @@ def run_study(
             on_progress=lambda i, *news: on_progress(cells[i], *news),
         )
         return [cell for cell in cells if cell.folder(run).failed.exists()]
+
+
+def _is_done(folder: CellDir, recipe: Recipe) -> bool:
+    """Raises UserError for a cell that is done and has lost lines of its curves since."""
+    if not folder.result.exists():
+        return False
+    require_whole(folder, recipe.select.every)
+    return True
 
 
 def _cores() -> int:
