@@ -8,8 +8,8 @@ import argparse
 
 import numpy as np
 
-from tiltlab.metrics import Floats, Interval, pass_at_k, share_interval
-from tiltlab.paired import difference_interval
+from tiltlab.stats.metrics import Floats, Interval, pass_at_k, share_interval
+from tiltlab.stats.paired import difference_interval
 
 LAWS = {
     "uniform": (1.0, 1.0),

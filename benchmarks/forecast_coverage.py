@@ -15,8 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from tiltlab.draws import Draws, Floats, Ints
-from tiltlab.forecast import Point, forecast
+from tiltlab.forecast.forecast import Point, forecast
+from tiltlab.forecast.weighted_samples import Draws, Floats, Ints
 from tiltlab.models.table import TableLanguage, sequence_lengths
 
 ALPHAS = (0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0)

@@ -13,7 +13,7 @@ import statistics
 import time
 from pathlib import Path
 
-from tiltlab.tasks.grading import grade_many, grade_maths
+from tiltlab.grading.maths import grade_many, grade_maths
 
 logging.disable(logging.WARNING)
 

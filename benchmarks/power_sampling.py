@@ -14,7 +14,7 @@ import platform
 import resource
 import statistics
 
-from tiltlab.runtime import tune
+from tiltlab.system.memory import tune
 
 if __name__ == "__main__":
     tune()

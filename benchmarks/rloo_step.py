@@ -3,7 +3,7 @@
     python benchmarks/rloo_step.py [--gguf FILE] [--rounds 3] [--threads 2] [--no-trl]
 
 Every response has the full length (EOS is ignored), so both sides handle the same tokens. The sides take turns, each in
-a process of its own, set up as its users would find it (the tiltlab command sets the allocator, see runtime.py; --plain
+a process of its own, set up as its users would find it (the tiltlab command sets the allocator, see memory.py; --plain
 leaves that out). Figures are medians over all steps of all rounds. `peak` is the best matrix product of the run; a
 phase's share of it counts 2 FLOPs a weight and response token for a forward and 4 for a backward: prompts, attention,
 normalisation and everything else count as waste. TRL must be installed (`pip install tiltlab[bench]`).
@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tiltlab.runtime import tune
+from tiltlab.system.memory import tune
 
 if "--plain" not in sys.argv and "trl" not in sys.argv:
     tune()
@@ -33,9 +33,9 @@ import transformers
 
 from tiltlab.models.loading import ModelConfig, load_codec, load_reference, policy_from
 from tiltlab.objective import tilted
-from tiltlab.optimizer import Optimizer, OptimizerConfig
 from tiltlab.tasks.base import Split
-from tiltlab.train import TrainConfig, train
+from tiltlab.training.optimizer import Optimizer, OptimizerConfig
+from tiltlab.training.train import TrainConfig, train
 from tiltlab.types import Grade, Problem
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from tiltlab.models.table import TableLanguage, optimum
 from tiltlab.objective import sharpening, tempered, tilted
 from tiltlab.types import Record
-from tiltlab.verdict import Outcome, Verdict, judge
+from tiltlab.verdict.verdict import Outcome, Verdict, judge
 
 Kind = Literal["helpful", "lazy", "unsolved"]
 SAMPLES, PROBLEMS = 32, 150

@@ -4,8 +4,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tiltlab import provenance, seeds
+from tiltlab import seeds
 from tiltlab.seeds import batch_indices, derive
+from tiltlab.system import provenance
 
 
 def test_seeds_are_the_same_everywhere_and_differ_by_place() -> None:

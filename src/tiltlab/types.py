@@ -20,6 +20,9 @@ Reason = Literal["correct", "wrong", "no_answer", "timeout", "error"]
 UNKNOWN: frozenset[Reason] = frozenset({"timeout", "error"})
 
 
+Split = Literal["train", "select", "test"]
+
+
 @dataclass(frozen=True, slots=True)
 class Problem:
     """One thing to solve. `columns` keeps whatever else its row of data held. `messages`: the chat to be sent as it

@@ -15,9 +15,9 @@ from torch import Tensor
 from tests.models import tiny
 from tests.models.test_hf import loaded, saved
 from tiltlab.errors import UserError
-from tiltlab.examine import _adapted
 from tiltlab.models.hf import HFModel
 from tiltlab.models.loading import LoraConfig, ModelConfig, load_codec, policy_from
+from tiltlab.verdict.inputs import _adapted
 
 Tensors = dict[str, Tensor]
 ONE = "layers.1.mlp.up_proj"

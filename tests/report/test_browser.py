@@ -17,14 +17,14 @@ import pytest
 
 from tests.planted import World
 from tests.report.test_report import made_study
+from tiltlab.evaluation.run import from_elsewhere
 from tiltlab.report.compare import compare_runs, write_comparison
 from tiltlab.report.evaluation import write_evaluation_page
 from tiltlab.report.page import write_report
 from tiltlab.report.verdict import write_verdict_page
-from tiltlab.rundir import read_json, write_text
-from tiltlab.sample import from_elsewhere
+from tiltlab.storage.run_folder import read_json, write_text
 from tiltlab.tasks.sums import Sums
-from tiltlab.verdict import judge
+from tiltlab.verdict.verdict import judge
 
 EVIL = "<script>alert(1)</script>"
 LINE = {"problem": "p0", "logp": [-0.1, -5.0], "ref_logp": [-0.1, -0.2], "ranks": [0, 1], "pieces": ["so ", EVIL]}

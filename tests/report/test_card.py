@@ -6,7 +6,7 @@ import yaml
 
 from tests.report.test_report import made_study
 from tiltlab.report.page import write_report
-from tiltlab.rundir import CellDir
+from tiltlab.storage.run_folder import CellDir
 
 
 def test_each_kept_checkpoint_gets_a_card(tmp_path: Path) -> None:

@@ -8,8 +8,8 @@ import pytest
 
 from tests.report.test_report import made_study
 from tiltlab.errors import UserError
-from tiltlab.metrics import Interval
 from tiltlab.report.compare import compare_runs, in_words, write_comparison
+from tiltlab.stats.metrics import Interval
 
 EVIL = "<script>alert(1)</script>"
 

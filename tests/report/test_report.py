@@ -12,17 +12,17 @@ import numpy as np
 import plotly.graph_objects as go
 import pytest
 
-from tests.test_metrics import record
-from tests.test_recipe import SMALL
+from tests.config.test_recipe import SMALL
+from tests.stats.test_metrics import record
+from tiltlab.config.recipe import Recipe
 from tiltlab.errors import UserError
-from tiltlab.recipe import Recipe
 from tiltlab.report.alarms import rung
 from tiltlab.report.figures import arm_colours, at_k_curve, headline, learning_curves
 from tiltlab.report.html import plain
 from tiltlab.report.load import load_study
 from tiltlab.report.page import analysed, render, write_report
 from tiltlab.report.tables import curve_at_k, result_rows
-from tiltlab.rundir import CellDir, append_line, read_json, slug, write_json, write_records
+from tiltlab.storage.run_folder import CellDir, append_line, read_json, slug, write_json, write_records
 from tiltlab.types import Record
 
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)> {{ 7 * 7 }} </script>"

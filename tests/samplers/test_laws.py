@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from tests.tolerances import tv_tolerance
-from tiltlab.frontier import kl_by_z
+from tiltlab.forecast.frontier import kl_by_z
 from tiltlab.models.table import TableLanguage, counts, optimum, rewards_of, total_variation
 from tiltlab.objective import tempered, tilted
 from tiltlab.samplers import power_mcmc

@@ -6,10 +6,11 @@ from typing import Any, get_args
 
 import pytest
 
+from tiltlab.grading.answers import grade_number, last_boxed, number
 from tiltlab.tasks.addition import Addition
-from tiltlab.tasks.answers import grade_number, last_boxed, number
-from tiltlab.tasks.base import Split, Task
+from tiltlab.tasks.base import Task
 from tiltlab.tasks.sums import Sums, write
+from tiltlab.types import Split
 
 SPLITS: tuple[Split, ...] = get_args(Split)
 

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from tiltlab.alarms import Alarm, Kind, alarms
 from tiltlab.report.load import Failure, Seeded, Study
+from tiltlab.training.alarms import Alarm, Kind, alarms
 
 ON_CURVE: dict[Kind, str] = {
     "length collapse": "length",

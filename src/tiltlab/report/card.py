@@ -12,8 +12,8 @@ from tiltlab.report.export import Table, in_markdown, markdown
 from tiltlab.report.findings import Findings
 from tiltlab.report.load import Study
 from tiltlab.report.tables import Row
-from tiltlab.rundir import CellDir, slug, write_text
-from tiltlab.visible import visible
+from tiltlab.storage.run_folder import CellDir, slug, write_text
+from tiltlab.system.visible import visible
 
 _CITED = "Trained by tiltlab, after arXiv 2604.16259: one KL-regularised objective for task reward and sharpening."
 

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from tiltlab.report.html import render_page
-from tiltlab.rundir import write_text
+from tiltlab.storage.run_folder import write_text
 
 
 def write_check_page(name: str, found: Any, made: Mapping[str, Any], path: Path) -> None:
-    """`found`: a tiltlab.check.Checked."""
+    """`found`: a tiltlab.evaluation.reward_audit.Checked."""
     write_text(path, render_page("check.html.j2", {}, name=name, found=found, made=made))

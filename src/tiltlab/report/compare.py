@@ -9,9 +9,7 @@ from typing import Any
 import plotly.graph_objects as go
 
 from tiltlab.errors import UserError
-from tiltlab.forecast import Forecast
-from tiltlab.metrics import Interval
-from tiltlab.paired import compare
+from tiltlab.forecast.forecast import Forecast
 from tiltlab.report.export import Table, write_tables
 from tiltlab.report.figures import arm_colours, by_step, label, small, titled
 from tiltlab.report.findings import Findings, findings
@@ -20,7 +18,9 @@ from tiltlab.report.html import render_page
 from tiltlab.report.load import Study, load_study
 from tiltlab.report.tables import Row, result_rows
 from tiltlab.report.text import signed
-from tiltlab.rundir import Json, write_text
+from tiltlab.stats.metrics import Interval
+from tiltlab.stats.paired import compare
+from tiltlab.storage.run_folder import Json, write_text
 from tiltlab.types import Record
 
 _SYMBOLS = ("circle", "diamond", "square", "cross", "star", "triangle-up", "pentagon", "hexagon")

@@ -9,13 +9,13 @@ import plotly.graph_objects as go
 import yaml
 
 from tiltlab.errors import UserError
-from tiltlab.metrics import Interval, averages, maj_at_k, mean_interval, pass_at_k, share_interval
-from tiltlab.paired import Stratum, by_length, never_limit
 from tiltlab.report.figures import dressed
 from tiltlab.report.html import render_page
 from tiltlab.report.tokens import line_of, shown
-from tiltlab.rundir import Json, read_records, write_text
-from tiltlab.shapes import Sample, TokenLine, or_else, read_shaped, read_shaped_lines, require_end
+from tiltlab.stats.metrics import Interval, averages, maj_at_k, mean_interval, pass_at_k, share_interval
+from tiltlab.stats.paired import Stratum, by_length, never_limit
+from tiltlab.storage.run_folder import Json, read_records, write_text
+from tiltlab.storage.shapes import Sample, TokenLine, or_else, read_shaped, read_shaped_lines, require_end
 from tiltlab.types import UNKNOWN, Record
 
 SAMPLES = 8

@@ -11,10 +11,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tiltlab.metrics import Interval
 from tiltlab.report.text import UNKNOWN, number
-from tiltlab.rundir import write_text
-from tiltlab.visible import visible
+from tiltlab.stats.metrics import Interval
+from tiltlab.storage.run_folder import write_text
+from tiltlab.system.visible import visible
 
 _FORMULA = "=+-@\t\r\n"
 

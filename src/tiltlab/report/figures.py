@@ -11,11 +11,11 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from tiltlab.metrics import Floats, Interval
 from tiltlab.report.alarms import ON_CURVE, Rung
 from tiltlab.report.load import ArmOnTask, Failure, Seeded, Study
 from tiltlab.report.tables import Row, curve_at_k
-from tiltlab.rundir import Json
+from tiltlab.stats.metrics import Floats, Interval
+from tiltlab.storage.run_folder import Json
 
 _PALETTE = {
     "base": ["#6b7280"],

@@ -5,14 +5,14 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-from tiltlab.draws import from_records
 from tiltlab.errors import UserError
-from tiltlab.forecast import Forecast, forecast
-from tiltlab.frontier import least_kl
+from tiltlab.forecast.forecast import Forecast, forecast
+from tiltlab.forecast.frontier import least_kl
+from tiltlab.forecast.weighted_samples import from_records
 from tiltlab.report.load import ArmOnTask, Study
 from tiltlab.report.tables import Row
 from tiltlab.types import Record
-from tiltlab.verdict import OUTCOMES, Verdict, judge
+from tiltlab.verdict.verdict import OUTCOMES, Verdict, judge
 
 
 @dataclass(frozen=True)

@@ -4,13 +4,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tiltlab.forecast import Forecast
-from tiltlab.frontier import sharpening_path
-from tiltlab.metrics import Interval
+from tiltlab.forecast.forecast import Forecast
+from tiltlab.forecast.frontier import sharpening_path
 from tiltlab.report.frontier import Reached, frontier
 from tiltlab.report.html import render_page
 from tiltlab.report.text import interval, signed
-from tiltlab.rundir import write_text
+from tiltlab.stats.metrics import Interval
+from tiltlab.storage.run_folder import write_text
 
 
 def in_words(found: Forecast) -> str:

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import plotly.graph_objects as go
 
-from tiltlab.forecast import Forecast, Point
-from tiltlab.metrics import Interval
+from tiltlab.forecast.forecast import Forecast, Point
 from tiltlab.report.figures import dressed, label, titled
+from tiltlab.stats.metrics import Interval
 
 _SHARPENING, _REWARD, _BOTH = "#ea580c", "#2563eb", "rgba(128,128,128,0.45)"
 

@@ -13,7 +13,7 @@ import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
 from tiltlab.report.text import interval, number, signed
-from tiltlab.visible import visible
+from tiltlab.system.visible import visible
 
 
 def render_page(template: str, figures: Mapping[str, go.Figure], **values: Any) -> str:

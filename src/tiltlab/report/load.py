@@ -4,10 +4,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
-from tiltlab import shapes
 from tiltlab.errors import UserError
-from tiltlab.rundir import CellDir, Json, read_records, slug
-from tiltlab.shapes import or_else, read_shaped, read_shaped_lines, read_steps, require_end
+from tiltlab.storage import shapes
+from tiltlab.storage.run_folder import CellDir, Json, read_records, slug
+from tiltlab.storage.shapes import or_else, read_shaped, read_shaped_lines, read_steps, require_end
 from tiltlab.types import Record
 
 
@@ -26,7 +26,7 @@ class Seeded:
     """Of the last checkpoint: tokens drawn and rescored, seconds, responses, notes and warnings."""
     sampling_best: Json
     tokens: list[Json]
-    """Of the last checkpoint: the first response to some problems, token by token (tiltlab.tokens.TokenLine)."""
+    """Of the last checkpoint: the first response to some problems, token by token (token_logprobs.TokenLine)."""
     more: list[Record]
     """Further responses of the base, for the forecast; of no other arm."""
     stopped: str | None

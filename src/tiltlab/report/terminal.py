@@ -11,7 +11,6 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from tiltlab.metrics import averages
 from tiltlab.report.alarms import Rung, rung
 from tiltlab.report.compare import Compared
 from tiltlab.report.evaluation import Evaluation
@@ -19,7 +18,8 @@ from tiltlab.report.findings import Findings
 from tiltlab.report.load import Study
 from tiltlab.report.tables import Row
 from tiltlab.report.text import interval, number, signed
-from tiltlab.streams import line
+from tiltlab.stats.metrics import averages
+from tiltlab.system.streams import line
 from tiltlab.types import Record
 
 _WIDE = 10_000
@@ -95,7 +95,7 @@ def print_comparison(found: Compared, console: Console) -> None:
 
 
 def print_check(name: str, found: Any, console: Console) -> None:
-    """`found`: a tiltlab.check.Checked, which this module does not import, as it comes with models."""
+    """`found`: a reward_audit.Checked, which this module does not import, as it comes with models."""
     table = _table(name, ("texts", "paid", "ungraded", ""), names=("probe",))
     for probe in found.probes:
         mark = line("FAILS", style="bold red") if probe.failed else line("ok", style="green")

@@ -1,6 +1,6 @@
 """Figures as text, on the page and on the terminal alike: three digits, and a dash for what nobody knows."""
 
-from tiltlab.metrics import Interval
+from tiltlab.stats.metrics import Interval
 
 UNKNOWN = "–"
 

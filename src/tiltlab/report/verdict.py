@@ -6,18 +6,18 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from tiltlab.draws import from_records
 from tiltlab.errors import UserError
-from tiltlab.forecast import Forecast, forecast
-from tiltlab.metrics import Interval, mean_interval, share_interval
+from tiltlab.forecast.forecast import Forecast, forecast
+from tiltlab.forecast.weighted_samples import from_records
 from tiltlab.report.figures import dressed
 from tiltlab.report.forecast import in_words
 from tiltlab.report.frontier import Reached, frontier
 from tiltlab.report.html import render_page
 from tiltlab.report.tokens import Shown, line_of, ranks, share_off_top, shown, where
-from tiltlab.rundir import Json, write_text
+from tiltlab.stats.metrics import Interval, mean_interval, share_interval
+from tiltlab.storage.run_folder import Json, write_text
 from tiltlab.types import UNKNOWN, Record
-from tiltlab.verdict import Verdict
+from tiltlab.verdict.verdict import Verdict
 
 _BASE, _TUNED, _SHARPENED = "#6b7280", "#2563eb", "#ea580c"
 

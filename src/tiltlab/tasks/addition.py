@@ -7,10 +7,9 @@ from functools import cache
 from itertools import product
 from typing import ClassVar, Literal
 
+from tiltlab.grading.answers import grade_number
 from tiltlab.seeds import derive
-from tiltlab.tasks.answers import grade_number
-from tiltlab.tasks.base import Split
-from tiltlab.types import Grade, Problem
+from tiltlab.types import Grade, Problem, Split
 
 MOST_DIGITS = 4
 

@@ -2,12 +2,11 @@
 
 from collections.abc import Sequence
 from itertools import islice
-from typing import Literal, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
-from tiltlab.tasks.rewards import Reward, rewarded, try_reward
-from tiltlab.types import Grade, Problem, Prompt, Rollout
+from tiltlab.rewards.functions import Reward, rewarded, try_reward
+from tiltlab.types import Grade, Problem, Prompt, Rollout, Split
 
-Split = Literal["train", "select", "test"]
 """train: learnt from. select: chooses the best checkpoint. test: reported. No problem stands in two of them."""
 
 

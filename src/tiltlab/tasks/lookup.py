@@ -3,8 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from tiltlab.tasks.base import Split
-from tiltlab.types import Grade, Problem
+from tiltlab.types import Grade, Problem, Split
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,7 @@ from functools import cache
 from typing import ClassVar, Literal
 
 from tiltlab.seeds import derive
-from tiltlab.tasks.base import Split
-from tiltlab.types import Grade, Problem
+from tiltlab.types import Grade, Problem, Split
 
 LAZY = 0.58
 """Share of lazy students on lazy-sum."""

@@ -1,0 +1,37 @@
+"""A forecast and a verdict, each with the files that tell of it."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+from tiltlab.forecast.forecast import Forecast, forecast
+from tiltlab.forecast.weighted_samples import from_records
+from tiltlab.report.forecast import write_forecast_page
+from tiltlab.report.verdict import write_verdict_page
+from tiltlab.storage.run_folder import write_json, write_records, write_text
+from tiltlab.system.provenance import provenance
+from tiltlab.verdict.inputs import Examined, base_records
+from tiltlab.verdict.verdict import Verdict, judge
+
+
+def write_forecast(base: Path, out: Path) -> Forecast:
+    """What the records of a base say, and forecast.json and forecast.html of it in a folder."""
+    found, made = forecast(from_records(base_records(base))), provenance()
+    write_json(out / "forecast.json", asdict(found) | {"made": made})
+    write_forecast_page(found, made, out / "forecast.html")
+    return found
+
+
+def write_verdict(found: Examined, out: Path, seed: int, *, drawn: bool) -> Verdict:
+    """The verdict, and verdict.json and verdict.html of it in a folder; with the responses where they were `drawn`."""
+    judged, made = judge(found.base, found.tuned, found.cross_logp, found.rivals, found.powers, seed=seed), provenance()
+    if drawn:
+        write_records(out / "records-base.jsonl", found.base)
+        write_records(out / "records-tuned.jsonl", found.tuned)
+        for name, lines in found.tokens.items():
+            write_text(out / f"tokens-{name}.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
+    write_json(out / "verdict.json", asdict(judged) | {"made": made})
+    powers = {name: (found.powers[name], kls) for name, kls in found.power_kls.items()}
+    page = out / "verdict.html"
+    write_verdict_page(judged, found.base, found.tuned, found.tokens, found.questions, made, page, powers)
+    return judged

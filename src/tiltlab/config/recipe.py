@@ -1,0 +1,296 @@
+"""A study's recipe: one YAML file, checked as a whole before anything is spent.
+
+Left out on purpose: inheritance between recipes and interpolation. A recipe can be read on its own.
+"""
+
+import re
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import yaml
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    TypeAdapter,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import ErrorDetails
+
+from tiltlab.config.methods import MOST, Arm, Count
+from tiltlab.errors import UserError, brief, shown
+from tiltlab.models.loading import ModelConfig
+from tiltlab.rewards.functions import DEADLINE, Reward, load_reward
+from tiltlab.storage.run_folder import slug
+from tiltlab.tasks.addition import Addition
+from tiltlab.tasks.dataset import Data, from_options
+from tiltlab.tasks.reasoning_gym import ReasoningGym
+from tiltlab.tasks.sums import Sums
+from tiltlab.training.alarms import Kind
+from tiltlab.training.optimizer import OptimizerConfig
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+Tokens = Annotated[int, Field(ge=1, le=10**7)]
+"""A response's, at most. The model's own context, where it names one, is found to be too short later on."""
+
+Weight = Annotated[float, Field(allow_inf_nan=False)]
+LONGEST_NAME = 200
+"""Bytes: file systems take 255 in a name, and some files are named after it with more behind."""
+
+MOST_VALUES = 100_000
+"""In a recipe, an alias counted each time that it is used: ten lines of them can stand for more than fits in memory."""
+
+Section = TypeVar("Section", bound=_Section)
+
+
+class Training(_Section):
+    """The budget that every trained arm gets."""
+
+    steps: Annotated[int, Field(ge=1, le=10**9)]
+    prompts: Count
+    responses: Annotated[Count, Field(ge=2)]
+    max_tokens: Tokens
+    micro_batch_tokens: PositiveInt = 4096
+    optimizer: OptimizerConfig = OptimizerConfig()
+    reward: str | dict[str, Weight] | None = None
+    """A reward function of one's own, "package.module:function", in place of the task's; or several with weights."""
+    reward_deadline: PositiveFloat = Field(DEADLINE, allow_inf_nan=False)
+    """Seconds for one call of it."""
+    stop_on: tuple[Kind, ...] = ()
+    """Alarms (alarms.py) that end an arm's training when they ring."""
+
+    @field_validator("optimizer")
+    @classmethod
+    def _moves(cls, optimizer: OptimizerConfig) -> OptimizerConfig:
+        if not optimizer.lr > 0:
+            raise ValueError(f"lr must be above 0, got {optimizer.lr}")
+        return optimizer
+
+    @field_validator("reward")
+    @classmethod
+    def _some(cls, reward: str | dict[str, float] | None) -> str | dict[str, float] | None:
+        if reward is not None and not reward:
+            raise ValueError("reward names no function; write package.module:function, or leave it out")
+        return reward
+
+    def own_reward(self) -> Reward | None:
+        """Raises UserError where it cannot be loaded."""
+        return load_reward(self.reward, self.reward_deadline) if self.reward else None
+
+
+class Selecting(_Section):
+    """How the best checkpoint is chosen: by accuracy on the select split, every so many steps."""
+
+    every: PositiveInt
+    problems: PositiveInt = 64
+    n: Count = 4
+
+
+class Testing(_Section):
+    """What is reported, on the test split."""
+
+    problems: PositiveInt | None = None
+    """How many; all where left out."""
+    n: Count = 16
+    forecast_n: Annotated[int, Field(ge=0, le=MOST)] = 48
+    """Responses a problem that the base arm draws besides, from which the forecast and the verdicts tell its
+    sharpening."""
+
+
+def _tagged(tag: str) -> BeforeValidator:
+    """Lets a bare name stand for {tag: name}: `- base` for `- {arm: base}`."""
+    return BeforeValidator(lambda value: {tag: value} if isinstance(value, str) else value)
+
+
+Task = Annotated[Annotated[Sums | Addition | Data | ReasoningGym, Field(discriminator="task")], _tagged("task")]
+
+
+class Recipe(_Section):
+    """Everything that decides what a study comes to, but for the number of seeds."""
+
+    name: str
+    model: ModelConfig = ModelConfig()
+    tasks: list[Task] = Field(min_length=1)
+    arms: list[Annotated[Arm, _tagged("arm")]] = Field(min_length=1)
+    train: Training
+    select: Selecting
+    test: Testing = Testing()
+    seed: int = 0
+
+    @field_validator("name")
+    @classmethod
+    def _folder(cls, name: str) -> str:
+        if not re.fullmatch(r"\.*[\w-][\w.-]*", name) or len(name.encode()) > LONGEST_NAME:
+            raise ValueError(
+                f"the study's folder is called so: letters, digits, - and _, with dots among them, and no more than "
+                f"{LONGEST_NAME} bytes, got {shown(name)}"
+            )
+        return name
+
+    @model_validator(mode="after")
+    def _distinct(self) -> "Recipe":
+        for kind, names in (("task", [t.name for t in self.tasks]), ("arm", [a.name for a in self.arms])):
+            folders = [slug(name) for name in names]
+            twice = [name for name, folder in zip(names, folders, strict=True) if folders.count(folder) > 1]
+            if twice:
+                raise ValueError(f"two {kind}s are called {twice[0]!r}, or nearly so; give one another name")
+        return self
+
+
+class SampleRecipe(_Section):
+    """What `tiltlab evaluate` draws: n responses to each problem of a split, by one sampler (an arm that does not
+    train)."""
+
+    model: ModelConfig = ModelConfig()
+    task: Task
+    sampler: Annotated[Arm, _tagged("arm")]
+    split: Literal["train", "select", "test"] = "test"
+    problems: PositiveInt | None = None
+    n: Count = 16
+    max_tokens: Tokens = 64
+    seed: int = 0
+    reference: str | None = None
+    """A second model that scores the responses too; the first where left out."""
+    reward: str | None = None
+
+    @model_validator(mode="after")
+    def _no_training(self) -> "SampleRecipe":
+        if self.sampler.objective() is not None:
+            raise ValueError(f"sampler {self.sampler.arm} trains a model; `tiltlab study` does that")
+        return self
+
+
+def load_recipe(path: str | None, overrides: Sequence[str] = ()) -> Recipe:
+    """A recipe from a YAML file, or the embedded default; `overrides` are "train.steps=5" and the like.
+
+    Raises UserError with one line for the first thing that is wrong.
+    """
+    return _load(Recipe, path, "default.yaml", overrides)
+
+
+def load_sample_recipe(path: str | None, overrides: Sequence[str] = ()) -> SampleRecipe:
+    """As `load_recipe`, for `tiltlab evaluate`."""
+    return _load(SampleRecipe, path, "sample.yaml", overrides)
+
+
+def load_task(task: str | None, data: str | None = None, columns: str | None = None) -> Task:
+    """The task that `--task NAME --data FILE --map problem=question,answer=final` name; NAME may also be a recipe's
+    whole entry, "{task: reasoning_gym, family: chain_sum}".
+
+    Raises UserError with one line for the first thing that is wrong.
+    """
+    named = _yaml(task, "--task") if task else None
+    entry = named if isinstance(named, dict) else from_options(task, None, None)
+    entry |= {key: value for key, value in from_options(None, data, columns).items() if key != "task"}
+    try:
+        return TypeAdapter(Task).validate_python(entry)
+    except ValidationError as error:
+        raise UserError(f"--task {task or 'data'}: {_first(error)}") from error
+
+
+def _load(kind: type[Section], path: str | None, default: str, overrides: Sequence[str]) -> Section:
+    name = path or "the default recipe"
+    text = _read(path) if path else (files("tiltlab.embedded") / default).read_text(encoding="utf-8")
+    data = _yaml(text, name)
+    if not isinstance(data, dict):
+        raise UserError(f"{name} must be a mapping with {', '.join(kind.model_fields)}")
+    for override in overrides:
+        _set(data, override)
+    try:
+        return kind.model_validate(data)
+    except ValidationError as error:
+        raise UserError(f"{name}: {_first(error)}") from error
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(f"recipe {path} cannot be read: it is not UTF-8 ({error})") from error
+    except (OSError, ValueError) as error:  # ValueError: a null in the path
+        raise UserError(f"recipe {path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+
+
+def _yaml(text: str, name: str) -> Any:
+    try:
+        loader = yaml.SafeLoader(text)
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        if _size(node, {}) > MOST_VALUES:
+            raise ValueError(f"its aliases (*name) make it more than {MOST_VALUES} values")
+        return loader.construct_document(node)
+    except RecursionError as error:
+        raise UserError(f"{name} is not YAML that can be read: it is nested too deep") from error
+    except Exception as error:  # yaml lets errors of other kinds through: a month 13 in a date, an `!!int` of nothing
+        raise UserError(f"{name} is not YAML: {brief(error)}") from error
+
+
+def _size(node: yaml.Node, known: dict[yaml.Node, int]) -> int:
+    """How many values a node stands for. Raises ValueError for one that holds itself."""
+    if node not in known:
+        known[node] = -1  # being counted
+        parts = [part for pair in node.value for part in (pair if isinstance(pair, tuple) else (pair,))]
+        known[node] = 1 + sum(_size(part, known) for part in (parts if not isinstance(node, yaml.ScalarNode) else ()))
+    if known[node] < 0:
+        raise ValueError("an alias (*name) stands for what it is part of")
+    return known[node]
+
+
+def _set(data: dict[str, Any], override: str) -> None:
+    path, equals, value = override.partition("=")
+    *parents, last = path.split(".")
+    if not equals or not all((*parents, last)):
+        raise UserError(f"--set {brief(override)}: write it as key.key=value")
+    place: Any = data
+    for parent in parents:
+        key = _key(place, parent, override)
+        place = place.setdefault(key, {}) if isinstance(place, dict) else place[key]
+    place[_key(place, last, override)] = _yaml(value, f"the value of --set {brief(override, 100)}")
+
+
+def _key(place: Any, part: str, override: str) -> Any:
+    """`part` as a key of `place`: a name in a mapping, a number from 0 in a list."""
+    if isinstance(place, dict):
+        return part
+    if not isinstance(place, list):
+        raise UserError(f"--set {override}: {part} is no key here, as {shown(place)} is no mapping")
+    if part not in map(str, range(len(place))):
+        raise UserError(f"--set {override}: {part} is no entry of a list of {len(place)}; they are counted from 0")
+    return int(part)
+
+
+def _first(error: ValidationError) -> str:
+    """The first complaint, said in the recipe's own terms."""
+    detail: ErrorDetails = error.errors()[0]
+    where = ""
+    for before, part in zip((None, *detail["loc"]), detail["loc"], strict=False):
+        if isinstance(part, int):
+            where += f"[{part + 1}]"
+        elif not isinstance(
+            before, int
+        ):  # after an index pydantic names the kind of arm or task, which the user did not
+            where += f".{part}" if where else part
+    context = detail.get("ctx", {})
+    match detail["type"]:
+        case "extra_forbidden" | "unexpected_keyword_argument":
+            return f"{where} is no key of its section"
+        case "missing":
+            return f"{where} is missing"
+        case "union_tag_invalid":
+            kind = context["discriminator"].strip("'")
+            return f"{where}: unknown {kind} {shown(context['tag'])}; it is one of {context['expected_tags']}"
+        case "value_error":
+            return f"{where + ': ' if where else ''}{context['error']}"
+    return f"{where}: {detail['msg']}, got {shown(detail['input'])}"

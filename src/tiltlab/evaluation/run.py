@@ -1,0 +1,200 @@
+"""Model x sampler x task -> a folder: records.jsonl, tokens.jsonl (a few of them token by token), and sample.json that
+says how they were made.
+
+Problems are done some at a time, and each lot is on the disk before the next begins: stopped or killed, the same
+command goes on where it was, and ends with the same records. Responses of other engines (`from_elsewhere`) are graded
+into the same form.
+
+Left out on purpose: figures (report/evaluation.py).
+"""
+
+import datetime as dt
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from tiltlab.config.recipe import SampleRecipe
+from tiltlab.errors import UserError
+from tiltlab.evaluation.evaluate import evaluate
+from tiltlab.evaluation.responses import read_responses
+from tiltlab.evaluation.token_logprobs import COUNTED, Tokens
+from tiltlab.models.chat import today
+from tiltlab.models.codec import Codec
+from tiltlab.models.hf import HFModel
+from tiltlab.models.loading import ModelConfig, load_codec, load_reference
+from tiltlab.rewards.functions import load_reward
+from tiltlab.samplers.base import Info, together
+from tiltlab.seeds import derive
+from tiltlab.storage import shapes
+from tiltlab.storage.run_folder import (
+    Json,
+    append_lines,
+    keep_first,
+    kept_date,
+    read_lines,
+    read_records,
+    record_line,
+    whole_lines,
+    write_json,
+    write_records,
+)
+from tiltlab.storage.shapes import or_else, read_shaped, read_shaped_lines
+from tiltlab.system.provenance import provenance
+from tiltlab.tasks.base import Task, grade_texts
+from tiltlab.types import Problem, Record
+
+LOT = 16
+"""Problems between two writes."""
+
+
+def run_sample(
+    recipe: SampleRecipe,
+    folder: Path,
+    device: str,
+    on_progress: Callable[[int, int], None],
+    on_note: Callable[[str], None] = lambda _: None,
+) -> tuple[list[Record], Info]:
+    """Draw, grade and write, or go on. `on_progress` is told how many problems are done, out of how many; `on_note`
+    what there is to say of the model.
+
+    Raises UserError, before anything is written, for a model, a problem or a reward that cannot be used, and for a
+    folder that holds something else.
+    """
+    problems = recipe.task.problems(recipe.split)[: recipe.problems]
+    if not problems:
+        raise UserError(f"task {recipe.task.name} has no problem in its {recipe.split} split")
+    date = recipe.model.date or kept_date(folder / "sample.json") or today()
+    config = replace(recipe.model, device=device, date=date)
+    codec = load_codec(config)
+    for problem in problems:
+        codec.encode(recipe.task.render(problem), recipe.max_tokens)
+    about = _about(recipe, folder, date)
+    models = None if "info" in about else _models(recipe, config, codec)
+    reward = load_reward(recipe.reward) if recipe.reward else None
+    for note in codec.notes([recipe.task.render(problems[0])]):
+        on_note(note)
+    lots = [problems[start : start + LOT] for start in range(0, len(problems), LOT)]
+    if "info" not in about:
+        write_json(folder / "sample.json", about)
+    done = _done(folder, recipe.n, lots)
+    if done < len(lots):
+        model, other = models or _models(recipe, config, codec)
+        for lot in lots[done:]:
+            tokens = Tokens(other, before=len(read_lines(folder / "tokens.jsonl")))
+            records, info = evaluate(
+                model,
+                other,
+                recipe.sampler.sampler(),
+                recipe.task,
+                lot,
+                n=recipe.n,
+                max_tokens=recipe.max_tokens,
+                seed=derive(recipe.seed, recipe.split),
+                reward=reward,
+                on_first=tokens,
+            )
+            append_lines(folder / "tokens.jsonl", tokens.json)
+            append_lines(folder / "records.jsonl", [record_line(record) for record in records])
+            append_lines(folder / "lots.jsonl", [asdict(info)])
+            done += 1
+            on_progress(sum(map(len, lots[:done])), len(problems))
+    info = together([Info(**(line | {"warnings": tuple(line["warnings"])})) for line in _lots(folder)])
+    write_json(folder / "sample.json", about | {"info": asdict(info), "questions": _questions(problems)})
+    return read_records(folder / "records.jsonl"), info
+
+
+def _models(recipe: SampleRecipe, config: ModelConfig, codec: Codec) -> tuple[HFModel, HFModel]:
+    """The model that draws, and the one that scores too."""
+    model: HFModel = load_reference(config, codec)
+    if not recipe.reference:
+        return model, model
+    named = replace(config, path=recipe.reference)
+    return model, load_reference(named, load_codec(named))
+
+
+def from_elsewhere(file: Path, task: Task, folder: Path) -> list[Record]:
+    """Grade responses that another engine drew: a JSONL file with a line a response, {"problem": id, or "question": its
+    text, "text": the response}, and where known "sample" (its number among the problem's; in order where left out),
+    "tokens" (0 where left out), "complete" (true), "logp" and "ref_logp" (null). Problems are those of the task's test
+    split.
+
+    Raises UserError, naming the line, for one that cannot be used.
+    """
+    found = read_responses(file, task.problems("test"), f"task {task.name}'s test split")
+    _require_no_drawn(folder)
+    grades = grade_texts(task, [response.problem for response in found], [response.text for response in found])
+    records = [
+        Record(
+            task=task.name,
+            problem=response.problem.id,
+            sample=response.sample,
+            text=response.text,
+            answer=grade.answer,
+            reward=grade.reward,
+            reason=grade.reason,
+            tokens=response.tokens,
+            complete=response.complete,
+            logp=response.logp,
+            ref_logp=response.ref_logp,
+        )
+        for response, grade in zip(found, grades, strict=True)
+    ]
+    write_records(folder / "records.jsonl", records)
+    questions = _questions([response.problem for response in found])
+    about = {"responses": str(file), "records": len(records), "made": provenance(), "questions": questions}
+    write_json(folder / "sample.json", about)
+    return records
+
+
+def _require_no_drawn(folder: Path) -> None:
+    """Raises UserError for a folder whose records a model has drawn: they are not to be lost to others'."""
+    if "recipe" in (_sample(folder) or {}) and whole_lines(folder / "lots.jsonl"):
+        raise UserError(f"{folder} holds records that a model drew; choose another --out, or remove the folder")
+
+
+def _about(recipe: SampleRecipe, folder: Path, date: dt.date) -> Json:
+    """What sample.json is to say, or says already. Raises UserError for a folder that holds records of something else;
+    one in which no lot was finished holds none."""
+    wanted = recipe.model_dump(mode="json")
+    found = _sample(folder)
+    if found is None and whole_lines(folder / "records.jsonl"):
+        raise UserError(f"{folder} holds records, and no sample.json that says of what; choose another --out")
+    if found is None or ("recipe" in found and not whole_lines(folder / "lots.jsonl")):
+        return {"recipe": wanted, "made": provenance(), "date": str(date)}
+    for key, value in wanted.items():
+        if (found.get("recipe") or {}).get(key) != value:
+            raise UserError(f"{folder} holds records of another {key}; choose another --out, or remove the folder")
+    return found
+
+
+def _sample(folder: Path) -> Json | None:
+    """sample.json, None where there is none."""
+    with or_else("put a copy of it back, or choose another --out"):
+        return read_shaped(folder / "sample.json", shapes.Sample) if (folder / "sample.json").exists() else None
+
+
+def _lots(folder: Path) -> list[Json]:
+    with or_else("remove it, and the same command begins anew"):
+        return read_shaped_lines(folder / "lots.jsonl", shapes.Info, ended=False)
+
+
+def _done(folder: Path, n: int, lots: list[Sequence[Problem]]) -> int:
+    """How many lots are whole on the disk: records, tokens and notes. What was written of others is dropped."""
+    paths = [folder / name for name in ("records.jsonl", "tokens.jsonl", "lots.jsonl")]
+    records, tokens, notes = (whole_lines(path) for path in paths)
+    kept = rows = shown = 0
+    for lot in lots[: len(notes)]:
+        own = records[rows : rows + len(lot) * n]
+        told = [row.get("problem") for row in own if row.get("sample") == 0 and row.get("tokens")][: COUNTED - shown]
+        drawn = [row.get("problem") for row in own] == [problem.id for problem in lot for _ in range(n)]
+        if not drawn or [line.get("problem") for line in tokens[shown : shown + len(told)]] != told:
+            break
+        kept, rows, shown = kept + 1, rows + len(own), shown + len(told)
+    for path, count in zip(paths, (rows, shown, kept), strict=True):
+        keep_first(path, count)
+    return kept
+
+
+def _questions(problems: Sequence[Problem]) -> dict[str, list[str]]:
+    """Question and gold answer by problem id."""
+    return {problem.id: [problem.question, problem.answer] for problem in problems}

@@ -1,0 +1,178 @@
+"""How far sharpening, and how far a reward, can carry a model: told from its own samples, before any training. Pure.
+
+From n samples a problem of the base p, with log p and grades: accuracy, length and KL of the optima p^alpha
+exp(r / beta) / Z, averaged over problems, with an interval over the population that the problems come from; and *no
+number* where the samples do not carry it. How a figure is made is in importance.py, when it is withheld in
+reliability.py, and what that is worth in docs/forecast.md.
+
+Left out on purpose: modes that no sample has hit. A response of probability 1e-4 that p^alpha would choose cannot be
+seen in a hundred samples, nor can any weight tell; only another proposal (a lower temperature, a beam) can look for it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import ceil, exp, inf
+
+import numpy as np
+from scipy.special import softmax
+
+from tiltlab.errors import UserError
+from tiltlab.forecast.importance import enough, estimate
+from tiltlab.forecast.reliability import FEW_PROBLEMS, doubts_of, drift, intervals
+from tiltlab.forecast.weighted_samples import Draws, Floats, some_problems
+from tiltlab.stats.metrics import Interval, mean_interval
+
+ALPHAS = (0.75, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)
+BETAS = (2.0, 1.0, 0.7, 0.5, 0.4, 0.3, 0.2, 0.1)
+
+
+@dataclass(frozen=True)
+class Point:
+    """The forecast for p^alpha exp(r / beta) / Z; beta None: without the reward.
+
+    accuracy, length (tokens) and kl (nats, to the base) are averages over problems, None where they are not carried;
+    pass_at holds pass@k by k, each None where it alone is not carried. ess: effective samples a problem, the median
+    over problems; ess_harmonic: their harmonic mean, freed of bias, which the worst problems govern. why: why there is
+    no number. samples_needed: how many samples a problem would give one, at least: the present number times the factor
+    by which the worst check fails, since all fall as 1 / n or faster once the mass has been seen; None where it is
+    carried, where another point must be first, and where it takes more problems.
+    """
+
+    alpha: float
+    beta: float | None
+    accuracy: Interval | None
+    length: Interval | None
+    kl: Interval | None
+    pass_at: dict[int, Interval | None]
+    ess: float
+    ess_harmonic: float
+    carried: bool
+    why: str | None
+    samples_needed: int | None
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """Points by alpha; at each alpha first without the reward, then by beta from large to small.
+
+    slope: Cov under p of (correct, log p), in nats: d accuracy / d alpha at alpha = 1. problems: how many the averages
+    are over; left_out more had too few samples to use. samples: the median number used of each. cut_off, ungraded:
+    samples not used, being prefixes, or having no grade.
+    """
+
+    points: tuple[Point, ...]
+    slope: Interval
+    problems: int
+    left_out: int
+    samples: float
+    cut_off: int
+    ungraded: int
+
+
+def forecast(
+    draws: Draws,
+    alphas: Sequence[float] = ALPHAS,
+    betas: Sequence[float] = BETAS,
+    ks: Sequence[int] = (),
+    best_reward: float = 1.0,
+) -> Forecast:
+    """The forecast at every alpha, and at 1, without the reward and with it at each beta, and pass@k at each k.
+
+    best_reward: the largest reward that a response can get; a larger one that was seen takes its place. Where a point
+    is silent, so is what lies beyond it: on the sharpening path whatever is further from alpha = 1 on that side, and at
+    each alpha whatever has a smaller beta.
+
+    Raises UserError for an alpha or beta that is not above 0, and where no problem has enough samples.
+    """
+    for name, values in (("alpha", alphas), ("beta", betas)):
+        if not all(0 < value < inf for value in values):
+            raise UserError(f"forecast: every {name} must be a number above 0, got {list(values)}")
+    keep = enough(draws)
+    if not keep.any():
+        raise UserError("forecast: no problem has the four complete, graded samples (of each proposal) that it takes")
+    known = some_problems(draws, keep)
+    forecaster = _Forecaster(known, tuple(ks), best_reward)
+    lines: dict[float, list[Point]] = {}
+    above = sorted({1.0, *(alpha for alpha in alphas if alpha >= 1)})
+    below = sorted({alpha for alpha in alphas if alpha < 1}, reverse=True)
+    for side in (above, below):
+        silent = False
+        for alpha in side:
+            lines[alpha] = forecaster.line(alpha, sorted(set(betas), reverse=True), silent)
+            silent = not lines[alpha][0].carried
+    return Forecast(
+        points=tuple(point for alpha in sorted(lines) for point in lines[alpha]),
+        slope=covariance(known),
+        problems=len(known.problems),
+        left_out=int((~keep).sum()),
+        samples=float(np.median(known.used.sum(1))),
+        cut_off=draws.cut_off,
+        ungraded=draws.ungraded,
+    )
+
+
+def covariances(draws: Draws) -> Floats:
+    """Cov under p of (correct, log p) for each problem, in nats, [P]: unbiased where the samples are from p itself."""
+    log_weight = np.where(draws.used, draws.logp - draws.log_q, -np.inf)
+    share = softmax(log_weight, axis=1)
+    centred = draws.logp - (share * draws.logp).sum(1, keepdims=True)
+    unbiased: Floats = (share * centred * draws.correct).sum(1) / (1 - (share**2).sum(1))
+    return unbiased
+
+
+def covariance(draws: Draws) -> Interval:
+    """The mean of `covariances` over problems: the slope of accuracy in alpha at alpha = 1, before anything is drawn
+    from p^alpha. Above 0, a little sharpening helps."""
+    return mean_interval(covariances(draws))
+
+
+def tilted_by_binary_reward(accuracy: float, beta: float) -> tuple[float, float]:
+    """Accuracy and KL of p exp(r / beta) / Z where r is 1 for correct responses and 0 for others: closed form.
+
+    a e^(1/beta) / (a e^(1/beta) + 1 - a), and a' / beta - log(a e^(1/beta) + 1 - a). Self-normalised weights of samples
+    from p come to the same, with a the share of correct ones. 0 and 1 stay where they are.
+    """
+    log_z = (
+        float(np.logaddexp(np.log(accuracy) + 1 / beta, np.log1p(-accuracy))) if 0 < accuracy < 1 else accuracy / beta
+    )
+    tilted = accuracy * exp(1 / beta - log_z)
+    return tilted, tilted / beta - log_z
+
+
+class _Forecaster:
+    def __init__(self, draws: Draws, ks: tuple[int, ...], best_reward: float) -> None:
+        self.draws, self.ks = draws, ks
+        self.samples = float(np.median(draws.used.sum(1)))
+        top = np.where(draws.used, draws.reward, -inf).max(1)
+        self.missing = np.maximum(max(best_reward, float(top.max())) - top, 0.0)
+
+    def line(self, alpha: float, betas: Sequence[float], silent: bool) -> list[Point]:
+        """The points at one alpha. `silent`: a point nearer to alpha = 1 was, and so are these."""
+        points: list[Point] = []
+        for beta in (None, *betas):
+            points.append(self._point(alpha, beta, silent))
+            silent = silent or not points[-1].carried
+        return points
+
+    def _point(self, alpha: float, beta: float | None, silent: bool) -> Point:
+        tilt = 0.0 if beta is None else 1 / beta
+        found = estimate(self.draws, alpha, tilt, self.ks)
+        accuracy, length, kl, *passes = intervals(found)
+        doubts = doubts_of(found, accuracy, tilt * self.missing)
+        worst = max(doubts, key=lambda reason: doubts[reason])
+        fails = doubts[worst] > 1
+        carried = not (silent or fails)
+        stable = [carried and drift(found, 3 + i) <= 1 for i in range(len(self.ks))]
+        return Point(
+            alpha=alpha,
+            beta=beta,
+            accuracy=accuracy if carried else None,
+            length=length if carried else None,
+            kl=kl if carried else None,
+            pass_at={k: share if fine else None for k, share, fine in zip(self.ks, passes, stable, strict=True)},
+            ess=float(np.median(found.ess)),
+            ess_harmonic=found.ess_harmonic,
+            carried=carried,
+            why=None if carried else worst if fails else "a point before it is not carried",
+            samples_needed=ceil(self.samples * doubts[worst]) if fails and worst != FEW_PROBLEMS else None,
+        )

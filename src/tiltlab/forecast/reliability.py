@@ -1,0 +1,133 @@
+"""When a forecast is a number, and how sure that number is. Pure.
+
+Three checks, each a factor that must not be above 1: enough effective samples; half of the samples tell the same story;
+and nothing better than what was seen can be in hiding. Thresholds were set, and are held, by simulation
+(benchmarks/forecast_coverage.py).
+
+Left out on purpose: checks by problem. To drop the problems whose weights degenerate would answer for easier ones.
+"""
+
+from math import exp, hypot, sqrt
+
+import numpy as np
+from scipy import stats
+
+from tiltlab.forecast.importance import Estimate
+from tiltlab.forecast.weighted_samples import Floats
+from tiltlab.stats.metrics import Interval
+
+ESS_FLOOR = 10.0
+"""Effective samples a problem (harmonic mean, at the lower end of its one-sided 99.5 % interval) below which what the
+jackknife leaves of the bias shows."""
+
+STABLE = 1.0
+"""Standard errors by which halving the samples, or what may hide, may move a forecast."""
+
+NEGLIGIBLE = 0.01
+"""Of a figure: a smaller move is none, however small the standard errors (the KL of a large beta is nearly the same on
+every problem). It still widens the interval."""
+
+MIN_PROBLEMS = 10
+"""Fewer give no interval over problems worth the name."""
+
+FEW_PROBLEMS = f"fewer than {MIN_PROBLEMS} problems"
+
+
+def intervals(found: Estimate) -> list[Interval]:
+    """95 % intervals of the figures' means over problems, in the order of Estimate's columns.
+
+    Over problems, so that the noise of their samples is in it; with the move that halving the samples makes added to
+    the variance, since as much bias may be left.
+    """
+    made = []
+    for figure, values in enumerate(found.corrected.T):
+        mean, noise = _moved(found, figure)
+        interval = (_plain if figure in (1, 2) else share_of_problems)(values, mean**2 + noise**2)
+        if figure == 2:  # no KL is below 0
+            interval = Interval(max(0.0, interval.value), max(0.0, interval.low), max(0.0, interval.high))
+        made.append(interval)
+    return made
+
+
+def share_of_problems(values: Floats, extra: float = 0.0) -> Interval:
+    """95 % interval for the mean of a share, of which `values` [P] are estimates that may leave [0, 1]; `extra` is
+    variance of the mean besides that over problems.
+
+    Wilson's at the size p (1 - p) / var(mean), like metrics.share_interval. But a small spread that only a handful of
+    problems tells of is hardly known: the size is at most the number of problems times the smaller of P p, P (1 - p).
+    """
+    problems = len(values)
+    p = float(np.clip(values.mean(), 0.0, 1.0))
+    if problems < 2:
+        return Interval(p, float("nan"), float("nan"))
+    rare, variance = problems * min(p, 1 - p), float(values.var(ddof=1)) + problems * extra
+    gain = max(p * (1 - p), 0.5 / problems) / variance if variance > 0 else 1.0
+    size = problems * min(gain, max(1.0, rare))
+    t = float(stats.t.ppf(0.975, problems - 1))
+    centre = (p + t * t / (2 * size)) / (1 + t * t / size)
+    half = t / (1 + t * t / size) * sqrt(p * (1 - p) / size + t * t / (4 * size * size))
+    return Interval(p, max(0.0, centre - half), min(1.0, centre + half))
+
+
+def doubts_of(found: Estimate, accuracy: Interval, missing: Floats) -> dict[str, float]:
+    """Reasons to be silent, and the factor by which each fails; a forecast passes with none above 1.
+
+    accuracy: its interval. missing: log of the factor by which the best response there can be outweighs the best that
+    was seen, (best reward - best seen) / beta, [P].
+    """
+    problems = len(found.plain)
+    if problems < MIN_PROBLEMS:
+        return {FEW_PROBLEMS: MIN_PROBLEMS / problems}
+    all_alike = (found.top * found.ess < 1 + 1e-9).all()  # then nothing is weighed, and n may be small
+    return {
+        "the effective sample size is too small": 0.0 if all_alike else ESS_FLOOR / _surely(found),
+        "half of the samples tell another story": max(drift(found, figure) for figure in range(3)),
+        "better responses than any seen could change it": _hidden(found, missing) / (accuracy.high - accuracy.low),
+    }
+
+
+def _surely(found: Estimate) -> float:
+    """The harmonic mean of the effective sample size, at the lower end: a few problems whose weights degenerate govern
+    it, and a few dozen problems may have drawn none of them."""
+    error = float(found.load.std(ddof=1)) / sqrt(len(found.load))
+    return 1 / (1 / found.ess_harmonic + 2.576 * error)
+
+
+def drift(found: Estimate, figure: int) -> float:
+    """How far halving the samples moves a figure over how far it may: STABLE standard errors, of it and of the move, or
+    a NEGLIGIBLE part of it."""
+    mean, noise = _moved(found, figure)
+    values = found.corrected[:, figure]
+    error = hypot(float(values.std()) / sqrt(len(values)), noise)
+    allowed = max(STABLE * error, NEGLIGIBLE * abs(float(values.mean())), 1e-9)
+    return abs(mean) / allowed if abs(mean) > 1e-9 else 0.0
+
+
+def _hidden(found: Estimate, missing: Floats) -> float:
+    """By how much responses better than any seen could move the accuracy, over STABLE, in quarters (an interval has
+    four standard errors).
+
+    Where a mass a of them hides in a problem, n samples show it with probability n a, and it then has most of that
+    problem's weight. How many problems one sample dominates bounds the sum of n a over problems (Poisson, 95 %), and a
+    moves the accuracy of its problem by at most a exp(missing), or by 1.
+    """
+    lacking = int((missing > 0).sum())
+    if not lacking:
+        return 0.0
+    bound = float(stats.chi2.ppf(0.95, 2 * (int((found.top > 0.5).sum()) + 1))) / 2
+    gain = exp(min(50.0, float(missing.max()))) / float(np.median(found.samples))
+    return 4 * min(lacking, bound * gain) / len(missing) / STABLE
+
+
+def _plain(values: Floats, extra: float) -> Interval:
+    mean, problems = float(values.mean()), len(values)
+    if problems < 2:
+        return Interval(mean, float("nan"), float("nan"))
+    half = float(stats.t.ppf(0.975, problems - 1)) * sqrt(float(values.var(ddof=1)) / problems + extra)
+    return Interval(mean, mean - half, mean + half)
+
+
+def _moved(found: Estimate, figure: int) -> tuple[float, float]:
+    """By how much halving the samples moves a figure's mean over problems, and the standard error of that."""
+    moved = found.halves[:, figure] - found.corrected[:, figure]
+    return float(moved.mean()), float(moved.std()) / sqrt(len(moved))

@@ -1,0 +1,88 @@
+"""Whether two expressions are equal as mathematics, by math-verify. Runs in workers, for it may hang.
+
+Left out on purpose: reading answers out of responses, and all that is decided without algebra (maths.py).
+"""
+
+import logging
+from functools import lru_cache
+from typing import Any
+
+logging.disable(logging.WARNING)  # its warning that its own time limits are off; the worker's deadline is the limit
+
+from math_verify import (  # noqa: E402
+    ExprExtractionConfig,
+    LatexExtractionConfig,
+    LatexNormalizationConfig,
+    parse,
+    verify,
+)
+from sympy import Basic, Equality, Expr, I, Max  # noqa: E402
+
+from tiltlab.grading.formula import same_to_fifty_digits  # noqa: E402
+
+# units: its list holds `t`, `h` and `c`, so that 4t would be 4; ours are gone by now (units.py)
+_SPELLING = LatexNormalizationConfig(units=False, malformed_operators=True, nits=True)
+BOXED = (LatexExtractionConfig(boxed_match_priority=0, normalization_config=_SPELLING),)
+ANYWHERE = (*BOXED, ExprExtractionConfig())
+
+RELATIVE = 1e-5
+"""How far apart numbers may be that math-verify calls equal: it rounds at the sixth decimal, where 1e-19 is 0."""
+
+
+def equal(answer: str, gold: str) -> bool | None:
+    """Whether `answer` is `gold`, both LaTeX or plain expressions. None where `answer` cannot be read."""
+    verdict = _same(_parsed(gold), _imaginary(parse(_boxed(answer), list(BOXED), parsing_timeout=None)))
+    return verdict or (True if same_to_fifty_digits(answer, gold) else verdict)
+
+
+def is_formula(text: str) -> bool:
+    """Whether algebra can read it."""
+    return any(isinstance(part, Basic) or hasattr(part, "shape") for part in _parsed(text))
+
+
+def found_equal(text: str, gold: str) -> tuple[bool | None, str | None]:
+    """The same for what math-verify finds in a whole response, as the paper's verifier reads it (the last box, formula
+    or number), and what that is."""
+    found = parse(text, list(ANYWHERE), parsing_timeout=None)
+    return _same(_parsed(gold), found), str(found[-1])[:200] if found else None
+
+
+def _same(gold: list[Any], found: list[Any]) -> bool | None:
+    if not found:
+        return None
+    if isinstance(found[0], Equality) and not found[0].free_symbols and not isinstance(gold[0], Equality):
+        return all(_same(gold, [side]) for side in found[0].args)  # 4 = 5 is not 5, though 5 = 10 / 2 is
+    return verify(gold, found, timeout_seconds=None, allow_set_relation_comp=True) and not _far_apart(gold[0], found[0])
+
+
+def _far_apart(one: Any, other: Any) -> bool:
+    """Whether two numbers differ by more than rounding. In Sympy's floats, whose exponents have no end: 1/300! is not
+    0."""
+    if not (isinstance(one, Basic) and isinstance(other, Basic) and one.is_number and other.is_number):
+        return False
+    try:
+        a, b = one.evalf(30), other.evalf(30)
+        if not (a.is_finite and b.is_finite):
+            return False
+        return bool(abs(a - b) > RELATIVE * Max(abs(a), abs(b)))
+    except (TypeError, ValueError, OverflowError, AttributeError):  # what is left unevaluated has no size
+        return False
+
+
+def _imaginary(found: list[Any]) -> list[Any]:
+    """With i as the imaginary unit, which math-verify reads as a variable."""
+    return [
+        value.subs({symbol: I for symbol in value.free_symbols if symbol.name == "i"})
+        if isinstance(value, Expr)
+        else value
+        for value in found
+    ]
+
+
+@lru_cache(maxsize=4096)
+def _parsed(gold: str) -> list[Any]:
+    return _imaginary(parse(_boxed(gold), list(BOXED), parsing_timeout=None))
+
+
+def _boxed(expression: str) -> str:
+    return f"\\boxed{{{expression}}}"  # parsed bare, a tenth of MATH's gold answers are not equal to themselves

@@ -1,0 +1,99 @@
+"""What stands before an answer and only names it: "The answer is 5", f(2) = 5, \\text{Area: } 5, x \\in [0, 1].
+
+Left out on purpose: equations. x + y = 5 and x^2 = 4 say more than their right-hand side.
+"""
+
+import re
+from functools import lru_cache
+
+from tiltlab.grading.formula import equal_constants
+from tiltlab.grading.latex import for_reading
+from tiltlab.grading.spelling import ended, squeezed
+
+_VERBS = (
+    "has|have|had|needs?|gets?|got|makes?|made|earns?|earned|spends?|spent|sells?|sold|pays?|paid|costs?|takes?|took"
+)
+_PHRASE = re.compile(
+    rf"""(?: .*\#{{4}}\s* | \#{{2,}}\s* | [*_\s]+ | =\s*
+        | \\(?:therefore|implies|Rightarrow|Longrightarrow|approx)(?![a-zA-Z])\s*
+        | (?:so|thus|hence|therefore|and|then|finally)\b\s*,?\s+
+        | (?:the|my|our)?\s*(?:(?:final|correct|required|right)\s+)*(?:answer|result|solution)\b
+          (?:\s+(?:is|are|equals)\b)?[\s:=*_]*(?<=[\s:=*_])
+        | (?: there\s+(?:are|is|were|was|will\s+be) | [a-z]+\s+(?:will\s+|can\s+|now\s+)*(?:{_VERBS}) | (?:it|that)\s+is
+            | approximately | approx\.? | about | roughly | exactly | simply | only | just | equal\s+to
+          )\s+(?=[\d\\$.-])
+        )""",
+    re.IGNORECASE | re.VERBOSE,
+)
+LONGEST_NAME = 80
+"""Characters of a name."""
+
+_ARGUMENT = r"(?:\([^()]*(?:\([^()]*\)[^()]*)*\)|\[[^\[\]]*\])"
+_OPERATORS = re.compile(
+    r"[+*/-]|\\(?:cdot|times|div|frac|sqrt|pm|mp|sum|int|prod|le|ge|ne|cup|cap|to|in|begin|equiv|sin|cos|tan|log|ln)(?![a-zA-Z])"
+)
+
+
+@lru_cache(maxsize=8192)
+def labelled(text: str) -> tuple[str, str]:
+    """The name that an answer in its plain spelling gives itself ("" where it gives none), and the answer."""
+    label = ""
+    for _ in range(6):
+        before = text
+        text = _without_phrase(text)
+        if (found := _split(text)) is not None:
+            label, text = found
+        if text == before:
+            break
+    return label, ended(text)
+
+
+def _without_phrase(text: str) -> str:
+    found = _PHRASE.match(text.replace('"', " ")) if text.startswith('"') else _PHRASE.match(text)
+    if not found or not found.end() or not text[found.end() :].strip():
+        return text
+    rest = text[found.end() :]
+    return (rest.replace('"', "", 1) if text.startswith('"') and rest.count('"') % 2 else rest).strip()
+
+
+def _split(text: str) -> tuple[str, str] | None:
+    """Name and value of an answer that is one of both."""
+    equals = [i for i in _at_top(text, "=") if text[i - 1 : i] not in ("<", ">", "!", ":")]
+    if equals:
+        name, value = text[: equals[0]].strip(), text[equals[0] + 1 :].strip()
+        if not value:
+            return None
+        if _is_name(name):
+            return squeezed(name), value
+        if re.fullmatch(r"[a-zA-Z]", value) and len(equals) == 1:
+            return value, name  # 2x + 3 = y
+        return ("", value) if equal_constants(for_reading(name), for_reading(value)) else None
+    if found := re.match(r"([a-zA-Z])\s*\\in(?![a-zA-Z])\s*(.+)", text):
+        return found[1], found[2]
+    found = re.match(r'"?\s*([A-Za-z][A-Za-z ]{2,60})"?\s*:\s*"?\s*(?=[^\s"])(.+)', text)
+    if found and re.search(r"[A-Za-z]{3}", found[1]):
+        value = found[2]
+        return found[1].strip(), value.replace('"', "", 1) if value.count('"') % 2 else value
+    if found := re.match(r"(.+?)\s*\\approx(?![a-zA-Z])\s*([\d.,+-]+.*)", text):
+        return (squeezed(found[1]), found[2]) if _is_name(found[1]) else ("", found[1])
+    return None
+
+
+def _is_name(name: str) -> bool:
+    """f(2), \\det A, P(X > 2), x_1, |A|, Area: something that has a value, and no arithmetic, number or power."""
+    if len(name) > LONGEST_NAME:
+        return False
+    bare = re.sub(r"\s*\^\s*\{?\s*(?:-1|\(\d\)|[*])\s*\}?", "", name)
+    bare = re.sub(_ARGUMENT + r"|\{[^{}]*\}|\|[^|]*\||_\w", "", bare)
+    named = re.search(r"[A-Za-z]|\|[^|]+\|", name) is not None
+    return named and re.fullmatch(r"[A-Za-z\\\s'\"_]*", bare) is not None and not _OPERATORS.search(bare)
+
+
+def _at_top(text: str, sign: str) -> list[int]:
+    """Where a sign stands outside all brackets."""
+    depth, found = 0, []
+    for i, character in enumerate(text):
+        depth += (character in "([{") - (character in ")]}")
+        if character == sign and depth <= 0:
+            found.append(i)
+    return found

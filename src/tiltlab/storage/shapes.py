@@ -1,0 +1,273 @@
+"""The JSON files of a run folder, as far as anything reads them: what a file must hold to be worked with.
+
+A file is read through here, so that one that is damaged, or of another make, is told by its name, line and key before
+anything is computed from it. Left out on purpose: records (run_folder.py), and keys that nobody
+reads.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import pairwise
+from math import isfinite, isnan
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from tiltlab.errors import UserError
+from tiltlab.storage.run_folder import Json, read_json, read_lines, whole_object
+from tiltlab.system.visible import on_one_line
+
+Trained = Literal["tempered", "sharpening", "task_reward", "tilted", "objective"]
+Kind = Trained | Literal["base", "best_of_n", "majority", "beam", "power_mcmc", "power_smc", "temperature"]
+
+
+def _log_probability(value: float) -> float:
+    if value > 1:  # what is above 0 by more than rounding
+        raise ValueError("a log-probability is 0 at most")
+    return value
+
+
+def _share(value: float) -> float:
+    if not (0 <= value <= 1 or isnan(value)):
+        raise ValueError("it lies between 0 and 1")
+    return value
+
+
+Count = Annotated[int, Field(ge=0, le=10**9)]
+Positive = Annotated[int, Field(ge=1, le=10**9)]
+Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Strength = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Number = float | None
+LogP = Annotated[float, AfterValidator(_log_probability)]
+Share = Annotated[float, AfterValidator(_share)]
+
+
+class _Shape(BaseModel):
+    model_config = ConfigDict(strict=True, extra="allow")
+
+
+class Info(_Shape):
+    """What drawing took: sampling-*.json, and a line of lots.jsonl."""
+
+    drawn: Count
+    rescored: Count
+    seconds: Amount
+    notes: dict[str, list[Number]]
+    warnings: list[str]
+
+
+class Sampling(Info):
+    responses: Positive
+
+
+class Made(_Shape):
+    command: list[str]
+    versions: dict[str, str]
+    python: str
+    machine: str
+    commit: str | None
+
+
+class _Fact(_Shape):
+    problems: Count
+    sha256: str
+
+
+class _Arm(_Shape):
+    arm: Kind
+    temperature: Strength | None = None
+    alpha: float | None = None
+    beta: float | None = None
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        needed = {"temperature": "temperature", "tempered": "alpha", "power_smc": "alpha"}.get(self.arm)
+        if needed and not isinstance(getattr(self, needed), float | int):
+            raise ValueError(f"arm {self.arm} needs a number {needed}")
+        if self.arm == "power_smc" and self.beta is not None and not (isfinite(self.beta) and self.beta > 0):
+            raise ValueError("beta must be above 0")
+        return self
+
+
+class _Model(_Shape):
+    path: str
+
+
+class _Train(_Shape):
+    steps: Positive
+    prompts: Positive
+    responses: Positive
+
+
+class _Test(_Shape):
+    n: Positive
+
+
+class _Recipe(_Shape):
+    name: str
+    seed: int = Field(ge=-(10**9), le=10**9)
+    model: _Model
+    arms: list[_Arm] = Field(min_length=1)
+    train: _Train
+    test: _Test
+
+
+class Study(_Shape):
+    """study.json."""
+
+    recipe: _Recipe
+    arms: list[str]
+    seeds: int = Field(ge=1, le=10_000)
+    data: dict[str, dict[str, _Fact]] = Field(min_length=1)
+    made: list[Made] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _named(self) -> Self:
+        if len(self.arms) != len(self.recipe.arms) or len(set(self.arms)) < len(self.arms):
+            raise ValueError("arms needs a name of its own for each arm of the recipe")
+        return self
+
+
+class _Sampled(_Shape):
+    n: Positive = 1
+    reference: str | None = None
+
+
+class Told(_Shape):
+    """sample.json, where all that matters is what the records are of."""
+
+    recipe: _Sampled | None = None
+    questions: dict[str, Annotated[list[str], Field(min_length=2, max_length=2)]] = {}
+
+
+class Sample(Told):
+    """sample.json. `info` is there once all is drawn, `records` where another engine drew."""
+
+    made: Made
+    info: Info | None = None
+    records: Count | None = None
+
+
+class Shown(_Shape):
+    """A line of problems.jsonl."""
+
+    task: str
+    id: str
+    question: str
+    answer: str
+
+
+class Step(_Shape):
+    """A line of metrics.jsonl: figures, some of them in groups."""
+
+    __pydantic_extra__: dict[str, Number | dict[str, Number]]
+    step: Count
+    responses: Strength = 1
+    groups: Strength = 1
+
+
+class Selected(_Shape):
+    """A line of select.jsonl."""
+
+    __pydantic_extra__: dict[str, Number]
+    step: Count
+    accuracy: Share
+    graded: Count = 0
+
+
+class TokenLine(_Shape):
+    """A line of tokens-*.jsonl (tiltlab.evaluation.token_logprobs.TokenLine)."""
+
+    problem: str
+    logp: list[LogP] = Field(min_length=1)
+    ref_logp: list[LogP]
+    ranks: list[Count]
+    pieces: list[str] | None
+
+    @model_validator(mode="after")
+    def _even(self) -> Self:
+        sizes = {len(self.logp), len(self.ref_logp), len(self.ranks)}
+        if len(sizes | ({len(self.pieces)} if self.pieces is not None else set())) > 1:
+            raise ValueError("logp, ref_logp, ranks and pieces are not of one length")
+        return self
+
+
+class Result(_Shape):
+    """result.json."""
+
+    trained: bool
+    step: Count = 0
+    best_step: Count = 0
+    stopped: str | None = None
+
+    @model_validator(mode="after")
+    def _steps(self) -> Self:
+        if self.trained and not {"step", "best_step"} <= self.model_fields_set:
+            raise ValueError("a trained arm has a step and a best_step")
+        return self
+
+
+class Failed(_Shape):
+    """failed.json."""
+
+    error: str
+
+
+@contextmanager
+def or_else(todo: str) -> Iterator[None]:
+    """Adds what to do to an error that the block raises about a file."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{error}; {todo}") from error
+
+
+def read_shaped(path: Path, shape: type[_Shape]) -> Json:
+    """A JSON file of this shape, as it is. Raises UserError for any other."""
+    return _checked(read_json(path), shape, str(path))
+
+
+def read_shaped_lines(path: Path, shape: type[_Shape], *, ended: bool = True) -> list[Json]:
+    """Likewise a JSONL file; none where there is no file. `ended`: nobody writes it any more, so that a last line
+    without its end is a damage too."""
+    if ended:
+        require_end(path)
+    found = read_lines(path)
+    return [_checked(line, shape, f"{path} line {number}") for number, line in enumerate(found, start=1)]
+
+
+def read_steps(path: Path, shape: type[_Shape], *, ended: bool = True) -> list[Json]:
+    """Likewise, of lines whose steps rise."""
+    lines = read_shaped_lines(path, shape, ended=ended)
+    for number, (before, line) in enumerate(pairwise(lines), start=2):
+        if line["step"] <= before["step"]:
+            raise UserError(f"{path} line {number}: step {line['step']} comes after step {before['step']}")
+    return lines
+
+
+def require_end(path: Path) -> None:
+    """Raises UserError for a file whose last line was cut off."""
+    *before, last = (path.read_bytes() if path.is_file() else b"").split(b"\n")
+    if last.strip() and whole_object(last) is None:
+        raise UserError(f"{path} line {len(before) + 1} is cut off")
+
+
+def _checked(found: Any, shape: type[_Shape], where: str) -> Json:
+    if not isinstance(found, dict):
+        raise UserError(f"{where} is not a JSON object")
+    try:
+        shape.model_validate(found)
+    except ValidationError as error:
+        raise UserError(f"{where} {_first(error)}") from error
+    return found
+
+
+def _first(error: ValidationError) -> str:
+    detail = error.errors(include_url=False)[0]
+    key = ".".join(map(str, detail["loc"]))[:80]
+    if detail["type"] == "missing":
+        return on_one_line(f"has no {key}")
+    if detail["type"] == "value_error" and not key:
+        return f"cannot be used: {detail['ctx']['error']}"
+    return on_one_line(f"cannot have {key} = {str(detail['input'])[:40]!r}: {detail['msg']}")

@@ -1,0 +1,139 @@
+"""A training on the disk: saved now and then, and gone on with from its newest checkpoint that is whole.
+
+A checkpoint is whole if its state, its weights, its optimiser and the best checkpoint that it names can be read, and if
+metrics.jsonl and select.jsonl hold every line that its state counts. Left out on purpose: when to save (run.py).
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from tiltlab.errors import UserError
+from tiltlab.models.hf import HFModel
+from tiltlab.storage.run_folder import CellDir, Json, read_json, whole_lines, write_json, write_lines
+from tiltlab.training.optimizer import Optimizer
+
+
+@dataclass(frozen=True)
+class State:
+    """Where a training is: steps done, up to which of them it was evaluated, and the best evaluation so far (step 0 and
+    accuracy -1 before the first)."""
+
+    step: int = 0
+    evaluated: int = 0
+    best_step: int = 0
+    best_accuracy: float = -1.0
+
+
+Ended = Callable[[State, Sequence[Json], Sequence[Json]], bool]
+"""Whether a training with this state and these lines of metrics.jsonl and select.jsonl takes no further step."""
+
+
+def save(folder: CellDir, policy: HFModel, optimizer: Optimizer, state: State) -> None:
+    """Keep where a training is, and its best checkpoint. Raises UserError where it cannot be written."""
+    checkpoints = folder.checkpoints
+    if checkpoints.step(state.step).is_dir():  # it was evaluated since: the weights are the same
+        write_json(checkpoints.state(state.step), asdict(state))
+    else:
+        with checkpoints.new(state.step, policy.nbytes + optimizer.nbytes) as part:
+            policy.save(part)
+            optimizer.save(part / checkpoints.optimizer(state.step).name)
+            write_json(part / checkpoints.state(state.step).name, asdict(state))
+    checkpoints.keep({state.best_step, state.step})
+
+
+def resume(
+    folder: CellDir, policy: HFModel, optimizer: Optimizer, every: int, ended: Ended
+) -> tuple[State, UserError | None]:
+    """Where to go on, with weights, optimiser and lines as they were then; and, where the newest checkpoint was not
+    whole, what is wrong with it. What came after is dropped: it will be made again.
+
+    every: steps between two evaluations. Raises UserError where there are checkpoints, and none is whole.
+    """
+    checkpoints, wrong = folder.checkpoints, None
+    for step in reversed(checkpoints.steps()):
+        try:
+            state, metrics, select = _restored(folder, policy, optimizer, step, every, ended)
+        except UserError as error:
+            wrong = wrong or error
+            continue
+        checkpoints.keep({state.best_step, step})  # a kill may have come just before that
+        if wrong:
+            _forget_end(folder)
+        write_lines(folder.metrics, metrics)
+        write_lines(folder.select, select)
+        return state, wrong
+    if wrong:
+        raise _beyond_repair(folder, wrong)
+    checkpoints.keep(())
+    _forget_end(folder)
+    write_lines(folder.metrics, [])
+    write_lines(folder.select, [line for line in whole_lines(folder.select)[:1] if line.get("step") == 0])
+    return State(), None
+
+
+def require_whole(folder: CellDir, every: int) -> None:
+    """Raises UserError where a training that is done lacks lines that its result counts."""
+    try:
+        result = read_json(folder.result)
+        if result["trained"]:
+            _counted(folder, result["step"], result["evaluated"], every)
+    except (UserError, KeyError, TypeError) as error:
+        raise _beyond_repair(folder, error) from error
+
+
+def _beyond_repair(folder: CellDir, error: Exception) -> UserError:
+    said = error if isinstance(error, UserError) else f"{folder.result} is damaged: {error!r}"
+    return UserError(f"{said}; remove {folder.path}, and the same command makes it anew")
+
+
+def _restored(
+    folder: CellDir, policy: HFModel, optimizer: Optimizer, step: int, every: int, ended: Ended
+) -> tuple[State, list[Json], list[Json]]:
+    """The state of a checkpoint, put on the policy and the optimiser, and the lines of metrics.jsonl and select.jsonl
+    that it counts. Raises UserError for one that is not whole."""
+    checkpoints = folder.checkpoints
+    state = _state(checkpoints.state(step), step)
+    metrics, select = _counted(folder, step, state.evaluated, every)
+    for needed in sorted({state.best_step, step} - {0}):  # the best, too: it is wanted at the end
+        policy.restore(checkpoints.step(needed), needed)
+    try:
+        over = ended(state, metrics, select)
+    except (KeyError, TypeError) as error:
+        raise UserError(f"a line of {folder.metrics} or {folder.select.name} is damaged: {error!r}") from error
+    if not over:  # else its optimiser may have been removed already
+        optimizer.restore(checkpoints.optimizer(step))
+    return state, metrics, select
+
+
+def _state(path: Path, step: int) -> State:
+    found = read_json(path)
+    kinds = {"step": int, "evaluated": int, "best_step": int, "best_accuracy": int | float}
+    if (
+        not isinstance(found, dict)
+        or found.keys() != kinds.keys()
+        or not all(isinstance(found[key], kind) for key, kind in kinds.items())
+        or not 0 <= found["best_step"] <= found["evaluated"] <= found["step"] == step
+    ):
+        raise UserError(f"{path} is not the state of a training at step {step}")
+    return State(**found)
+
+
+def _counted(folder: CellDir, step: int, evaluated: int, every: int) -> tuple[list[Json], list[Json]]:
+    """The lines of metrics.jsonl and select.jsonl up to a step. Raises UserError where one is missing or damaged."""
+    evaluations = sorted({*range(0, evaluated, every), evaluated})
+    return _lines(folder.metrics, range(step)), _lines(folder.select, evaluations)
+
+
+def _lines(path: Path, steps: Sequence[int]) -> list[Json]:
+    """The first lines of a file. Raises UserError unless they are of these steps, each with all figures."""
+    lines = whole_lines(path)[: len(steps)]
+    if [line.get("step") for line in lines] != list(steps) or not all(lines[0].keys() <= o.keys() for o in lines):
+        raise UserError(f"{path} is cut short or damaged: it does not hold every line up to step {steps[-1]}")
+    return lines
+
+
+def _forget_end(folder: CellDir) -> None:
+    """Remove the records of the end of a training that will come to another."""
+    for which in ("last", "best"):
+        folder.records(which).unlink(missing_ok=True)

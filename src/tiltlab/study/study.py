@@ -1,0 +1,216 @@
+"""A study: every arm on every task with every seed, by one procedure, in one run folder.
+
+Same prompts in the same order, same budget, same evaluation: all of it follows from the recipe and the seed alone.
+The report is made from the run folder and is not this module's business.
+"""
+
+import datetime as dt
+import fcntl
+import hashlib
+import json
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any, get_args
+
+from tiltlab.config.recipe import Recipe
+from tiltlab.errors import UserError
+from tiltlab.models.chat import today
+from tiltlab.models.loading import load_codec, policy_from
+from tiltlab.storage import shapes
+from tiltlab.storage.folder import alone_in, require_writable
+from tiltlab.storage.run_folder import CellDir, kept_date, write_json, write_text
+from tiltlab.storage.shapes import or_else, read_shaped
+from tiltlab.study.resume import require_whole
+from tiltlab.study.run import Cell, Tell, Work, load_base, run_cell
+from tiltlab.system.process_pool import run_all
+from tiltlab.system.provenance import provenance
+from tiltlab.tasks.base import Task, notes_of, try_on_gold
+from tiltlab.types import Problem, Prompt, Split
+
+OnProgress = Callable[..., None]
+"""Told (cell, what it is doing, how much is done, out of how much), and a line to keep where there is news; total 0
+means that the cell is finished."""
+
+
+def plan(recipe: Recipe, seeds: int) -> list[Cell]:
+    """All cells of a study. The arms that train come first in each task: they take longest."""
+    arms = sorted(recipe.arms, key=lambda arm: arm.objective() is None)
+    numbers = range(recipe.seed, recipe.seed + seeds)
+    return [Cell(task, arm, seed) for seed in numbers for task in recipe.tasks for arm in arms]
+
+
+def run_study(
+    recipe: Recipe,
+    run: Path,
+    *,
+    seeds: int,
+    jobs: int,
+    devices: Sequence[str],
+    on_progress: OnProgress,
+    on_note: Callable[[str], None] = lambda _: None,
+) -> list[Cell]:
+    """Run a study, or go on with one that was stopped or killed; what is done is not done again. Returns the cells that
+    could not be finished; each says why in its failed.json. `on_note` is told what there is to say of the model.
+
+    Raises UserError, before anything is written, for a recipe that cannot work and for a folder that holds another
+    study; Stopped after Ctrl-C, once everything is saved.
+    """
+    require_writable(run / "study.json")
+    date = recipe.model.date or kept_date(run / "study.json") or today()
+    asked, recipe = recipe, recipe.model_copy(update={"model": replace(recipe.model, date=date)})
+    notes: list[str] = []
+    facts = check(recipe, notes.append)
+    if not (run / "study.json").exists():
+        _try_model(_placed(recipe, devices[0]), keep=jobs == 1)
+    for note in notes:
+        on_note(note)
+    with alone_in(run):
+        workers_lock = _workers_gone(run)
+        threads = max(1, _cores() // jobs)
+        made = provenance() | {"jobs": jobs, "threads": threads, "devices": list(devices)}
+        _open(asked, run, seeds, facts, made, date)
+        cells = [cell for cell in plan(recipe, seeds) if not _is_done(cell.folder(run), recipe)]
+        pieces = [partial(_piece, cell, recipe, run, workers_lock) for cell in cells]
+        run_all(
+            pieces,
+            jobs=max(1, min(jobs, len(cells))),
+            threads=threads,
+            devices=devices,
+            on_progress=lambda i, *news: on_progress(cells[i], *news),
+        )
+        return [cell for cell in cells if cell.folder(run).failed.exists()]
+
+
+def _is_done(folder: CellDir, recipe: Recipe) -> bool:
+    """Raises UserError for a cell that is done and has lost lines of its curves since."""
+    if not folder.result.exists():
+        return False
+    require_whole(folder, recipe.select.every)
+    return True
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _placed(recipe: Recipe, device: str) -> Recipe:
+    return recipe.model_copy(update={"model": replace(recipe.model, device=device)})
+
+
+def _try_model(recipe: Recipe, *, keep: bool) -> None:
+    """Load the model and try the adapters on it: what is wrong with either shows before anything is written, and not in
+    some worker. Done once a study. `keep`: this process will need the model."""
+    base = load_base(recipe.model)
+    if recipe.model.lora:
+        with policy_from(base, recipe.model, seed=0):
+            pass
+    if not keep:
+        load_base.cache_clear()
+
+
+def check(recipe: Recipe, on_note: Callable[[str], None] = lambda _: None) -> dict[str, Any]:
+    """Everything that can be known to be wrong without loading weights. Returns the number and hash of each split's
+    problems, and what the task notes of how it was made, for the record. `on_note` is told
+    what there is to say of the model.
+
+    Raises UserError for a model, a task, a prompt or a reward that cannot be used.
+    """
+    codec = load_codec(recipe.model)
+    reward = recipe.train.own_reward()
+    if reward:
+        for task in recipe.tasks:
+            try_on_gold(reward, task, splits_of(recipe)[0])
+    facts: dict[str, Any] = {}
+    rendered: list[Prompt] = []
+    for task in recipe.tasks:
+        splits = {split: task.problems(split) for split in splits_of(recipe)}
+        for split, problems in splits.items():
+            if not problems:
+                raise UserError(f"task {task.name} has no problem in its {split} split")
+            for problem in problems:
+                codec.encode(task.render(problem), recipe.train.max_tokens)
+        rendered += [task.render(problems[0]) for problems in splits.values()]
+        facts[task.name] = {split: _fact(task, split, problems) for split, problems in splits.items()}
+    for note in codec.notes(rendered):
+        on_note(note)
+    return facts
+
+
+def splits_of(recipe: Recipe) -> Sequence[Split]:
+    """The splits that a study needs: where no arm trains, a task may have nothing but a test split."""
+    return get_args(Split) if any(arm.objective() for arm in recipe.arms) else ("test",)
+
+
+def _fact(task: Task, split: Split, problems: Sequence[Problem]) -> dict[str, Any]:
+    text = json.dumps([[p.id, task.render(p), p.answer] for p in problems], sort_keys=True)
+    fact = {"problems": len(problems), "sha256": hashlib.sha256(text.encode()).hexdigest()}
+    notes = notes_of(task, split)
+    return fact | ({"notes": notes} if notes else {})
+
+
+def _piece(
+    cell: Cell,
+    recipe: Recipe,
+    run: Path,
+    lock: Path,
+    *,
+    tell: Tell,
+    stopping: Callable[[], bool],
+    device: str,
+) -> None:
+    with lock.open() as file:
+        fcntl.flock(file, fcntl.LOCK_SH)  # held while this process may write: see `_workers_gone`
+        run_cell(Work(cell, _placed(recipe, device), cell.folder(run), tell, stopping))
+
+
+def _open(recipe: Recipe, run: Path, seeds: int, facts: dict[str, Any], made: dict[str, object], date: dt.date) -> None:
+    """Write study.json, or make sure that the one there is of the same study."""
+    path = run / "study.json"
+    wanted = recipe.model_dump(mode="json")
+    if path.exists():
+        with or_else("put a copy of it back, or choose another --out"):
+            found = read_shaped(path, shapes.Study)
+        differing = _differences(found["recipe"], wanted) or _differences(found["data"], facts)
+        if differing:
+            raise UserError(
+                f"{run} holds another study: {differing} differs; go on with the recipe it was made by, "
+                "or choose another --out"
+            )
+        seeds = max(seeds, found["seeds"])
+        history = found["made"]
+    else:
+        history = []
+    if not history or history[-1] != made:
+        history = [*history, made]
+    names = [arm.name for arm in recipe.arms]
+    shown = [
+        {"task": task.name, "id": problem.id, "question": problem.question, "answer": problem.answer}
+        for task in recipe.tasks
+        for problem in task.problems("test")[: recipe.test.problems]
+    ]
+    write_text(run / "problems.jsonl", "".join(json.dumps(problem) + "\n" for problem in shown))
+    about = {"recipe": wanted, "arms": names, "seeds": seeds, "data": facts, "made": history, "date": str(date)}
+    write_json(path, about)
+
+
+def _differences(found: Any, wanted: Any, where: str = "") -> str | None:
+    """The first key in which two trees of plain values differ, or None."""
+    if isinstance(found, dict) and isinstance(wanted, dict):
+        for key in sorted({*found, *wanted}):
+            inner = _differences(found.get(key), wanted.get(key), f"{where}.{key}" if where else key)
+            if inner:
+                return inner
+        return None
+    return None if found == wanted else where
+
+
+def _workers_gone(run: Path) -> Path:
+    """The lock that each worker shares while it may write. Workers outlive a killed parent by a moment: it is awaited,
+    before anything is read."""
+    path = run / ".workers.lock"
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+    return path

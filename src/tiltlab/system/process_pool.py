@@ -1,0 +1,222 @@
+"""Running independent pieces of work side by side, in processes of their own, so that any of them may die.
+
+One piece a GPU, or a few a CPU with the cores shared out between them (two processes with one thread each are faster
+than one with two). Ctrl-C, SIGTERM or SIGHUP asks every piece to save and stop; a second one ends them where they are.
+
+Left out on purpose: retries, and machines other than this one.
+"""
+
+import os
+import pickle
+import traceback
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from multiprocessing import connection
+from typing import Any
+
+from tiltlab.errors import Stopped, UserError, said
+from tiltlab.system.memory import tune
+from tiltlab.system.program import Parent, Program
+from tiltlab.system.signals import stopped_by_signals
+
+Piece = Callable[..., None]
+"""Called as piece(tell=..., stopping=..., device=...)."""
+
+STOPPED = "stopped before all was done"
+
+NO_MORE = b""
+
+ENDING = 60.0
+"""Seconds that a worker may take to end, once it has closed its pipe."""
+
+
+def run_all(
+    pieces: Sequence[Piece],
+    *,
+    jobs: int,
+    threads: int,
+    devices: Sequence[str],
+    on_progress: Callable[..., None],
+) -> None:
+    """Run all pieces, `jobs` at a time, in this process where that is one, with `threads` CPU threads each.
+
+    `on_progress` is told (piece number, doing, done, total, and what else the piece tells); total 0 means done. Sums on
+    CPU come out a little different with another number of threads, so a study keeps to one number, however few pieces
+    are left.
+
+    Raises Stopped if it was asked to stop, or the first error of a piece once the others have saved and stopped, which
+    for a worker that was killed is a UserError. With more than one job, pieces must be picklable, and made of what is
+    importable.
+    """
+    with stopped_by_signals() as asked:
+        if jobs == 1:
+            _run_here(pieces, threads, devices[0], on_progress, asked)
+        else:
+            _Workers(pieces, on_progress, asked).run(min(jobs, len(pieces)), threads, devices)
+
+
+def _run_here(
+    pieces: Sequence[Piece], threads: int, device: str, on_progress: Callable[..., None], asked: Callable[[], bool]
+) -> None:
+    _use(threads, device)
+    for number, piece in enumerate(pieces):
+        if asked():
+            raise Stopped(STOPPED)
+        piece(tell=partial(on_progress, number), stopping=asked, device=device)
+        on_progress(number, "done", 0, 0)
+
+
+@dataclass(eq=False)
+class _Worker:
+    program: Program
+    piece: int | None = None
+    """The number of the one that it is at."""
+
+
+class _Workers:
+    """Programs that take a piece each and ask for the next. Whatever is sent to one in the midst of a piece tells it to
+    save and stop."""
+
+    def __init__(self, pieces: Sequence[Piece], on_progress: Callable[..., None], asked: Callable[[], bool]) -> None:
+        self._todo = deque(enumerate(_pickled(pieces)))
+        self._on_progress = on_progress
+        self._asked = asked
+        self._error: BaseException | None = None
+        self._stopped = False
+
+    def run(self, jobs: int, threads: int, devices: Sequence[str]) -> None:
+        working: list[_Worker] = []
+        try:
+            for number in range(jobs):
+                working.append(_Worker(Program(_work, threads, devices[number % len(devices)])))
+                self._give(working[-1])
+            while working:
+                self._heed(working)
+                for pipe in connection.wait([worker.program.pipe for worker in working], timeout=0.2):
+                    worker = next(worker for worker in working if worker.program.pipe is pipe)
+                    if not self._goes_on(worker):
+                        working.remove(worker)
+        finally:  # for one who was interrupted
+            for worker in working:
+                worker.program.kill()
+        if self._error is None and self._asked():
+            self._error = Stopped(STOPPED)
+        if self._error:
+            raise self._error
+
+    def _heed(self, working: Sequence[_Worker]) -> None:
+        """Once somebody asked for it or a piece failed, the others are told to stop."""
+        if not self._stopped and (self._error or self._asked()):
+            self._stopped = True
+            self._todo.clear()
+            for worker in working:
+                _send(worker.program, NO_MORE)
+
+    def _give(self, worker: _Worker) -> None:
+        if self._todo:
+            worker.piece, message = self._todo.popleft()
+            _send(worker.program, message)
+        else:
+            worker.piece = None
+            _send(worker.program, NO_MORE)
+
+    def _goes_on(self, worker: _Worker) -> bool:
+        """Take one message. Whether the worker is still there."""
+        try:
+            kind, news = pickle.loads(worker.program.pipe.recv_bytes())  # of `_work`'s making
+        except (EOFError, OSError):
+            code = worker.program.kill(patience=ENDING)
+            if worker.piece is not None:
+                self._failed(_killed(code))
+            return False
+        if kind == "told":
+            self._on_progress(worker.piece, *news)
+            return True
+        if news is None:
+            self._on_progress(worker.piece, "done", 0, 0)
+        else:
+            self._failed(news)
+        self._give(worker)
+        return True
+
+    def _failed(self, error: BaseException) -> None:
+        if self._error is None or isinstance(self._error, Stopped):
+            self._error = error
+
+
+def _pickled(pieces: Sequence[Piece]) -> list[bytes]:
+    try:
+        return [pickle.dumps(piece) for piece in pieces]
+    except Exception as error:
+        raise _not_sent(error) from error
+
+
+def _send(program: Program, message: bytes) -> None:
+    with suppress(OSError):  # it has died, as its pipe will tell
+        program.pipe.send_bytes(message)
+
+
+def _not_sent(error: Exception) -> UserError:
+    return UserError(
+        f"the work cannot be handed to worker processes ({said(error)}): what it is made of must be importable, and so "
+        "not defined in a script or notebook; or use one job"
+    )
+
+
+def _killed(code: int) -> UserError:
+    ended = "was killed (for want of memory?)" if code < 0 else f"ended by itself (exit code {code})"
+    return UserError(
+        f"a worker process {ended}; what it had saved is kept: "
+        "give the same command again to go on, with a smaller --jobs if memory was short"
+    )
+
+
+# In the worker
+
+
+def _work(parent: Parent, threads: int, device: str) -> None:
+    tune()
+    os.environ.setdefault("TQDM_DISABLE", "1")  # the parent shows progress; bars of several workers would overlap
+    _use(threads, device)
+    while (message := parent.receive()) != NO_MORE:
+        parent.send(_outcome(message, parent, device))
+
+
+def _outcome(message: bytes, parent: Parent, device: str) -> bytes:
+    """("ended", the error or None) in the end, after any number of ("told", news)."""
+
+    def tell(*news: Any) -> None:
+        parent.send(pickle.dumps(("told", news)))
+
+    try:
+        piece = pickle.loads(message)  # of the parent's making
+    except Exception as error:
+        return pickle.dumps(("ended", _not_sent(error)))
+    try:
+        piece(tell=tell, stopping=parent.has_sent, device=device)
+        return pickle.dumps(("ended", None))
+    except BaseException as error:
+        return _pickled_error(error)
+
+
+def _pickled_error(error: BaseException) -> bytes:
+    """With its traceback as a note."""
+    trace = traceback.format_exc()
+    error.add_note(f"in a worker process:\n{trace}")
+    try:
+        found = pickle.dumps(("ended", error))
+        pickle.loads(found)
+    except Exception:  # an error of a library's own make
+        found = pickle.dumps(("ended", RuntimeError(f"a piece of work raised {said(error)}\n{trace}")))
+    return found
+
+
+def _use(threads: int, device: str) -> None:
+    import torch
+
+    torch.set_num_threads(min(threads, torch.get_num_threads()))  # fewer where OMP_NUM_THREADS says so
+    if device.startswith("cuda"):
+        torch.cuda.set_device(device)  # or what names no device of its own would land on the first

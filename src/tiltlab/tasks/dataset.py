@@ -1,0 +1,250 @@
+"""Problems of one's own, and the named sets of mathematics: files or hub data sets with a question and an answer.
+
+Left out on purpose: how a row is read (reading.py), where the named sets are (maths.py), and mathematics itself:
+whether two expressions are equal is for grading/maths.py to say.
+"""
+
+import random
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from string import Formatter
+from typing import Any, ClassVar, Literal
+
+from tiltlab.datasets.columns import Found, Reading, read_problems
+from tiltlab.datasets.files import is_file
+from tiltlab.datasets.hub import Hub
+from tiltlab.datasets.overlap import apart
+from tiltlab.datasets.registry import INSTRUCTION, SETS, MathName, MathSet
+from tiltlab.errors import UserError
+from tiltlab.grading.answers import grade_number, number
+from tiltlab.seeds import derive
+from tiltlab.storage.incoming import shown
+from tiltlab.types import Grade, Problem, Prompt, Split
+
+Grader = Literal["maths", "maths_lenient", "number"]
+"""maths: equal as mathematics, in the last complete box. maths_lenient: as the paper's verifier reads a response.
+number: equal as plain numbers, in the last complete box; no mathematics at all, and much the fastest."""
+
+
+@dataclass(frozen=True)
+class Data:
+    """Questions with gold answers, from files or the hub. `task` is `data`, or the name of a set.
+
+    train, test: where the rows are: a .jsonl, .json, .parquet or .csv file, the name of a set, a hub id (owner/name),
+        or a `Hub` with config, split and revision. A named set needs neither.
+    select: likewise, or how many rows of train become the select split: the first that do not stand in test. A named
+        set's rows to learn from are put in a fixed random order before.
+    columns: which columns hold question, answer and id; the set's own where left out, else problem, answer and id.
+    prompt: "chat" sends a user message through the model's chat template, "plain" sends the text as it is. A question
+        that is a list of messages is the chat itself: no template of ours is put around it.
+    template: the prompt, with {question} in it and all other braces doubled, for str.format.
+    grader: how answers are compared. revision: of the set, or of a hub id, on the hub.
+
+    No question of test stands in select or train, nor one of select in train: `notes` says what was left out.
+    """
+
+    task: Literal["data"] | MathName
+    train: Hub | str | None = None
+    test: Hub | str | None = None
+    name: str = ""
+    select: int | Hub | str = 64
+    columns: Mapping[str, str] = field(default_factory=dict)
+    prompt: Literal["chat", "plain"] = "chat"
+    template: str = INSTRUCTION
+    grader: Grader = "maths"
+    revision: str | None = None
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for a template without {question}, unknown columns, an empty select split, no data."""
+        check_template(self.template)
+        if not set(self.columns) <= {"question", "answer", "id"}:
+            raise ValueError(f"columns has the keys question, answer and id and no others, got {list(self.columns)}")
+        if isinstance(self.select, int) and self.select < 1:
+            raise ValueError(f"select must be at least 1, as it chooses the best checkpoint; got {self.select}")
+        if self.task == "data" and self.train is None and self.test is None:
+            raise ValueError("data needs train, test or both: FILE, a hub id, or the name of a set")
+        object.__setattr__(self, "name", self.name or self.task)
+
+    def problems(self, split: Split) -> Sequence[Problem]:
+        """Raises UserError for a split that there is not, and for rows that cannot be used."""
+        return self._found(split).problems
+
+    def notes(self, split: Split) -> Sequence[str]:
+        """Which gold answers were read, and which rows were left out."""
+        return self._found(split).notes
+
+    def render(self, problem: Problem) -> Prompt:
+        return rendered(self.template, self.prompt, problem)
+
+    def grade(self, problem: Problem, text: str) -> Grade:
+        if self.grader == "number":
+            return grade_number(text, problem.answer, "boxed")
+        from tiltlab.grading.maths import grade_maths  # heavy, and not everybody's
+
+        return grade_maths(text, problem.answer, _MODES[self.grader])
+
+    def grade_batch(self, problems: Sequence[Problem], texts: Sequence[str]) -> list[Grade]:
+        if self.grader == "number":
+            return [self.grade(problem, text) for problem, text in zip(problems, texts, strict=True)]
+        from tiltlab.grading.maths import grade_many
+
+        pairs = [(text, problem.answer) for problem, text in zip(problems, texts, strict=True)]
+        return grade_many(pairs, _MODES[self.grader])
+
+    def unread(self, problems: Sequence[Problem]) -> list[Problem]:
+        """Those whose gold answer no response can meet, but letter by letter."""
+        if self.grader == "number":
+            return [problem for problem in problems if number(problem.answer) is None]
+        from tiltlab.grading.maths import unread
+
+        odd = unread([problem.answer for problem in problems])
+        return [problem for problem, is_odd in zip(problems, odd, strict=True) if is_odd]
+
+    def _found(self, split: Split) -> Found:
+        if split == "test":
+            return _read(self._place(self.test, "test"))
+        train, test = self._place(self.train, "train"), None
+        if self.test is not None or self._has("test"):
+            test = self._place(self.test, "test")
+        select = self.select if isinstance(self.select, int) else self._place(self.select, "select")
+        return _learning(train, test, select)[split]
+
+    def _has(self, split: Split) -> bool:
+        own = SETS.get(self.task)
+        return own is not None and bool(own.sources(split, None))
+
+    def _place(self, given: str | Hub | None, split: Split) -> "_Place":
+        """Where a split's rows are and how to read them."""
+        own = SETS.get(self.task)
+        if given is None and own is not None:
+            given = self.task
+        if given is None:
+            raise UserError(f"task {self.name} has no {split} split; name one: `{split}: FILE`, a hub id or a set")
+        known = SETS.get(given, own) if isinstance(given, str) else own
+        shuffled = known is not None and (known.sorted or split == "train")
+        return _Place(self._sources(given, split), self._reading(known), shuffled)
+
+    def _sources(self, given: str | Hub, split: Split) -> tuple[str | Hub, ...]:
+        if isinstance(given, Hub) or is_file(given):
+            return (given,)
+        if given in SETS:
+            return _set_sources(given, split, self.revision if given == self.task else None)
+        if re.fullmatch(r"[\w.-]+/[\w.-]+", given):
+            return (Hub(given, split="test" if split == "test" else "train", revision=self.revision),)
+        raise UserError(
+            f"{split}: {shown(given)} is no file that can be read (.jsonl, .json, .parquet or .csv), no hub id "
+            f"(owner/name) and no set ({', '.join(SETS)})"
+        )
+
+    def _reading(self, known: MathSet | None) -> Reading:
+        """The user's columns first; then the set's own, then those of this package's own files."""
+        question, answer, name = (self.columns.get(key) for key in ("question", "answer", "id"))
+        golds = known.golds if known else (("answer", "whole"),)
+        own = dict(golds)
+        return Reading(
+            questions=(question,) if question else (known.question, "problem", "question") if known else ("problem",),
+            golds=((answer, own.get(answer, golds[0][1])),) if answer else golds,
+            ids=(name,) if name else (known.id, "id") if known else ("id",),
+            numbers=self.grader == "number",
+            tolerant=known is not None,
+            chats=self.prompt == "chat",
+        )
+
+
+_MODES: dict[Grader, Literal["strict", "lenient"]] = {"maths": "strict", "maths_lenient": "lenient"}
+
+
+def from_options(task: str | None, data: str | None, columns: str | None) -> dict[str, Any]:
+    """What `--task NAME --data FILE --map problem=question,answer=final` say, as an entry of a recipe's `tasks`.
+
+    The file is the test split. In the map, problem (or question), answer and id stand left, the file's columns right.
+    Raises UserError for a map that cannot be read.
+    """
+    entry: dict[str, Any] = {"task": task or "data"} | ({"test": data} if data else {})
+    mapped: dict[str, str] = {}
+    for part in columns.split(",") if columns else ():
+        key, equals, column = (piece.strip() for piece in part.partition("="))
+        key = "question" if key == "problem" else key
+        if not (equals and column) or key not in ("question", "answer", "id") or key in mapped:
+            raise UserError(f"--map {columns}: write it as problem=COLUMN,answer=COLUMN (and id=COLUMN), each once")
+        mapped[key] = column
+    return entry | ({"columns": mapped} if mapped else {})
+
+
+def rendered(template: str, prompt: Literal["chat", "plain"], problem: Problem) -> Prompt:
+    """The template, filled in, as text or as one user message; a chat that the problem brings, as it stands."""
+    if problem.messages:
+        return problem.messages
+    text = template.format(question=problem.question)
+    return text if prompt == "plain" else ({"role": "user", "content": text},)
+
+
+def check_template(template: str) -> None:
+    """Raises ValueError for a template that cannot be filled in."""
+    mark = "a question"
+    try:
+        if any(spec or conversion for _, _, spec, conversion in Formatter().parse(template)):
+            raise ValueError("a field may have no format")  # {question:>999999999} would be a gigabyte of spaces
+        filled = template.format(question=mark)
+    except (ValueError, LookupError, AttributeError, TypeError) as error:
+        raise ValueError(
+            f"template cannot be filled in ({type(error).__name__}: {error}); "
+            "write {question} where the question goes, and double all other braces, as in \\boxed{{}}"
+        ) from error
+    if mark not in filled:
+        raise ValueError("template has no {question} in it; write {question} (single braces) where the question goes")
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Sources of one split. shuffled: put in one fixed random order, so that the first rows stand for all; else in the
+    order they stand in."""
+
+    sources: tuple[str | Hub, ...]
+    reading: Reading
+    shuffled: bool
+
+
+def _set_sources(name: str, split: Split, revision: str | None) -> tuple[Hub, ...]:
+    sources = SETS[name].sources(split, revision)
+    if not sources and split == "test":
+        raise UserError(f"set {name} has nothing to be tested on; name what has: `test: aime24`, say, or `test: FILE`")
+    if not sources:
+        raise UserError(
+            f"set {name} is for testing only; to learn, name other rows: `train: math` (or deepscaler, gsm8k), "
+            "or `train: FILE`"
+        )
+    return sources
+
+
+@cache
+def _read(place: _Place) -> Found:
+    """Once a process: files are not read again, however often a split is asked for."""
+    found = read_problems(place.sources, place.reading)
+    if not place.shuffled:
+        return found
+    rows = list(found.problems)
+    random.Random(derive(0, "order")).shuffle(rows)
+    return Found(tuple(rows), found.notes)
+
+
+@cache
+def _learning(train: _Place, test: _Place | None, select: int | _Place) -> dict[str, Found]:
+    """The train and select splits, without what stands in test."""
+    tested = _read(test).problems if test else ()
+    rows, notes = apart(_read(train).problems, "train", tested, "test")
+    if isinstance(select, int):
+        chosen, rows = Found(tuple(rows[:select])), rows[select:]
+    else:
+        kept, said = apart(_read(select).problems, "select", tested, "test")
+        chosen = Found(tuple(kept), (*_read(select).notes, *said))
+    rows, more = apart(rows, "train", chosen.problems, "select")
+    if not rows or not chosen.problems:
+        raise UserError(
+            f"{', '.join(map(str, train.sources))} leaves no row to train on after {len(chosen.problems)} rows for "
+            "selection; lower `select` or give more data"
+        )
+    return {"train": Found(tuple(rows), (*_read(train).notes, *notes, *more)), "select": chosen}

@@ -1,0 +1,169 @@
+"""The one training loop: REINFORCE with a leave-one-out baseline on the whole-sequence reward, strictly on-policy.
+
+    prompts -> rollouts -> grades -> scores (objective) -> advantages -> update
+
+Left out on purpose: importance ratios, clipping, several updates a batch, replay, value functions, per-token rewards.
+Every regime goes through the same lines; only the three weights of the Objective differ.
+
+Reference and policy are scored on the same micro-batches by the same code, so that where their weights agree
+l - log pi is exactly 0, and where they nearly agree rounding (of bf16, say) cancels.
+
+Responses cut off by the token limit leave their group. What is then maximised is J of the law of *complete* responses,
+pi(y | complete): with the baseline taken over the complete ones only, the expected gradient is that law's gradient
+times the chance that a response is complete. How often it is not is logged as `truncated`.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+
+from tiltlab.models.base import LanguageModel, Policy, TokenLogprobs
+from tiltlab.objective import Objective
+from tiltlab.rewards.functions import Reward
+from tiltlab.seeds import batch_indices, derive
+from tiltlab.tasks.base import Task, grade_all
+from tiltlab.training.advantage import group_normalized, leave_one_out
+from tiltlab.training.optimizer import Optimizer
+from tiltlab.training.step_metrics import Metrics, Phases, Scored, batch_metrics
+from tiltlab.types import Grade, Problem, Rollout
+
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How to train; the same for every regime of a study.
+
+    prompts, responses: P and G of a batch. max_tokens: the limit on a response, in tokens.
+    fixed_length: the regime's twin in which EOS is ignored while sampling: every response has max_tokens tokens.
+    micro_batch_tokens: how many response tokens (padding included) one backward pass may hold; a prompt, read once for
+        its group, adds to it once. A group is never split, since its baseline needs the log pi of all its responses;
+        one that is larger goes alone.
+    normalize: divide advantages by the group's spread. An ablation: it moves the optimum.
+    """
+
+    steps: int
+    prompts: int
+    responses: int
+    max_tokens: int
+    seed: int = 0
+    fixed_length: bool = False
+    micro_batch_tokens: int = 4096
+    normalize: bool = False
+
+
+def train(
+    policy: Policy,
+    reference: LanguageModel,
+    task: Task,
+    objective: Objective,
+    config: TrainConfig,
+    optimizer: Optimizer,
+    *,
+    start: int = 0,
+    reward: Reward | None = None,
+) -> Iterator[Metrics]:
+    """Train from step `start`, yielding the metrics of each step once its update is done.
+
+    The caller evaluates, saves and stops between two steps. All randomness is a function of (config.seed, step), so
+    going on from saved weights and optimiser state is the same as never having stopped.
+
+    Raises FloatingPointError on a gradient that is not finite.
+    """
+    problems = task.problems("train")
+    for step in range(start, config.steps):
+        indices = batch_indices(step, config.prompts, len(problems), config.seed)
+        problems_P = [problems[i] for i in indices]
+        yield train_step(policy, reference, task, objective, config, optimizer, problems_P, step, reward)
+
+
+def train_step(
+    policy: Policy,
+    reference: LanguageModel,
+    task: Task,
+    objective: Objective,
+    config: TrainConfig,
+    optimizer: Optimizer,
+    problems_P: Sequence[Problem],
+    step: int,
+    reward: Reward | None = None,
+) -> Metrics:
+    """One batch of P x G responses, one update. Arguments as in `train`."""
+    phases = Phases()
+    prompts_P = [task.render(problem) for problem in problems_P]
+    with phases("rollout"):
+        rollouts_PG = policy.generate(
+            prompts_P,
+            n=config.responses,
+            max_tokens=config.max_tokens,
+            seed=derive(config.seed, "rollout", step),
+            ignore_eos=config.fixed_length,
+        )
+    with phases("grade"):
+        grades_PG = grade_all(task, problems_P, rollouts_PG, reward)
+    parts = []
+    for rows in micro_batches(rollouts_PG, config.micro_batch_tokens):
+        prompts, rollouts, grades = pick(prompts_P, rows), pick(rollouts_PG, rows), pick(grades_PG, rows)
+        with phases("reference"), torch.no_grad():
+            ref = reference.logprobs(prompts, rollouts)
+        with phases("update"):
+            current = policy.logprobs(prompts, rollouts)
+            scored = score(objective, rollouts, grades, ref, current, config.normalize)
+            loss = -(scored.advantages_PG * current.total_PG).sum() / (config.prompts * config.responses)
+            loss.backward()
+            optimizer.accumulate()
+        parts.append(scored)
+    require_on_policy(rollouts_PG, policy.version)
+    with phases("update"):
+        grad_norm = optimizer.step(step)
+    policy.updated()
+    update = {"step": step, "lr": optimizer.lr(step), "grad_norm": grad_norm}
+    return update | batch_metrics(parts) | phases.metrics(rollouts_PG)
+
+
+def score(
+    objective: Objective,
+    rollouts_PG: Sequence[Sequence[Rollout]],
+    grades_PG: Sequence[Sequence[Grade]],
+    ref: TokenLogprobs,
+    current: TokenLogprobs,
+    normalize: bool = False,
+) -> Scored:
+    """Grades and log-probabilities -> the terms of R, R itself (NaN where a response does not count), advantages."""
+    device = ref.token_PGT.device
+    rewards_PG = torch.tensor([[grade.reward for grade in group] for group in grades_PG], device=device)
+    complete_PG = torch.tensor([[rollout.complete for rollout in group] for group in rollouts_PG], device=device)
+    current = current.detach()
+    terms = objective.terms(rewards_PG, ref.total_PG, current.total_PG, ref.length_PG)
+    scores_PG = torch.where(complete_PG, sum(terms), torch.nan)
+    advantages_PG = group_normalized(scores_PG) if normalize else leave_one_out(scores_PG)
+    return Scored(rollouts_PG, rewards_PG, terms, scores_PG, advantages_PG, ref, current)
+
+
+def micro_batches(rollouts_PG: Sequence[Sequence[Rollout]], tokens: int) -> list[list[int]]:
+    """Indices of groups, in batches whose padded size stays within `tokens` (at least one group each).
+
+    Groups of like length go together, so that little of a batch is padding.
+    """
+    longest = [max(len(rollout.tokens) for rollout in group) for group in rollouts_PG]
+    batches: list[list[int]] = []
+    for p in sorted(range(len(rollouts_PG)), key=longest.__getitem__, reverse=True):
+        fits = batches and longest[batches[-1][0]] * len(rollouts_PG[p]) * (len(batches[-1]) + 1) <= tokens
+        if fits:
+            batches[-1].append(p)
+        else:
+            batches.append([p])
+    return batches
+
+
+def pick(items: Sequence[Item], rows: Sequence[int]) -> list[Item]:
+    return [items[row] for row in rows]
+
+
+def require_on_policy(rollouts_PG: Sequence[Sequence[Rollout]], version: int) -> None:
+    """Raise RuntimeError if a rollout was drawn by another version of the policy than the one being updated."""
+    stale = {rollout.version for group in rollouts_PG for rollout in group} - {version}
+    if stale:
+        raise RuntimeError(f"rollouts of policy version {sorted(stale)} met an update of version {version}")

@@ -1,0 +1,221 @@
+"""Two models, or two files of records -> what `verdict` judges: responses of both, and of the base sharpened.
+
+Left out on purpose: training, and judgement (verdict.py).
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from math import isnan
+from pathlib import Path
+from typing import Any
+
+from tiltlab.errors import UserError
+from tiltlab.evaluation.evaluate import evaluate
+from tiltlab.evaluation.token_logprobs import Tokens
+from tiltlab.forecast.frontier import kl_by_z
+from tiltlab.models.base import LanguageModel
+from tiltlab.models.hf import HFModel
+from tiltlab.models.loading import ModelConfig, load_codec, load_reference
+from tiltlab.samplers.base import Sampler
+from tiltlab.samplers.power_smc import PowerSMC
+from tiltlab.samplers.temperature import Temperature
+from tiltlab.seeds import derive
+from tiltlab.storage.run_folder import read_records
+from tiltlab.storage.shapes import TokenLine, Told, or_else, read_shaped, read_shaped_lines, require_end
+from tiltlab.tasks.base import Task
+from tiltlab.types import UNKNOWN, Record
+
+POWERS: dict[str, Sampler] = {f"power SMC {alpha}": PowerSMC(alpha, 16) for alpha in (2, 4, 8)}
+"""Samplers that sharpen the base with nothing but its likelihood."""
+
+OnProgress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Examined:
+    """Records of the base and the tuned model, both with the base's log p in `ref_logp`; cross_logp: of each base
+    response under the tuned model, None where nobody scored it; rivals, powers: the base sharpened, by name; the powers
+    by samplers of a p^alpha."""
+
+    base: list[Record]
+    tuned: list[Record]
+    cross_logp: list[float] | None = None
+    rivals: dict[str, list[Record]] = field(default_factory=dict)
+    powers: dict[str, list[Record]] = field(default_factory=dict)
+    power_kls: dict[str, list[float]] = field(default_factory=dict)
+    """By power: the KL of its law from the base on each problem, in nats."""
+    tokens: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    """By "base" and "tuned": lines of tokens.jsonl."""
+    questions: dict[str, str] = field(default_factory=dict)
+    """By problem id, as far as they are known."""
+
+
+def from_files(base: Path, tuned: Path, rivals: Sequence[Path] = ()) -> Examined:
+    """Records as `tiltlab evaluate` writes them, from files or the folders that hold them.
+
+    Raises UserError for a file that holds no such records, and for tuned ones that lack the base's log p.
+    """
+    of_base = base_records(base)
+    of_tuned = _read(tuned)
+    _in_common(of_base, base, of_tuned, tuned)
+    if all(isnan(record.ref_logp) or record.ref_logp == record.logp for record in of_tuned):
+        raise UserError(
+            f"{tuned} holds no log-probabilities under the base (ref_logp is logp, or missing); "
+            "score them: `tiltlab evaluate --reference BASE`, or hand both models to `tiltlab verdict`"
+        )
+    return Examined(
+        of_base,
+        of_tuned,
+        rivals=dict(zip(_names(rivals), map(_read, rivals), strict=True)),
+        tokens={"base": [], "tuned": _tokens(tuned)} | ({"base": _tokens(base)} if _alone(base) else {}),
+        questions=_questions(base) | _questions(tuned),
+    )
+
+
+def _in_common(of_base: Sequence[Record], base: Path | str, of_tuned: Sequence[Record], tuned: Path | str) -> None:
+    known = [{(r.task, r.problem) for r in records if r.reason not in UNKNOWN} for records in (of_base, of_tuned)]
+    for problems, path in zip(known, (base, tuned), strict=True):
+        if not problems:
+            raise UserError(f"{path} holds no response that could be graded")
+    if not known[0] & known[1]:
+        (task, problem), (other_task, other) = (min(problems) for problems in known)
+        raise UserError(
+            f"{base} and {tuned} have no problem in common (say, {task} {problem!r} and {other_task} {other!r}); "
+            "a verdict takes both models' responses to the same problems"
+        )
+
+
+def base_records(path: Path) -> list[Record]:
+    """Records of a model as its own reference. Raises UserError for a file or folder that holds none."""
+    return [replace(record, ref_logp=record.logp) for record in _read(path)]
+
+
+def from_models(
+    base: ModelConfig,
+    tuned: str,
+    task: Task,
+    *,
+    problems: int | None,
+    n: int,
+    max_tokens: int,
+    seed: int,
+    on_progress: OnProgress = lambda *_: None,
+    on_note: Callable[[str], None] = lambda _: None,
+) -> Examined:
+    """Draw n responses to each problem of the test split from both models, score each under both, and sharpen the base.
+
+    tuned: a model as for `ModelConfig.path`, or a folder with adapters on the base. `on_note` is told what there is to
+    say of the models. Raises UserError for models that
+    cannot be used, and for two that do not share a vocabulary.
+    """
+    chosen = task.problems("test")[:problems]
+    if not chosen:
+        raise UserError(f"task {task.name} has no problem in its test split")
+
+    tokens: dict[str, list[dict[str, Any]]] = {}
+
+    kls: dict[str, list[float]] = {}
+
+    def draw(what: str, model: LanguageModel, other: LanguageModel, sampler: Sampler) -> list[Record]:
+        def tell(done: int) -> None:
+            on_progress(what, done, len(chosen))
+
+        settings: dict[str, Any] = {"n": n, "max_tokens": max_tokens, "seed": derive(seed, what), "on_progress": tell}
+        found = Tokens(of_base)
+        if what in ("base", "tuned"):
+            settings["on_first"] = found
+        records, info = evaluate(model, other, sampler, task, chosen, **settings)
+        tokens[what] = found.json
+        if isinstance(sampler, PowerSMC):
+            kls[what] = list(kl_by_z(records, info.notes["log_z"], sampler.alpha).values())
+        return records
+
+    with _both(base, tuned) as (of_base, of_tuned):
+        prompts = [task.render(problem) for problem in chosen[:1]]
+        for note in dict.fromkeys(note for model in (of_base, of_tuned) for note in model.codec.notes(prompts)):
+            on_note(note)
+        crossed = draw("base", of_base, of_tuned, Temperature())
+        after = draw("tuned", of_tuned, of_base, Temperature())
+        powers = {name: draw(name, of_base, of_base, sampler) for name, sampler in POWERS.items()}
+    before = [replace(record, ref_logp=record.logp) for record in crossed]
+    _in_common(before, base.path, after, tuned)
+    return Examined(
+        before,
+        after,
+        [record.ref_logp for record in crossed],
+        powers=powers,
+        power_kls=kls,
+        tokens={what: tokens[what] for what in ("base", "tuned")},
+        questions={problem.id: problem.question for problem in chosen},
+    )
+
+
+@contextmanager
+def _both(base: ModelConfig, tuned: str) -> Iterator[tuple[HFModel, HFModel]]:
+    codec = load_codec(base)
+    reference = load_reference(base, codec)
+    if (Path(tuned) / "adapter_config.json").is_file():
+        yield _adapted(reference, tuned)
+        return
+    config = replace(base, path=tuned)
+    other = load_codec(config)
+    if other.tokenizer.get_vocab() != codec.tokenizer.get_vocab():
+        raise UserError(f"{tuned} and {base.path} have different vocabularies: neither can score the other's tokens")
+    yield reference, load_reference(config, other)
+
+
+def _adapted(reference: HFModel, folder: str) -> tuple[HFModel, HFModel]:
+    try:
+        import peft  # noqa: F401
+    except ImportError as error:
+        raise UserError("adapters need peft; `pip install peft`") from error
+    from tiltlab.models.saved import load_adapters
+
+    try:
+        module = load_adapters(reference.module, Path(folder))
+    except UserError as error:
+        raise UserError(f"adapters {folder} do not fit model {reference.codec.name}: {error}") from error
+    keep: dict[str, Any] = {"batch_tokens": reference.batch_tokens}
+    return HFModel(module, reference.codec, **keep, adapter=False), HFModel(module, reference.codec, **keep)
+
+
+def _names(paths: Sequence[Path]) -> list[str]:
+    """What to call records: by their file, or by the folder that holds them; in full where that is not enough."""
+    names = [path.parent.name if path.name == "records.jsonl" else path.stem for path in paths]
+    return names if len(set(names)) == len(names) else [str(path) for path in paths]
+
+
+def _tokens(path: Path) -> list[dict[str, Any]]:
+    """Token lines that `tiltlab evaluate` left beside records; none for a file alone."""
+    with or_else("remove it, and the page goes without"):
+        return read_shaped_lines(path / "tokens.jsonl", TokenLine, ended=False) if path.is_dir() else []
+
+
+def _alone(path: Path) -> bool:
+    """Whether the model of a folder was its own reference, so that its token lines are about itself."""
+    return not (_about(path).get("recipe") or {}).get("reference")
+
+
+def _questions(path: Path) -> dict[str, str]:
+    return {name: question for name, (question, _) in _about(path).get("questions", {}).items()}
+
+
+def _about(path: Path) -> dict[str, Any]:
+    """sample.json of a folder, empty where there is none."""
+    if not (path.is_dir() and (path / "sample.json").is_file()):
+        return {}
+    with or_else("put a copy of it back, or name its records.jsonl alone"):
+        return read_shaped(path / "sample.json", Told)
+
+
+def _read(path: Path) -> list[Record]:
+    file = path / "records.jsonl" if path.is_dir() else path
+    if not file.is_file():
+        raise UserError(f"{file} does not exist")
+    with or_else("put a copy of it back, or have `tiltlab evaluate` make it again"):
+        require_end(file)
+        records = read_records(file)
+        if not records:
+            raise UserError(f"{file} holds no records")
+    return records

@@ -1,0 +1,250 @@
+"""What a gain is made of: did the tuned model learn something, or is it the base, sharpened? From records alone. Pure.
+
+The question put to the data: how much of the gain would the best sharpening of the base have had, chosen on one half of
+the problems and scored on the other? Sharpenings are p^alpha, told from the base's samples (forecast.py) as far as they
+carry, and whatever was drawn from the base by samplers that know nothing but its likelihood (`rivals`).
+
+Left out on purpose: anything that needs a model. Whoever has both models can score the base's responses under the tuned
+one (`cross_logp`): samples of both then stand in for p^alpha, and carry further along the path.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+from scipy.special import softmax
+
+from tiltlab.forecast.forecast import forecast
+from tiltlab.forecast.importance import enough, estimate
+from tiltlab.forecast.weighted_samples import Draws, Floats, Ints, from_records, some_problems
+from tiltlab.stats.metrics import Interval
+from tiltlab.stats.paired import Comparison, compare
+from tiltlab.types import UNKNOWN, Record
+from tiltlab.verdict.solved_problems import Ledger, Profile, ledger, profile
+
+Outcome = Literal["beyond sharpening", "sharpening explains it", "no gain", "collapse", "cannot tell"]
+OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
+
+ALPHAS = (1.0, 1.1, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0, 4.0, 6.0, 8.0, 12.0, 20.0, 40.0)
+
+MARGIN = 0.05
+"""Of accuracy: a gain smaller than this, either way, is none worth the name."""
+
+MOST = 0.8
+"""Of the gain: what sharpening must recover for sure to explain it, whatever is left over."""
+
+RESAMPLES = 1000
+
+
+@dataclass(frozen=True)
+class Sharpened:
+    """What the best sharpening of the base would have, on held-out halves of the problems.
+
+    accuracy: its own. recovered: its share of the tuned model's gain. rest: accuracy of the tuned model beyond it.
+    chosen: which sharpening each half chose. reach: the largest alpha that the samples carry; covers: whether some
+    sharpening is as likely under the base as the tuned model's responses are, so that what lies beyond it on the path
+    (where log p rises) is no closer to what the tuned model does.
+    """
+
+    accuracy: Interval
+    recovered: Interval
+    rest: Interval
+    chosen: tuple[str, ...]
+    reach: float
+    covers: bool
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The outcome, why, and what it rests on. needs: what would decide it, where nothing is decided."""
+
+    outcome: Outcome
+    why: str
+    needs: str | None
+    gain: Comparison
+    sharpened: Sharpened | None
+    ledger: Ledger
+    base: Profile
+    tuned: Profile
+
+
+def judge(
+    base: Sequence[Record],
+    tuned: Sequence[Record],
+    cross_logp: Sequence[float] | None = None,
+    rivals: Mapping[str, Sequence[Record]] | None = None,
+    powers: Mapping[str, Sequence[Record]] | None = None,
+    more: Sequence[Record] = (),
+    margin: float = MARGIN,
+    seed: int = 0,
+) -> Verdict:
+    """base and tuned: samples of either model at temperature 1, on the same problems, each with the base's log p in
+    `ref_logp`; tuned ones with the tuned model's in `logp`. cross_logp: log-probability of each base response under the
+    tuned model, in nats. rivals: by name, samples drawn from the base by a sampler that knows nothing but its
+    likelihood, with the base's log p in `ref_logp`. powers: likewise, of samplers that target a p^alpha: only these
+    tell how likely responses get along that path. more: further samples of the base, which tell of its sharpening but
+    enter no count of problems solved, where both models are to have the same chances.
+
+    Raises ValueError where the two have no problem in common, and for more samples beside a cross_logp.
+    """
+    gain = compare(base, tuned, seed)
+    if more and cross_logp is not None:
+        raise ValueError("further samples of the base lack the tuned model's log-probabilities")
+    draws = _draws([*base, *more], tuned, cross_logp)
+    sharpened = _sharpened(draws, base, tuned, rivals or {}, powers or {}, seed)
+    outcome, why, needs = _decide(gain, sharpened, profile(base), profile(tuned), margin)
+    return Verdict(outcome, why, needs, gain, sharpened, ledger(base, tuned), profile(base), profile(tuned))
+
+
+def _decide(
+    gain: Comparison, sharpened: Sharpened | None, base: Profile, tuned: Profile, margin: float
+) -> tuple[Outcome, str, str | None]:
+    d = gain.difference
+    told = f"accuracy {gain.a.value:.3f} → {gain.b.value:.3f} ({_signed(d)} on {gain.problems} problems)"
+    if np.isnan(d.low):
+        return (
+            "cannot tell",
+            f"One problem gives no interval: accuracy {gain.a.value:.3f} → {gain.b.value:.3f}.",
+            ("more problems"),
+        )
+    if d.high < 0:
+        fell = [text for name, text in _FELL.items() if getattr(tuned, name) < 0.5 * getattr(base, name)]
+        if tuned.truncated > base.truncated + 0.25:
+            fell.append(f"{tuned.truncated:.0%} of its responses are cut off, {base.truncated:.0%} of the base's are")
+        return "collapse", f"The tuned model is worse: {told}" + (f"; {', '.join(fell)}." if fell else "."), None
+    if d.low <= 0:
+        if -margin < d.low and d.high < margin:
+            return "no gain", f"Nothing beyond {margin:g} either way: {told}.", None
+        more = int(np.ceil(gain.problems * ((d.high - d.low) / 2 / margin) ** 2))
+        return "cannot tell", f"The interval holds both a gain and none: {told}.", f"about {more} problems"
+    if sharpened is None:
+        return "cannot tell", f"A gain: {told}; but the base's samples carry no forecast.", _MORE_SAMPLES
+    return _of_a_gain(told, sharpened)
+
+
+def _of_a_gain(told: str, found: Sharpened) -> tuple[Outcome, str, str | None]:
+    share, rest = found.recovered, found.rest
+    by = f"the best sharpening of the base ({' and '.join(found.chosen)}) would have had "
+    by += f"{found.accuracy.value:.3f}, {_percent(share)} of the gain"
+    if share.low >= MOST:
+        return "sharpening explains it", f"A gain: {told}; {by}.", None
+    if rest.low > 0 and found.covers:
+        return "beyond sharpening", f"A gain: {told}; {by}, which leaves {_signed(rest)}.", None
+    if share.low >= 0.5 and rest.low <= 0:
+        return "sharpening explains it", f"A gain: {told}; {by}, and what is left may be nothing.", None
+    why = f"A gain: {told}; up to alpha {found.reach:g}, where the samples carry, {by}"
+    if not found.covers:
+        return "cannot tell", f"{why}; the tuned model's responses are likelier than that.", _MORE_SAMPLES
+    return "cannot tell", f"{why}.", "more problems"
+
+
+_FELL = {
+    "length": "its responses are less than half as long",
+    "distinct": "it gives less than half as many different answers",
+    "entropy": "its answers have less than half the entropy",
+}
+_MORE_SAMPLES = "more samples a problem, or both models, so that samples of the tuned one can be weighed too"
+
+
+def _percent(share: Interval) -> str:
+    return f"{100 * share.value:z.0f} % [{100 * share.low:z.0f}, {100 * share.high:z.0f}]"
+
+
+def _signed(interval: Interval) -> str:
+    return f"{interval.value:+.3f} [{interval.low:+.3f}, {interval.high:+.3f}]"
+
+
+def _sharpened(
+    draws: Draws,
+    base: Sequence[Record],
+    tuned: Sequence[Record],
+    rivals: Mapping[str, Sequence[Record]],
+    powers: Mapping[str, Sequence[Record]],
+    seed: int,
+) -> Sharpened | None:
+    keep = enough(draws)
+    if keep.sum() < 2:
+        return None
+    draws = some_problems(draws, keep)
+    carried = [p.alpha for p in forecast(draws, ALPHAS, ()).points if p.carried]
+    base_P, tuned_P = (_accuracies(records, draws.problems) for records in (base, tuned))
+    rows = {"alpha 1, none": base_P}  # not to sharpen is always a choice
+    rows |= {f"alpha {alpha:g}": estimate(draws, alpha, 0.0).corrected[:, 0] for alpha in carried if alpha > 1}
+    rows |= {name: _accuracies(records, draws.problems) for name, records in (*rivals.items(), *powers.items())}
+    known = ~np.isnan(np.stack([base_P, tuned_P, *rows.values()])).any(0)
+    if not (carried or rivals or powers) or known.sum() < 2:
+        return None
+    found, chosen = _held_out(np.stack(list(rows.values()))[:, known], base_P[known], tuned_P[known], seed)
+    reach = carried[-1] if carried else 1.0
+    covers = _covers(_on_path(draws, reach), tuned) or any(_covers(_logps(r), tuned) for r in powers.values())
+    return Sharpened(*found, tuple(list(rows)[i] for i in chosen), reach, covers)
+
+
+def _draws(base: Sequence[Record], tuned: Sequence[Record], cross_logp: Sequence[float] | None) -> Draws:
+    if cross_logp is None:
+        return from_records(base)
+    records = [*base, *tuned]
+    log_q_KN = np.array(
+        [[r.ref_logp for r in records], [*cross_logp, *(r.logp for r in tuned)]],
+    )
+    return from_records(records, log_q_KN, np.repeat([0, 1], [len(base), len(tuned)]))
+
+
+def _held_out(
+    table_AP: Floats, base_P: Floats, tuned_P: Floats, seed: int
+) -> tuple[tuple[Interval, Interval, Interval], list[int]]:
+    """Intervals of the accuracy, the recovered share and the rest, by resampling problems; and the rows chosen."""
+    generator = np.random.default_rng(seed)
+    halves = np.array_split(generator.permutation(len(base_P)), 2)
+    draws = [halves] + [[generator.choice(half, len(half)) for half in halves] for _ in range(RESAMPLES)]
+    values = np.array([_figures(table_AP, base_P, tuned_P, pair) for pair in draws])
+    chosen = sorted({int(table_AP[:, half].mean(1).argmax()) for half in halves})
+    low, high = np.quantile(values[1:], [0.025, 0.975], axis=0)
+    intervals = [Interval(float(values[0, i]), float(low[i]), float(high[i])) for i in range(3)]
+    return (intervals[0], intervals[1], intervals[2]), chosen
+
+
+def _figures(table_AP: Floats, base_P: Floats, tuned_P: Floats, halves: Sequence[Ints]) -> tuple[float, float, float]:
+    one, other = halves
+    best_one, best_other = (int(table_AP[:, half].mean(1).argmax()) for half in halves)
+    both = np.concatenate([other, one])
+    sharpened = float(np.concatenate([table_AP[best_one, other], table_AP[best_other, one]]).mean())
+    sharpened = min(1.0, max(0.0, sharpened))
+    before, after = float(base_P[both].mean()), float(tuned_P[both].mean())
+    share = (sharpened - before) / (after - before) if after > before else 0.0
+    return sharpened, share, after - sharpened
+
+
+def _on_path(draws: Draws, alpha: float) -> dict[str, float]:
+    """E[log p] under p^alpha by problem. It rises with alpha: its slope is the variance of log p."""
+    weight_PN = softmax(np.where(draws.used, alpha * draws.logp - draws.log_q, -np.inf), axis=1)
+    return dict(zip(draws.problems, (weight_PN * draws.logp).sum(1).tolist(), strict=True))
+
+
+def _covers(logp: Mapping[str, float], tuned: Sequence[Record]) -> bool:
+    """Whether log p has reached that of the tuned responses, problem by problem: in the mean, within two standard
+    errors, and on half of the problems (a few absurd responses move a mean)."""
+    of_tuned = _logps(tuned)
+    lead = np.array([value - of_tuned[name] for name, value in logp.items() if name in of_tuned])
+    if len(lead) < 2:
+        return False
+    return bool(lead.mean() > -2 * lead.std(ddof=1) / np.sqrt(len(lead)) and (lead > -0.01).mean() >= 0.5)
+
+
+def _logps(records: Sequence[Record]) -> dict[str, float]:
+    """Median log p of complete responses by problem."""
+    found: dict[str, list[float]] = {}
+    for record in records:
+        if record.complete:
+            found.setdefault(record.problem, []).append(record.ref_logp)
+    return {name: float(np.median(values)) for name, values in found.items()}
+
+
+def _accuracies(records: Sequence[Record], problems: Sequence[str]) -> Floats:
+    """By problem, in this order; NaN where nothing is graded."""
+    found: dict[str, list[float]] = {}
+    for record in records:
+        if record.reason not in UNKNOWN:
+            found.setdefault(record.problem, []).append(float(record.reason == "correct"))
+    return np.array([np.mean(found[name]) if name in found else np.nan for name in problems])

@@ -1,0 +1,262 @@
+"""Bad input: one clear line, exit code 2, nothing written."""
+
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.config.test_recipe import SMALL, recipe
+from tests.models import tiny
+from tiltlab.cli import main as cli
+from tiltlab.system.devices import usable_devices
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    monkeypatch.setattr(sys, "argv", ["tiltlab", *arguments])
+    try:
+        cli.main()
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    return 0
+
+
+def model_folder(path: Path, **options: Any) -> str:
+    tiny.llama(**options).save_pretrained(path)
+    tokenizer = tiny.tokenizer()
+    if "eos_token_id" in options:
+        tokenizer.eos_token = None
+    tokenizer.save_pretrained(path)
+    return str(path)
+
+
+def data(path: Path, *lines: dict[str, Any]) -> str:
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return str(path)
+
+
+ROWS = [{"problem": f"What is {i}?", "answer": str(i)} for i in range(8)]
+
+
+def changes(case: str, tmp_path: Path) -> dict[str, Any]:
+    def task(**more: Any) -> dict[str, Any]:
+        train, test = (
+            data(tmp_path / "train.jsonl", *ROWS),
+            data(tmp_path / "test.jsonl", {"problem": "x", "answer": "1"}),
+        )
+        return {"tasks": [{"task": "data", "train": train, "test": test, "select": 2} | more]}
+
+    match case:
+        case "missing folder":
+            return {"model": {"path": str(tmp_path / "nowhere" / "model")}}
+        case "hub out of reach":
+            return {"model": {"path": "no-such-org/no-such-model"}}
+        case "missing gguf":
+            return {"model": {"path": str(tmp_path / "model.gguf")}}
+        case "not a model":
+            (tmp_path / "empty").mkdir()
+            return {"model": {"path": str(tmp_path / "empty")}}
+        case "no eos":
+            return {"model": {"path": model_folder(tmp_path / "m", eos_token_id=None)}}
+        case "no chat template":
+            return task()
+        case "prompt too long":
+            return task(prompt="plain", template="{question}" * 100)
+        case "empty data":
+            return task(train=data(tmp_path / "none.jsonl"))
+        case "no answer":
+            return task(train=data(tmp_path / "bad.jsonl", ROWS[0], {"problem": "q"}))
+        case "reward missing":
+            return {"train": SMALL["train"] | {"reward": "tests.rewards_for_tests:nothing"}}
+        case "reward nan":
+            return {"train": SMALL["train"] | {"reward": "tests.rewards_for_tests:always_nan"}}
+        case "reward count":
+            return {"train": SMALL["train"] | {"reward": "tests.rewards_for_tests:too_few"}}
+        case "no gpu":
+            return {"model": {"path": "embedded", "device": "cuda"}}
+    raise AssertionError(case)
+
+
+@pytest.mark.parametrize(
+    ("case", "message"),
+    [
+        ("missing folder", "model folder .*nowhere.model does not exist"),
+        ("hub out of reach", "no-such-org/no-such-model cannot be loaded .HF_HUB_OFFLINE is set."),
+        ("missing gguf", "model file .*model.gguf does not exist"),
+        ("not a model", "model .*empty cannot be loaded"),
+        ("no eos", "names no EOS token"),
+        ("no chat template", "no chat template, .*prompt: plain"),
+        ("prompt too long", "do not fit the context of embedded .256 tokens.*begins 'What is"),
+        ("empty data", "none.jsonl is empty"),
+        ("no answer", "bad.jsonl line 2 has no answer"),
+        ("reward missing", "nothing.* cannot be loaded"),
+        ("reward nan", "reward always_nan returned nan"),
+        ("reward count", "reward too_few returned 1 values for 4 responses"),
+        ("no gpu", "no GPU that torch can use"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(
+    case: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if case == "no gpu" and torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    out = tmp_path / "run"
+    path = recipe(tmp_path, **changes(case, tmp_path))
+    capsys.readouterr()
+    assert run(monkeypatch, "study", path, "--out", str(out), "--jobs", "1") == 2
+    said = capsys.readouterr().err.strip().splitlines()
+    assert len(said) == 1, said
+    assert said[0].startswith("error: ")
+    assert re.search(message, said[0]), said[0]
+    assert not out.exists()
+
+
+def test_rows_that_are_left_out_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    twin = data(tmp_path / "twin.jsonl", {"problem": "what is 3", "answer": "3"})
+    path = recipe(
+        tmp_path, **changes("no chat template", tmp_path), model={"path": str(tmp_path / "nowhere" / "model")}
+    )
+    assert run(monkeypatch, "study", path, "--set", f"tasks.0.test={twin}", "--out", str(tmp_path / "run")) == 2
+    said = capsys.readouterr().err
+    assert "data: 1 row of train stands in test too, and was left out: " in said
+    assert "train.jsonl line 4" in said
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["study", "--set", "nokey"],
+        ["study", "nowhere.yaml"],
+        ["study", "--seeds", "0"],
+        ["study", "--set", "arms=[{arm: tilted, beta: -1}]"],
+        ["nonsense"],
+    ],
+)
+def test_wrong_arguments_exit_with_2(arguments: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run(monkeypatch, *arguments) == 2
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_folder_is_not_used_for_another_study(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = str(tmp_path / "run")
+    path = recipe(tmp_path, arms=["base"])
+    assert run(monkeypatch, "study", path, "--out", out, "--jobs", "1") == 0
+    assert "report:" in capsys.readouterr().out
+    assert run(monkeypatch, "study", path, "--out", out, "--jobs", "1", "--set", "train.max_tokens=9") == 2
+    assert "train.max_tokens differs" in capsys.readouterr().err
+    assert run(monkeypatch, "study", path, "--out", out, "--jobs", "1", "--seeds", "2") == 0  # more seeds extend it
+
+
+def test_a_reward_that_fails_in_mid_run_loses_only_the_responses_it_fails_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train = SMALL["train"] | {"reward": "tests.rewards_for_tests:late_nan", "responses": 16, "max_tokens": 24}
+    out = tmp_path / "run"
+    arguments = (recipe(tmp_path, train=train, arms=["task_reward"]), "--out", str(out), "--jobs", "1")
+    assert run(monkeypatch, "study", *arguments) == 0
+    (metrics,) = out.rglob("metrics.jsonl")
+    ungraded = [json.loads(line)["ungraded"] for line in metrics.read_text().splitlines()]
+    assert len(ungraded) == 2
+    assert 0 < sum(ungraded) / 2 < 1  # 58 % answer with digits alone, which it can grade
+    (records,) = out.rglob("records-last.jsonl")
+    lines = [json.loads(line) for line in records.read_text().splitlines()]
+    assert {line["reason"] for line in lines if not line["text"].isdigit()} <= {"error"}
+    assert all(line["reward"] is None for line in lines if line["reason"] == "error")
+
+
+@pytest.mark.parametrize(
+    ("device", "message"),
+    [
+        ("gpu", "device gpu, and torch knows none of that name; it is auto, cpu, cuda or cuda:N"),
+        ("cuda:9", "device cuda:9, and the last GPU is cuda:1"),
+        ("cuda:-1", "device cuda:-1, and torch knows none of that name"),
+        ("meta", "device meta, and torch cannot compute on it here"),
+    ],
+)
+def test_a_device_that_is_not_there_is_refused(
+    device: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    out = tmp_path / "run"
+    assert run(monkeypatch, "study", "--out", str(out), "--set", f"model.device={device}") == 2
+    (said,) = capsys.readouterr().err.strip().splitlines()
+    assert message in said
+    assert not out.exists()
+
+
+def test_devices_that_are_there_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    wanted = ("auto", "cuda", "cuda:1", "cpu")
+    assert [usable_devices(device) for device in wanted] == [
+        ["cuda:0", "cuda:1"],
+        ["cuda:0", "cuda:1"],
+        ["cuda:1"],
+        ["cpu"],
+    ]
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert usable_devices("auto") == ["cpu"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("nowhere", None, "nowhere does not exist"),
+        ("a-file", "x", "a-file is a file, not a run folder"),
+        ("folder/notes.txt", "x", "there is no study.json in it"),
+        ("folder/study.json", "{", "study.json is not JSON: Expecting"),
+        ("folder/study.json", "[]", "its study.json is not one of tiltlab's"),
+        ("folder/study.json", '{"recipe": {}}', "its study.json is not one of tiltlab's"),
+    ],
+)
+def test_what_is_no_run_folder_is_refused(
+    name: str,
+    content: str | None,
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    if content is not None:
+        Path(name).parent.mkdir(exist_ok=True)
+        Path(name).write_text(content)
+    before = sorted(tmp_path.rglob("*"))
+    assert run(monkeypatch, "report", name.split("/")[0]) == 2
+    (said,) = capsys.readouterr().err.strip().splitlines()
+    assert message in said
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_names_that_look_like_markup_are_shown_as_they_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "[red]run :x:"
+    path = recipe(tmp_path, arms=[{"arm": "base", "label": "[/] [bold]x :x:"}])
+    assert run(monkeypatch, "study", path, "--out", str(out), "--jobs", "1") == 0
+    said = capsys.readouterr()
+    assert "lazy-sum / [/] [bold]x :x: / seed 0: done" in said.err
+    assert f"report: {out / 'report.html'}\n" in said.out
+    assert "[/] [bold]x :x: " in said.out
+
+
+def test_a_failed_arm_is_told_beside_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    path = recipe(tmp_path, arms=["base", {"arm": "objective", "sharpen": 1e39, "label": "far"}])
+    assert run(monkeypatch, "study", path, "--out", str(out), "--jobs", "1") == 1
+    said = capsys.readouterr()
+    assert "lazy-sum / far / seed 0: failed" in said.err
+    assert "lazy-sum / base / seed 0: done" in said.err
+    assert "Failed: lazy-sum / far / seed 0: " in said.out
+    assert "<strong>Failed:</strong> lazy-sum / far / seed 0: " in (out / "report.html").read_text()
