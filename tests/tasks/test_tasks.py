@@ -100,10 +100,10 @@ def test_boxes_without_end_are_read_in_one_pass() -> None:
 def naive_last_boxed(text: str) -> str | None:
     for start in reversed([match.end() for match in re.finditer(r"\\boxed\s*\{", text)]):
         depth = 1
-        for end in range(start, len(text)):
-            depth += {"{": 1, "}": -1}.get(text[end], 0)
+        for sign in re.finditer(r"\\\\(?!boxed)|\\[{}]|[{}]", text[start:]):  # one behind a backslash is no brace
+            depth += {"{": 1, "}": -1}.get(sign[0], 0)
             if depth == 0:
-                return text[start:end].strip()
+                return text[start : start + sign.start()].strip()
     return None
 
 

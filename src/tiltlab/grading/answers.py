@@ -56,7 +56,7 @@ def _boxes(text: str) -> tuple[list[str], bool]:
 
 
 _BOX = re.compile(r"\\(?:boxed|fbox|framebox)\s*\{")
-_BRACE = re.compile(r"\\(?:boxed|fbox|framebox)\s*\{|\\[\\{}]|[{}]")
+_BRACE = re.compile(r"\\(?:boxed|fbox|framebox)\s*\{|\\\\(?!boxed|fbox|framebox)|\\[{}]|[{}]")
 _NOTHING = re.compile(r"(?:[.…\s]|\\[lc]?dots|\\(?:quad|[;, ]))*")
 
 
