@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.tasks.files import jsonl, written
-from tiltlab.config.recipe import load_task
+from tiltlab.config.tasks import load_task
 from tiltlab.errors import UserError
 from tiltlab.tasks.base import notes_of
 from tiltlab.tasks.dataset import Data

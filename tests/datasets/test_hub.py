@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from tests.tasks.files import written
-from tiltlab.config.recipe import load_task
+from tiltlab.config.tasks import load_task
 from tiltlab.datasets.hub import Hub, hub_rows
 from tiltlab.errors import UserError
 from tiltlab.tasks import dataset as data

@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from tiltlab.cli.main import app
-from tiltlab.config.recipe import load_task
+from tiltlab.config.tasks import load_task
 from tiltlab.errors import UserError
 from tiltlab.evaluation.reward_audit import Checked, check, on_samples
 from tiltlab.models.loading import ModelConfig, load_codec, load_reference

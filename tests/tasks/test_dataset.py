@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.tasks.files import jsonl, written
-from tiltlab.config.recipe import load_task
+from tiltlab.config.tasks import load_task
 from tiltlab.datasets.columns import Found, Reading, read_problems
 from tiltlab.datasets.overlap import apart, normal
 from tiltlab.errors import UserError

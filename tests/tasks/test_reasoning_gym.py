@@ -6,7 +6,7 @@ from typing import Any, get_args
 
 import pytest
 
-from tiltlab.config.recipe import load_task
+from tiltlab.config.tasks import load_task
 from tiltlab.datasets.overlap import normal
 from tiltlab.errors import UserError
 from tiltlab.tasks.base import notes_of

@@ -100,7 +100,8 @@ def evaluate(
 
     Stopped or killed, the same command goes on where it was.
     """
-    from tiltlab.config.recipe import load_sample_recipe, load_task
+    from tiltlab.config.recipe import load_sample_recipe
+    from tiltlab.config.tasks import load_task
 
     chosen = load_task(task, data, map_) if task or data or responses else None
     if responses and chosen:
@@ -187,7 +188,7 @@ def check(
     out: Annotated[Path, typer.Option(help="Where to write the page.")] = Path("check.html"),
 ) -> None:
     """Test a reward before any GPU is spent: what it must accept, and what it must not. Exit code 1 if it fails."""
-    from tiltlab.config.recipe import load_task
+    from tiltlab.config.tasks import load_task
     from tiltlab.evaluation.reward_audit import check as checked
     from tiltlab.evaluation.reward_audit import on_samples
     from tiltlab.models.loading import ModelConfig, load_codec, load_reference
@@ -234,7 +235,8 @@ def forecast(
 ) -> None:
     """How far would sharpening, and how far would a reward, carry this model? Told from its own samples, untrained."""
     from tiltlab.cli.outcome import write_forecast
-    from tiltlab.config.recipe import load_sample_recipe, load_task
+    from tiltlab.config.recipe import load_sample_recipe
+    from tiltlab.config.tasks import load_task
     from tiltlab.report.forecast import in_words
 
     with alone_in(out):
@@ -268,7 +270,7 @@ def verdict(
 ) -> None:
     """Was the tuned model taught something, or is it the base, sharpened?"""
     from tiltlab.cli.outcome import write_verdict
-    from tiltlab.config.recipe import load_task
+    from tiltlab.config.tasks import load_task
     from tiltlab.models.loading import ModelConfig
     from tiltlab.verdict.inputs import Examined, from_files, from_models
 

@@ -9,30 +9,24 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-import yaml
 from pydantic import (
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
     PositiveFloat,
     PositiveInt,
-    TypeAdapter,
     ValidationError,
     field_validator,
     model_validator,
 )
-from pydantic_core import ErrorDetails
 
 from tiltlab.config.methods import MOST, Arm, Count
+from tiltlab.config.reading import first_complaint, yaml_value
+from tiltlab.config.tasks import Task, tagged
 from tiltlab.errors import UserError, brief, shown
 from tiltlab.models.loading import ModelConfig
 from tiltlab.rewards.functions import DEADLINE, Reward, load_reward
 from tiltlab.storage.run_folder import slug
-from tiltlab.tasks.addition import Addition
-from tiltlab.tasks.dataset import Data, from_options
-from tiltlab.tasks.reasoning_gym import ReasoningGym
-from tiltlab.tasks.sums import Sums
 from tiltlab.training.alarms import Kind
 from tiltlab.training.optimizer import OptimizerConfig
 
@@ -47,9 +41,6 @@ Tokens = Annotated[int, Field(ge=1, le=10**7)]
 Weight = Annotated[float, Field(allow_inf_nan=False)]
 LONGEST_NAME = 200
 """Bytes: file systems take 255 in a name, and some files are named after it with more behind."""
-
-MOST_VALUES = 100_000
-"""In a recipe, an alias counted each time that it is used: ten lines of them can stand for more than fits in memory."""
 
 Section = TypeVar("Section", bound=_Section)
 
@@ -108,21 +99,13 @@ class Testing(_Section):
     sharpening."""
 
 
-def _tagged(tag: str) -> BeforeValidator:
-    """Lets a bare name stand for {tag: name}: `- base` for `- {arm: base}`."""
-    return BeforeValidator(lambda value: {tag: value} if isinstance(value, str) else value)
-
-
-Task = Annotated[Annotated[Sums | Addition | Data | ReasoningGym, Field(discriminator="task")], _tagged("task")]
-
-
 class Recipe(_Section):
     """Everything that decides what a study comes to, but for the number of seeds."""
 
     name: str
     model: ModelConfig = ModelConfig()
     tasks: list[Task] = Field(min_length=1)
-    arms: list[Annotated[Arm, _tagged("arm")]] = Field(min_length=1)
+    arms: list[Annotated[Arm, tagged("arm")]] = Field(min_length=1)
     train: Training
     select: Selecting
     test: Testing = Testing()
@@ -154,7 +137,7 @@ class SampleRecipe(_Section):
 
     model: ModelConfig = ModelConfig()
     task: Task
-    sampler: Annotated[Arm, _tagged("arm")]
+    sampler: Annotated[Arm, tagged("arm")]
     split: Literal["train", "select", "test"] = "test"
     problems: PositiveInt | None = None
     n: Count = 16
@@ -184,25 +167,10 @@ def load_sample_recipe(path: str | None, overrides: Sequence[str] = ()) -> Sampl
     return _load(SampleRecipe, path, "sample.yaml", overrides)
 
 
-def load_task(task: str | None, data: str | None = None, columns: str | None = None) -> Task:
-    """The task that `--task NAME --data FILE --map problem=question,answer=final` name; NAME may also be a recipe's
-    whole entry, "{task: reasoning_gym, family: chain_sum}".
-
-    Raises UserError with one line for the first thing that is wrong.
-    """
-    named = _yaml(task, "--task") if task else None
-    entry = named if isinstance(named, dict) else from_options(task, None, None)
-    entry |= {key: value for key, value in from_options(None, data, columns).items() if key != "task"}
-    try:
-        return TypeAdapter(Task).validate_python(entry)
-    except ValidationError as error:
-        raise UserError(f"--task {task or 'data'}: {_first(error)}") from error
-
-
 def _load(kind: type[Section], path: str | None, default: str, overrides: Sequence[str]) -> Section:
     name = path or "the default recipe"
     text = _read(path) if path else (files("tiltlab.embedded") / default).read_text(encoding="utf-8")
-    data = _yaml(text, name)
+    data = yaml_value(text, name)
     if not isinstance(data, dict):
         raise UserError(f"{name} must be a mapping with {', '.join(kind.model_fields)}")
     for override in overrides:
@@ -210,7 +178,7 @@ def _load(kind: type[Section], path: str | None, default: str, overrides: Sequen
     try:
         return kind.model_validate(data)
     except ValidationError as error:
-        raise UserError(f"{name}: {_first(error)}") from error
+        raise UserError(f"{name}: {first_complaint(error)}") from error
 
 
 def _read(path: str) -> str:
@@ -222,32 +190,6 @@ def _read(path: str) -> str:
         raise UserError(f"recipe {path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
 
 
-def _yaml(text: str, name: str) -> Any:
-    try:
-        loader = yaml.SafeLoader(text)
-        node = loader.get_single_node()
-        if node is None:
-            return None
-        if _size(node, {}) > MOST_VALUES:
-            raise ValueError(f"its aliases (*name) make it more than {MOST_VALUES} values")
-        return loader.construct_document(node)
-    except RecursionError as error:
-        raise UserError(f"{name} is not YAML that can be read: it is nested too deep") from error
-    except Exception as error:  # yaml lets errors of other kinds through: a month 13 in a date, an `!!int` of nothing
-        raise UserError(f"{name} is not YAML: {brief(error)}") from error
-
-
-def _size(node: yaml.Node, known: dict[yaml.Node, int]) -> int:
-    """How many values a node stands for. Raises ValueError for one that holds itself."""
-    if node not in known:
-        known[node] = -1  # being counted
-        parts = [part for pair in node.value for part in (pair if isinstance(pair, tuple) else (pair,))]
-        known[node] = 1 + sum(_size(part, known) for part in (parts if not isinstance(node, yaml.ScalarNode) else ()))
-    if known[node] < 0:
-        raise ValueError("an alias (*name) stands for what it is part of")
-    return known[node]
-
-
 def _set(data: dict[str, Any], override: str) -> None:
     path, equals, value = override.partition("=")
     *parents, last = path.split(".")
@@ -257,7 +199,7 @@ def _set(data: dict[str, Any], override: str) -> None:
     for parent in parents:
         key = _key(place, parent, override)
         place = place.setdefault(key, {}) if isinstance(place, dict) else place[key]
-    place[_key(place, last, override)] = _yaml(value, f"the value of --set {brief(override, 100)}")
+    place[_key(place, last, override)] = yaml_value(value, f"the value of --set {brief(override, 100)}")
 
 
 def _key(place: Any, part: str, override: str) -> Any:
@@ -269,28 +211,3 @@ def _key(place: Any, part: str, override: str) -> Any:
     if part not in map(str, range(len(place))):
         raise UserError(f"--set {override}: {part} is no entry of a list of {len(place)}; they are counted from 0")
     return int(part)
-
-
-def _first(error: ValidationError) -> str:
-    """The first complaint, said in the recipe's own terms."""
-    detail: ErrorDetails = error.errors()[0]
-    where = ""
-    for before, part in zip((None, *detail["loc"]), detail["loc"], strict=False):
-        if isinstance(part, int):
-            where += f"[{part + 1}]"
-        elif not isinstance(
-            before, int
-        ):  # after an index pydantic names the kind of arm or task, which the user did not
-            where += f".{part}" if where else part
-    context = detail.get("ctx", {})
-    match detail["type"]:
-        case "extra_forbidden" | "unexpected_keyword_argument":
-            return f"{where} is no key of its section"
-        case "missing":
-            return f"{where} is missing"
-        case "union_tag_invalid":
-            kind = context["discriminator"].strip("'")
-            return f"{where}: unknown {kind} {shown(context['tag'])}; it is one of {context['expected_tags']}"
-        case "value_error":
-            return f"{where + ': ' if where else ''}{context['error']}"
-    return f"{where}: {detail['msg']}, got {shown(detail['input'])}"

@@ -10,7 +10,7 @@ seen in a hundred samples, nor can any weight tell; only another proposal (a low
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil, exp, inf
 
 import numpy as np
@@ -19,8 +19,9 @@ from scipy.special import softmax
 from tiltlab.errors import UserError
 from tiltlab.forecast.importance import enough, estimate
 from tiltlab.forecast.reliability import FEW_PROBLEMS, doubts_of, drift, intervals
-from tiltlab.forecast.weighted_samples import Draws, Floats, some_problems
+from tiltlab.forecast.weighted_samples import Draws, Floats, from_records, some_problems
 from tiltlab.stats.metrics import Interval, mean_interval
+from tiltlab.types import Record
 
 ALPHAS = (0.75, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)
 BETAS = (2.0, 1.0, 0.7, 0.5, 0.4, 0.3, 0.2, 0.1)
@@ -137,6 +138,15 @@ def tilted_by_binary_reward(accuracy: float, beta: float) -> tuple[float, float]
     )
     tilted = accuracy * exp(1 / beta - log_z)
     return tilted, tilted / beta - log_z
+
+
+def make_forecast(
+    records: Sequence[Record], alphas: Sequence[float] = ALPHAS, betas: Sequence[float] = BETAS, ks: Sequence[int] = ()
+) -> Forecast:
+    """`forecast` from a model's own responses at temperature 1, as `evaluate` returns them and `read_records` reads
+    them. Raises as it does, and UserError for records without log p."""
+    own = [replace(record, ref_logp=record.logp) for record in records]  # ref_logp may be of another model
+    return forecast(from_records(own), alphas, betas, ks)
 
 
 class _Forecaster:

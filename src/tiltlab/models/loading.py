@@ -14,13 +14,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from safetensors import SafetensorError
 
 from tiltlab.errors import UserError, brief, shown
 from tiltlab.models.chat import today
 from tiltlab.models.codec import Codec
+
+if TYPE_CHECKING:
+    from tiltlab.models.hf import HFModel
 
 EMBEDDED = "embedded"
 
@@ -71,6 +74,19 @@ class ModelConfig:
             raise ValueError(f"batch_tokens must be 1 or more, got {self.batch_tokens}")
         if self.stop == "":
             raise ValueError("stop must hold some text; leave it out where EOS alone ends a response")
+
+
+def load_model(model: str | ModelConfig = EMBEDDED, *, trainable: bool = False) -> "HFModel":
+    """A model by its name, or with settings: frozen, or with all its weights to be trained.
+
+    Raises UserError for a model that cannot be used, and for adapters, which `policy_from` makes.
+    """
+    config = ModelConfig(path=model) if isinstance(model, str) else model
+    if config.lora:
+        raise UserError("load_model takes no adapters (model.lora); tiltlab.models.loading.policy_from makes them")
+    loaded: HFModel = load_reference(config, load_codec(config))
+    loaded.module.requires_grad_(trainable)
+    return loaded
 
 
 def load_codec(config: ModelConfig) -> Codec:

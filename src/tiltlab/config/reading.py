@@ -1,0 +1,64 @@
+"""YAML text -> values, and what pydantic says against values in one line. Both for recipes and for `--task`."""
+
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from tiltlab.errors import UserError, brief, shown
+
+MOST_VALUES = 100_000
+"""In a recipe, an alias counted each time that it is used: ten lines of them can stand for more than fits in memory."""
+
+
+def yaml_value(text: str, name: str) -> Any:
+    """Raises UserError for text that is no YAML, or stands for more than fits in memory; `name` says what it is."""
+    try:
+        loader = yaml.SafeLoader(text)
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        if _size(node, {}) > MOST_VALUES:
+            raise ValueError(f"its aliases (*name) make it more than {MOST_VALUES} values")
+        return loader.construct_document(node)
+    except RecursionError as error:
+        raise UserError(f"{name} is not YAML that can be read: it is nested too deep") from error
+    except Exception as error:  # yaml lets errors of other kinds through: a month 13 in a date, an `!!int` of nothing
+        raise UserError(f"{name} is not YAML: {brief(error)}") from error
+
+
+def _size(node: yaml.Node, known: dict[yaml.Node, int]) -> int:
+    """How many values a node stands for. Raises ValueError for one that holds itself."""
+    if node not in known:
+        known[node] = -1  # being counted
+        parts = [part for pair in node.value for part in (pair if isinstance(pair, tuple) else (pair,))]
+        known[node] = 1 + sum(_size(part, known) for part in (parts if not isinstance(node, yaml.ScalarNode) else ()))
+    if known[node] < 0:
+        raise ValueError("an alias (*name) stands for what it is part of")
+    return known[node]
+
+
+def first_complaint(error: ValidationError) -> str:
+    """The first complaint, said in the recipe's own terms."""
+    detail: ErrorDetails = error.errors()[0]
+    where = ""
+    for before, part in zip((None, *detail["loc"]), detail["loc"], strict=False):
+        if isinstance(part, int):
+            where += f"[{part + 1}]"
+        elif not isinstance(
+            before, int
+        ):  # after an index pydantic names the kind of arm or task, which the user did not
+            where += f".{part}" if where else part
+    context = detail.get("ctx", {})
+    match detail["type"]:
+        case "extra_forbidden" | "unexpected_keyword_argument":
+            return f"{where} is no key of its section"
+        case "missing":
+            return f"{where} is missing"
+        case "union_tag_invalid":
+            kind = context["discriminator"].strip("'")
+            return f"{where}: unknown {kind} {shown(context['tag'])}; it is one of {context['expected_tags']}"
+        case "value_error":
+            return f"{where + ': ' if where else ''}{context['error']}"
+    return f"{where}: {detail['msg']}, got {shown(detail['input'])}"
