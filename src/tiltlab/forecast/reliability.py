@@ -10,7 +10,7 @@ Left out on purpose: checks by problem. To drop the problems whose weights degen
 from math import exp, hypot, sqrt
 
 import numpy as np
-from scipy import stats
+from scipy.special import gammaincinv, stdtrit
 
 from tiltlab.forecast.importance import Estimate
 from tiltlab.forecast.weighted_samples import Floats
@@ -63,7 +63,7 @@ def share_of_problems(values: Floats, extra: float = 0.0) -> Interval:
     rare, variance = problems * min(p, 1 - p), float(values.var(ddof=1)) + problems * extra
     gain = max(p * (1 - p), 0.5 / problems) / variance if variance > 0 else 1.0
     size = problems * min(gain, max(1.0, rare))
-    t = float(stats.t.ppf(0.975, problems - 1))
+    t = float(stdtrit(problems - 1, 0.975))
     centre = (p + t * t / (2 * size)) / (1 + t * t / size)
     half = t / (1 + t * t / size) * sqrt(p * (1 - p) / size + t * t / (4 * size * size))
     return Interval(p, max(0.0, centre - half), min(1.0, centre + half))
@@ -114,7 +114,7 @@ def _hidden(found: Estimate, missing: Floats) -> float:
     lacking = int((missing > 0).sum())
     if not lacking:
         return 0.0
-    bound = float(stats.chi2.ppf(0.95, 2 * (int((found.top > 0.5).sum()) + 1))) / 2
+    bound = float(gammaincinv(int((found.top > 0.5).sum()) + 1, 0.95))
     gain = exp(min(50.0, float(missing.max()))) / float(np.median(found.samples))
     return 4 * min(lacking, bound * gain) / len(missing) / STABLE
 
@@ -123,7 +123,7 @@ def _plain(values: Floats, extra: float) -> Interval:
     mean, problems = float(values.mean()), len(values)
     if problems < 2:
         return Interval(mean, float("nan"), float("nan"))
-    half = float(stats.t.ppf(0.975, problems - 1)) * sqrt(float(values.var(ddof=1)) / problems + extra)
+    half = float(stdtrit(problems - 1, 0.975)) * sqrt(float(values.var(ddof=1)) / problems + extra)
     return Interval(mean, mean - half, mean + half)
 
 

@@ -35,6 +35,7 @@ class TableLanguage(nn.Module):
     def __init__(self, logits: Tensor, prompts: Sequence[str] = ("",)) -> None:
         super().__init__()
         self.prompts = tuple(prompts)
+        self._rows = {prompt: row for row, prompt in enumerate(self.prompts)}
         self.symbols = logits.shape[-1] - 1
         self.eos = self.symbols
         self.max_symbols = _depth(self.symbols, logits.shape[1])
@@ -180,9 +181,9 @@ class TableLanguage(nn.Module):
         return torch.where(token == self.eos, 0, moved)
 
     def _index(self, prompt: Prompt) -> int:
-        if not isinstance(prompt, str) or prompt not in self.prompts:
+        if not isinstance(prompt, str) or prompt not in self._rows:
             raise KeyError(f"this language has no prompt {prompt!r}; it has {self.prompts}")
-        return self.prompts.index(prompt)
+        return self._rows[prompt]
 
     def _rollout(self, tokens: tuple[int, ...], logprobs: tuple[float, ...], complete: bool) -> Rollout:
         shown = tokens[: tokens.index(self.eos)] if self.eos in tokens else tokens

@@ -12,7 +12,7 @@ from math import ceil, comb, isnan, sqrt
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy.special import stdtrit
 
 from tiltlab.types import UNKNOWN, Record
 
@@ -151,7 +151,7 @@ def mean_interval(values: Sequence[float] | Floats, level: float = 0.95) -> Inte
     if len(known) < 2:
         return Interval(float(known.mean()) if len(known) else float("nan"), float("nan"), float("nan"))
     mean = float(known.mean())
-    half = float(stats.t.ppf(0.5 + level / 2, len(known) - 1) * known.std(ddof=1) / np.sqrt(len(known)))
+    half = float(stdtrit(len(known) - 1, 0.5 + level / 2) * known.std(ddof=1) / np.sqrt(len(known)))
     return Interval(mean, mean - half, mean + half)
 
 
@@ -173,7 +173,7 @@ def share_interval(values: Sequence[float] | Floats, level: float = 0.95) -> Int
         distance = known if p < 0.5 else 1 - known
         telling = float(distance.sum() ** 2 / (distance**2).sum())
         size = max(size, min(p * (1 - p) / variance, size * max(1.0, telling)))
-    t = float(stats.t.ppf(0.5 + level / 2, len(known) - 1))
+    t = float(stdtrit(len(known) - 1, 0.5 + level / 2))
     centre = (p + t * t / (2 * size)) / (1 + t * t / size)
     half = t / (1 + t * t / size) * np.sqrt(p * (1 - p) / size + t * t / (4 * size * size))
     return Interval(p, max(0.0, centre - half), min(1.0, centre + half))

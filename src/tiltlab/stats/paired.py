@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+from scipy.special import bdtr
 
 from tiltlab.stats.metrics import Floats, Interval, maj_at_k, mean_interval, share_interval
 from tiltlab.types import UNKNOWN, Record
@@ -74,6 +74,8 @@ def difference_interval(
         return Interval(0.0, -open_, open_)
     if count < 2 or differences_P.std() == 0:
         return plain
+    from scipy import stats  # half a second to import, which most commands can do without
+
     found = stats.bootstrap(
         (differences_P,), np.mean, n_resamples=resamples, confidence_level=level, rng=np.random.default_rng(seed)
     ).confidence_interval
@@ -87,7 +89,7 @@ def mcnemar(a_only: int, b_only: int) -> float:
     """Exact two-sided p-value that discordant pairs fall to either side with probability one half (McNemar 1947)."""
     if a_only + b_only == 0:
         return 1.0
-    return float(stats.binomtest(a_only, a_only + b_only).pvalue)
+    return min(1.0, 2 * float(bdtr(min(a_only, b_only), a_only + b_only, 0.5)))
 
 
 def never_limit(n: int, level: float = 0.95) -> float:

@@ -49,7 +49,8 @@ def batch_metrics(parts: Sequence[Scored]) -> Metrics:
     all responses that end in a loop. no_signal: share of groups whose scores are all the same (or too few to compare).
     mismatch_mean, mismatch_max: |sampler's log-probability - this forward's|, a token, over all tokens.
     """
-    flat = {name: torch.cat([_columns(part)[name].flatten() for part in parts]) for name in _columns(parts[0])}
+    columns = [_columns(part) for part in parts]
+    flat = {name: torch.cat([column[name].flatten() for column in columns]) for name in columns[0]}
     counted = ~flat["score"].isnan()
     mean = {name: _mean(values[counted]) for name, values in flat.items()}
     groups = torch.cat([part.scores_PG for part in parts])
@@ -76,7 +77,7 @@ def batch_metrics(parts: Sequence[Scored]) -> Metrics:
         "ungraded": _mean(flat["reward"].isnan().float()),
         "reward_spread": _spread(rewards),
         "score_spread": _spread(groups),
-        **{f"spread_{term}": _spread_of(parts, term) for term in ("reward", "sharpen", "kl")},
+        **{f"spread_{term}": _spread_of(columns, term) for term in ("reward", "sharpen", "kl")},
         "repeated": sum(map(ends_in_a_loop, drawn)) / len(drawn),
         "no_signal": _no_signal(groups),
         "mismatch_mean": _mean(mismatch),
@@ -88,6 +89,8 @@ def ends_in_a_loop(rollout: Rollout) -> bool:
     """Whether the last tokens (EOS aside) say the same over and over: a block of at most LOOP tokens, three times or
     more, over LOOP tokens or more."""
     tokens = rollout.tokens[:-1] if rollout.complete else rollout.tokens
+    if len(tokens) < LOOP:
+        return False
     for block in range(1, LOOP + 1):
         back = max(LOOP, 3 * block)
         if len(tokens) >= back and tokens[-back + block :] == tokens[-back:-block]:
@@ -150,8 +153,8 @@ def _spread(values_PG: Tensor) -> float:
     return _mean(variance.sqrt())
 
 
-def _spread_of(parts: Sequence[Scored], term: str) -> float:
-    return _spread(torch.cat([torch.where(p.scores_PG.isnan(), torch.nan, _columns(p)[f"term_{term}"]) for p in parts]))
+def _spread_of(columns: Sequence[dict[str, Tensor]], term: str) -> float:
+    return _spread(torch.cat([torch.where(c["score"].isnan(), torch.nan, c[f"term_{term}"]) for c in columns]))
 
 
 def _no_signal(scores_PG: Tensor) -> float:
