@@ -7,7 +7,7 @@ PYTHON ?= python3
 PIP_ARGS ?=
 BIN := .venv/bin
 
-.PHONY: study test lab check smollm2 embedded pictures requirements
+.PHONY: study test test-fast lab check smollm2 embedded pictures requirements
 
 study: .venv/ready
 	$(BIN)/tiltlab study
@@ -17,6 +17,11 @@ lab: .venv/ready
 
 test: check
 	$(BIN)/python -m pytest -n 2
+
+# Under a minute on two cores: all but the tests marked slow (whole studies, processes that are killed, laws from many
+# samples). It is `make test` that counts.
+test-fast: .venv/ready
+	$(BIN)/python -m pytest -n 2 -m "not slow"
 
 check: .venv/ready
 	$(BIN)/ruff format --check src tests benchmarks

@@ -154,6 +154,7 @@ def test_a_recipe_that_is_wrong_is_told_in_one_line(tmp_path: Path, changes: dic
 LONG = "x" * 200_000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
     [
@@ -192,6 +193,7 @@ MERGES = "\n".join(
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("text", "message"),
     [

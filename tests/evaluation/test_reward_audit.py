@@ -32,6 +32,7 @@ def checked(data: str, reward: str | None = None) -> Checked:
     return check(task, task.problems("test"), load_reward(reward) if reward else None)
 
 
+@pytest.mark.slow
 def test_the_grader_of_mathematics_passes(data: str) -> None:
     found = checked(data)
     assert found.failures == []
@@ -99,6 +100,7 @@ def test_a_reward_that_cannot_be_called_is_an_error(data: str) -> None:
     assert "reward takes_no_columns raised TypeError" in str(result.exception)
 
 
+@pytest.mark.slow
 def test_the_command_says_why_and_with_its_exit_code(data: str, tmp_path: Path) -> None:
     page = tmp_path / "check.html"
     options = ["check", "math500", "--data", data, "--out", str(page)]

@@ -17,6 +17,8 @@ from tiltlab.report.evaluation import figures_of
 from tiltlab.storage.run_folder import keep_first, read_json, read_lines, read_records
 from tiltlab.tasks.sums import Sums
 
+pytestmark = pytest.mark.slow
+
 EVALUATE = ["evaluate", "--model", "embedded", "--task", "lazy-sum", "-n", "4", "--limit", "40", "--max-tokens", "48"]
 
 

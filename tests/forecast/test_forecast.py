@@ -45,6 +45,7 @@ def coin(rights: Sequence[int], n: int) -> Draws:
 # Against enumeration
 
 
+@pytest.mark.slow
 def test_intervals_hold_the_exact_figures_in_95_of_100_data_sets(wide: Population) -> None:
     """200 data sets; 95 % stays within 3.3 binomial standard errors (1.5 %) in all but one case of 1000."""
     sets, tried = 200, {(1.5, None), (2.0, None), (1.0, 0.5), (1.5, 1.0)}
@@ -68,6 +69,7 @@ def test_the_jackknife_takes_the_bias_away_that_would_spoil_them(wide: Populatio
     assert (np.abs(found.corrected.mean(0) - exact) / error / np.sqrt(60) < 0.5).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "n"), [("wide", 16), ("rare", 32), ("peaked", 32)])
 def test_no_number_where_the_effective_sample_size_does_not_carry(kind: str, n: int) -> None:
     people = population(kind, 300)

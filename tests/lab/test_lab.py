@@ -46,6 +46,7 @@ def test_the_closed_form_of_the_tilted_accuracy_is_what_summing_gives_and_traini
     assert found.trained == pytest.approx(found.enumerated, abs=0.03)
 
 
+@pytest.mark.slow
 def test_small_batches_commit_to_wrong_responses_and_large_ones_do_not(tmp_path: Path) -> None:
     found = run_lab(seeds=16, steps=80)
     wrong = dict(zip(BATCHES, found.commitment.wrong(), strict=True))

@@ -60,7 +60,7 @@ def probed(page: Path) -> dict[str, Any]:
     quiet = "--headless --no-sandbox --disable-gpu --disable-background-networking --no-first-run"
     once = f"--user-data-dir={page.parent / 'profile'} --virtual-time-budget=10000 --dump-dom"
     arguments = [CHROMIUM, *quiet.split(), *once.split(), copy.as_uri()]
-    dom = subprocess.run(arguments, capture_output=True, text=True, timeout=120, check=True).stdout
+    dom = subprocess.run(arguments, capture_output=True, text=True, timeout=600, check=True).stdout
     told = re.search(r'<pre id="told">(.*?)</pre>', dom, re.DOTALL)
     assert told, dom[-2000:]
     found: dict[str, Any] = json.loads(html.unescape(told[1]))

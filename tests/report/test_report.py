@@ -344,7 +344,7 @@ def test_a_browser_draws_the_page_and_runs_no_text(tmp_path: Path) -> None:
     quiet = "--headless --no-sandbox --disable-gpu --disable-sync --disable-background-networking"
     once = f"--virtual-time-budget=5000 --dump-dom --user-data-dir={tmp_path / 'profile'}"
     arguments = [CHROMIUM, *quiet.split(), *once.split(), page.as_uri()]
-    dom = subprocess.run(arguments, capture_output=True, text=True, timeout=60, check=True).stdout
+    dom = subprocess.run(arguments, capture_output=True, text=True, timeout=600, check=True).stdout
     plots = re.findall(r'class="[^"]*\bplot\b[^"]*" id="([\w-]+)"|id="([\w-]+)" class="[^"]*\bplot\b', dom)
     assert len(plots) == 1 + 1 + 1 + 6 + 2
     assert dom.count("js-plotly-plot") >= len(plots)  # all were drawn

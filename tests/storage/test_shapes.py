@@ -91,6 +91,7 @@ def reported(folder: Path, path: Path) -> Exception | None:
     return error
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("harm", [*REFUSED, *EITHER, "missing", "a folder"])
 def test_a_damaged_file_is_named(harm: str, whole: Path, tmp_path: Path) -> None:
     folder = tmp_path / "copy"
@@ -117,6 +118,7 @@ def test_a_damaged_file_is_named(harm: str, whole: Path, tmp_path: Path) -> None
     assert reported(folder, folder / "run") is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(4))
 def test_no_odd_value_ends_in_a_traceback(seed: int, whole: Path, tmp_path: Path) -> None:
     folder, chance = tmp_path / "copy", random.Random(seed)

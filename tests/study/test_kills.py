@@ -21,6 +21,8 @@ import yaml
 
 from tests.study.test_study import STUDY
 
+pytestmark = pytest.mark.slow
+
 KILLS = int(os.environ.get("TILTLAB_KILLS", "2"))
 
 ADAPTERS: dict[str, Any] = STUDY | {

@@ -46,6 +46,7 @@ def responses(path: Path) -> list[tuple[str, float]]:
     return [(line["text"], line["logp"]) for line in read_lines(path)]
 
 
+@pytest.mark.slow
 def test_a_study_keeps_the_date_of_its_first_day(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

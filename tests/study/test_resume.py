@@ -23,6 +23,8 @@ from tiltlab.study.resume import State
 from tiltlab.study.run import Work, run_cell
 from tiltlab.study.study import plan
 
+pytestmark = pytest.mark.slow
+
 SMALL: dict[str, Any] = STUDY | {
     "arms": ["task_reward"],
     "train": STUDY["train"] | {"steps": 6, "prompts": 2, "responses": 3, "max_tokens": 16},

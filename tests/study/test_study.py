@@ -29,6 +29,8 @@ from tiltlab.study.run import Cell, Work, _judged, run_cell
 from tiltlab.study.study import plan, run_study
 from tiltlab.training.alarms import alarms
 
+pytestmark = pytest.mark.slow
+
 STUDY: dict[str, Any] = SMALL | {
     "arms": ["base", "task_reward", {"arm": "tempered", "alpha": 4}, {"arm": "sharpening", "fixed_length": True}],
     "train": {"steps": 8, "prompts": 3, "responses": 4, "max_tokens": 24, "optimizer": {"lr": 1e-3, "warmup_steps": 2}},
@@ -158,7 +160,10 @@ def test_an_accuracy_that_nobody_knows_loses_to_any_other() -> None:
 def test_threads_do_not_change_with_the_cells_that_are_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     given: list[int] = []
     real = study_module.run_all
-    monkeypatch.setattr(study_module, "run_all", lambda *a, **k: (given.append(k["threads"]), real(*a, **k)))
+    # what is done with them is not looked at here, so that one process will do
+    monkeypatch.setattr(
+        study_module, "run_all", lambda *a, **k: (given.append(k["threads"]), real(*a, **(k | {"jobs": 1})))
+    )
     monkeypatch.setattr(study_module, "_cores", lambda: 6)
     study(tmp_path, jobs=2, arms=["base", "task_reward"])
     next(tmp_path.rglob("base/*/result.json")).unlink()
@@ -295,22 +300,24 @@ def test_ctrl_c_saves_and_says_so(undisturbed: Path, tmp_path: Path) -> None:
         assert process.poll() is None
         time.sleep(0.05)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the whole group
-    _, said = process.communicate(timeout=60)
+    _, said = process.communicate(timeout=600)
     assert process.returncode == 130, said
     assert "the same command goes on from there" in said
     folders = [path.parent for path in run.rglob("metrics.jsonl")]
     assert any((folder / "checkpoints").exists() for folder in folders)
-    subprocess.run(command(recipe, run, jobs=2), check=True, capture_output=True, timeout=200)
+    study(run)
     assert essence(run) == essence(undisturbed)
 
 
-def test_a_worker_that_dies_is_reported_and_the_rest_is_kept(tmp_path: Path) -> None:
+def test_a_worker_that_dies_is_reported_and_the_rest_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TILTLAB_TESTS_PID", str(os.getpid()))  # the one to spare, whatever runs rewards
     with pytest.raises(UserError, match="a worker process was killed"):
         study(tmp_path, jobs=2, train=STUDY["train"] | {"reward": "tests.study.test_study:deadly"})
 
 
 def deadly(prompts: list[str], completions: list[str], **_: Any) -> list[float]:
-    if any(len(text) > 4 for text in completions):  # not on the gold answers that the study tries it on
+    spared = os.getppid() == int(os.environ["TILTLAB_TESTS_PID"])
+    if not spared and any(len(text) > 4 for text in completions):  # not on the gold answers that a study tries it on
         os.kill(os.getppid(), signal.SIGKILL)  # it runs in a worker of the study's worker
     return [0.0 for _ in completions]
 

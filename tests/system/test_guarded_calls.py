@@ -68,6 +68,7 @@ print(found[0])
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("source", ["file", "stdin", "command line"])
 @pytest.mark.parametrize("caller", CALLERS)
 def test_a_script_without_a_main_guard_is_served_and_runs_once(caller: str, source: str, tmp_path: Path) -> None:

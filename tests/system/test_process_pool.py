@@ -20,6 +20,8 @@ from tiltlab.errors import Interrupted, Stopped, UserError
 from tiltlab.system.process_pool import Piece, run_all
 from tiltlab.system.signals import interrupted_by_signals, stopped_by_signals
 
+pytestmark = pytest.mark.slow
+
 Tell = Callable[..., None]
 Stopping = Callable[[], bool]
 

@@ -13,6 +13,8 @@ import yaml
 from tests.processes import ROOT, runs, wait_until
 from tests.study.test_study import STUDY
 
+pytestmark = pytest.mark.slow
+
 INT, TERM, HUP = SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 NOISE = ("leaked", "resource_tracker", "semaphore", "Traceback", "Exception ignored")
 SAMPLES = ["--task", "lazy-sum", "-n", "16", "--limit", "300", "--max-tokens", "48"]

@@ -50,7 +50,9 @@ def on_ascii(text: str) -> str:
 
 
 def test_the_console_alone_holds_out_too() -> None:
-    code = "from rich.text import Text; from tiltlab import cli; cli.console.print(Text('0.3 \\u2192 0.4, \\udcff'))"
+    code = (
+        "from rich.text import Text; from tiltlab.cli import main; main.console.print(Text('0.3 \\u2192 0.4, \\udcff'))"
+    )
     for encoding, said in (("ascii", b"0.3 \\u2192 0.4, \\udcff\n"), ("utf-8", "0.3 → 0.4, \\udcff\n".encode())):
         narrow = os.environ | {"PYTHONIOENCODING": encoding}
         assert subprocess.run([sys.executable, "-c", code], env=narrow, capture_output=True, check=True).stdout == said

@@ -63,6 +63,7 @@ def test_a_healthy_noisy_run_rings_nothing() -> None:
         assert not kinds(run(seed, reward=0.8, kl=4.0, length=60.0, ref_logp=-16.0, entropy=0.25))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("responses", [16, 64, 1024])
 def test_small_batches_ring_no_oftener(responses: int) -> None:
     """Two groups of eight are as likely as not to have no signal in one of them; 64 groups are looked at together. Of

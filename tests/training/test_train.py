@@ -66,6 +66,7 @@ REGIMES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("regime", REGIMES)
 def test_training_reaches_the_exact_optimum(regime: str, seed: int) -> None:
@@ -77,6 +78,7 @@ def test_training_reaches_the_exact_optimum(regime: str, seed: int) -> None:
     assert total_variation(policy.sequence_logprobs().exp(), exact).item() <= 0.01
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("objective", [sharpening(), task_reward()], ids=["sharpening", "task reward"])
 def test_without_kl_all_mass_goes_to_the_argmax(objective: Objective, seed: int) -> None:
@@ -179,6 +181,7 @@ def estimator_z(objective: Objective, groups: int = 8_000) -> float:
     return worst_z(batches.flatten(1) @ coordinates, gradient.flatten() @ coordinates)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("regime", BIASED)
 def test_a_batchs_gradient_is_unbiased(regime: str) -> None:
     """The mean of 8000 single-batch gradients meets the enumerated objective's within 4 standard errors."""
@@ -211,6 +214,7 @@ def clamped_kl(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Objective, "terms", clamped)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("fault", "regime"),
     [
@@ -230,6 +234,7 @@ def test_the_test_of_bias_sees_what_is_wrong(
     assert estimator_z(BIASED[regime]) > 6
 
 
+@pytest.mark.slow
 def test_a_sibling_dropped_from_the_baseline_costs_variance(monkeypatch: pytest.MonkeyPatch) -> None:
     """It does not bias (any baseline that leaves the response itself out does not), but three siblings quiet the
     gradient more than two: (1 + 1/2) / (1 + 1/3) = 1.125 times the variance where scores do not depend on tokens."""
@@ -247,6 +252,7 @@ def test_a_sibling_dropped_from_the_baseline_costs_variance(monkeypatch: pytest.
     assert variance() > 1.05 * right
 
 
+@pytest.mark.slow
 def test_cut_off_responses_leave_the_law_of_the_complete_ones() -> None:
     """With a limit that cuts some responses off, the mean gradient is that of J of pi(y | complete), times the chance
     that a response is complete and has a complete sibling."""

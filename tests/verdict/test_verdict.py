@@ -21,6 +21,7 @@ from tiltlab.verdict.solved_problems import ledger, profile
 from tiltlab.verdict.verdict import judge
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("plant", PLANTS, ids=lambda plant: plant.name)
 def test_a_planted_truth_is_found(plant: Plant) -> None:
     """Of 20 seeds at most one may be missed (docs/verdict.md); here two of them must be right."""
