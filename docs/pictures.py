@@ -19,7 +19,7 @@ from tiltlab.report.frontier import frontier
 from tiltlab.report.load import Study, load_study
 from tiltlab.report.page import reached
 from tiltlab.report.tables import result_rows
-from tiltlab.storage.run_folder import slug
+from tiltlab.storage.files import slug
 
 
 def picture(figure: go.Figure, width: int, path: Path) -> None:

@@ -11,7 +11,7 @@ from tiltlab.errors import UserError
 from tiltlab.evaluation.responses import Response, read_responses
 from tiltlab.evaluation.run import from_elsewhere
 from tiltlab.report.evaluation import write_evaluation_page
-from tiltlab.storage.run_folder import read_records
+from tiltlab.storage.records import read_records
 from tiltlab.tasks.dataset import Data
 from tiltlab.types import Problem
 

@@ -14,7 +14,8 @@ from tiltlab.errors import UserError
 from tiltlab.evaluation.run import from_elsewhere
 from tiltlab.evaluation.token_logprobs import SPELLED
 from tiltlab.report.evaluation import figures_of
-from tiltlab.storage.run_folder import keep_first, read_json, read_lines, read_records
+from tiltlab.storage.files import keep_first, read_json, read_lines
+from tiltlab.storage.records import read_records
 from tiltlab.tasks.sums import Sums
 
 pytestmark = pytest.mark.slow

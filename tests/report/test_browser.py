@@ -22,7 +22,7 @@ from tiltlab.report.compare import compare_runs, write_comparison
 from tiltlab.report.evaluation import write_evaluation_page
 from tiltlab.report.page import write_report
 from tiltlab.report.verdict import write_verdict_page
-from tiltlab.storage.run_folder import read_json, write_text
+from tiltlab.storage.files import read_json, write_text
 from tiltlab.tasks.sums import Sums
 from tiltlab.verdict.verdict import judge
 

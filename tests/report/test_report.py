@@ -22,7 +22,9 @@ from tiltlab.report.html import plain
 from tiltlab.report.load import load_study
 from tiltlab.report.page import analysed, render, write_report
 from tiltlab.report.tables import curve_at_k, result_rows
-from tiltlab.storage.run_folder import CellDir, append_line, read_json, slug, write_json, write_records
+from tiltlab.storage.files import append_line, read_json, slug, write_json
+from tiltlab.storage.records import write_records
+from tiltlab.storage.run_folder import CellDir
 from tiltlab.types import Record
 
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)> {{ 7 * 7 }} </script>"

@@ -9,7 +9,7 @@ import pytest
 from tests.report.test_report import made_study
 from tiltlab.report.page import write_report
 from tiltlab.report.tokens import moved_by_part, ranks, share_off_top, shown, where
-from tiltlab.storage.run_folder import write_text
+from tiltlab.storage.files import write_text
 
 EVIL = "<script>alert(1)</script>"
 LINE = {

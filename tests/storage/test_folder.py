@@ -16,8 +16,9 @@ from tests.cli.test_cli import model_folder, run
 from tests.config.test_recipe import recipe
 from tests.report.test_report import made_study
 from tiltlab.errors import UserError
+from tiltlab.storage.files import read_json, write_text
 from tiltlab.storage.folder import alone_in
-from tiltlab.storage.run_folder import read_json, read_records, write_text
+from tiltlab.storage.records import read_records
 
 EVALUATE = ["evaluate", "--task", "noisy-sum", "-n", "2", "--limit", "4", "--max-tokens", "8"]
 HOLD = """
@@ -128,7 +129,7 @@ def test_what_a_killed_writer_left_is_cleared_away(tmp_path: Path) -> None:
     code = """
 import os, signal, sys
 from pathlib import Path
-from tiltlab.storage.run_folder import write_text
+from tiltlab.storage.files import write_text
 os.fsync = lambda _: os.kill(os.getpid(), signal.SIGKILL)
 write_text(Path(sys.argv[1]), "half")
 """

@@ -9,16 +9,8 @@ import pytest
 from tests.stats.test_metrics import record
 from tiltlab.errors import UserError
 from tiltlab.report.evaluation import write_evaluation_page
-from tiltlab.storage.run_folder import (
-    append_line,
-    keep_first,
-    read_json,
-    read_lines,
-    read_records,
-    record_line,
-    write_json,
-    write_records,
-)
+from tiltlab.storage.files import append_line, keep_first, read_json, read_lines, write_json
+from tiltlab.storage.records import read_records, record_line, write_records
 from tiltlab.system.provenance import provenance
 
 GOOD = record_line(record(1.0))

@@ -8,20 +8,18 @@ import pytest
 
 from tests.stats.test_metrics import record
 from tiltlab.errors import UserError
-from tiltlab.storage.run_folder import (
-    Checkpoints,
+from tiltlab.storage.checkpoints import Checkpoints
+from tiltlab.storage.files import (
     append_lines,
     keep_first,
     read_json,
     read_lines,
-    read_records,
-    record_line,
     slug,
     whole_lines,
     write_lines,
-    write_records,
     write_text,
 )
+from tiltlab.storage.records import read_records, record_line, write_records
 
 
 def test_records_come_back_as_they_were(tmp_path: Path) -> None:

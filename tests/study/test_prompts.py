@@ -16,7 +16,7 @@ from tests.config.test_recipe import SMALL, recipe
 from tests.models import tiny
 from tests.models.test_codec import CLOCK, LETTERS
 from tiltlab.models.loading import ModelConfig
-from tiltlab.storage.run_folder import read_json, read_lines, write_json
+from tiltlab.storage.files import read_json, read_lines, write_json
 from tiltlab.tasks.dataset import Data
 from tiltlab.verdict.inputs import from_models
 

@@ -18,7 +18,8 @@ from tests.cli.test_cli import run as command
 from tests.study.test_study import STUDY, essence, study
 from tiltlab.config.recipe import Recipe
 from tiltlab.errors import Stopped, UserError
-from tiltlab.storage.run_folder import CellDir, append_line, read_json
+from tiltlab.storage.files import append_line, read_json
+from tiltlab.storage.run_folder import CellDir
 from tiltlab.study.resume import State
 from tiltlab.study.run import Work, run_cell
 from tiltlab.study.study import plan

@@ -22,7 +22,7 @@ from tiltlab.report.findings import findings
 from tiltlab.report.load import load_study
 from tiltlab.report.page import write_report
 from tiltlab.report.tables import result_rows
-from tiltlab.storage.run_folder import read_json, read_lines
+from tiltlab.storage.files import read_json, read_lines
 from tiltlab.study import study as study_module
 from tiltlab.study.resume import State
 from tiltlab.study.run import Cell, Work, _judged, run_cell

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from tiltlab.errors import UserError
-from tiltlab.storage.run_folder import CellDir, append_line, keep_first
+from tiltlab.storage.files import append_line, keep_first
+from tiltlab.storage.run_folder import CellDir
 from tiltlab.study import tracking
 from tiltlab.study.tracking import Mirror, flat
 

@@ -17,7 +17,7 @@ from tiltlab.report.export import as_csv, latex, markdown
 from tiltlab.report.load import load_study
 from tiltlab.report.page import analysed, render, table_of
 from tiltlab.report.terminal import print_tables
-from tiltlab.storage.run_folder import write_text
+from tiltlab.storage.files import write_text
 from tiltlab.system.streams import line
 from tiltlab.system.visible import on_one_line, visible
 from tiltlab.tasks.sums import Sums

@@ -14,7 +14,8 @@ from tiltlab.models.loading import ModelConfig
 from tiltlab.models.table import optimum
 from tiltlab.objective import tempered
 from tiltlab.report.verdict import write_verdict_page
-from tiltlab.storage.run_folder import append_lines, write_json, write_records
+from tiltlab.storage.files import append_lines, write_json
+from tiltlab.storage.records import write_records
 from tiltlab.tasks.sums import Sums
 from tiltlab.verdict.inputs import from_files, from_models
 from tiltlab.verdict.solved_problems import ledger, profile

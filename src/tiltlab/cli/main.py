@@ -12,8 +12,8 @@ from rich.console import Console
 
 from tiltlab.cli.progress import bars, cells_progress, errors
 from tiltlab.errors import Interrupted, Stopped, UserError
+from tiltlab.storage.files import read_json, shortened, slug
 from tiltlab.storage.folder import alone_in, cannot_write, is_full, require_writable
-from tiltlab.storage.run_folder import read_json, shortened, slug
 from tiltlab.system.devices import usable_devices
 from tiltlab.system.memory import tune
 from tiltlab.system.signals import interrupted_by_signals

@@ -8,7 +8,8 @@ from tiltlab.forecast.forecast import Forecast, forecast
 from tiltlab.forecast.weighted_samples import from_records
 from tiltlab.report.forecast import write_forecast_page
 from tiltlab.report.verdict import write_verdict_page
-from tiltlab.storage.run_folder import write_json, write_records, write_text
+from tiltlab.storage.files import write_json, write_text
+from tiltlab.storage.records import write_records
 from tiltlab.system.provenance import provenance
 from tiltlab.verdict.inputs import Examined, base_records
 from tiltlab.verdict.verdict import Verdict, judge

@@ -26,7 +26,7 @@ from tiltlab.config.tasks import Task, tagged
 from tiltlab.errors import UserError, brief, shown
 from tiltlab.models.loading import ModelConfig
 from tiltlab.rewards.functions import DEADLINE, Reward, load_reward
-from tiltlab.storage.run_folder import slug
+from tiltlab.storage.files import slug
 from tiltlab.training.alarms import Kind
 from tiltlab.training.optimizer import OptimizerConfig
 

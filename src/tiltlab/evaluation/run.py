@@ -26,18 +26,9 @@ from tiltlab.rewards.functions import load_reward
 from tiltlab.samplers.base import Info, together
 from tiltlab.seeds import derive
 from tiltlab.storage import shapes
-from tiltlab.storage.run_folder import (
-    Json,
-    append_lines,
-    keep_first,
-    kept_date,
-    read_lines,
-    read_records,
-    record_line,
-    whole_lines,
-    write_json,
-    write_records,
-)
+from tiltlab.storage.files import Json, append_lines, keep_first, read_lines, whole_lines, write_json
+from tiltlab.storage.records import read_records, record_line, write_records
+from tiltlab.storage.run_folder import kept_date
 from tiltlab.storage.shapes import or_else, read_shaped, read_shaped_lines
 from tiltlab.system.provenance import provenance
 from tiltlab.tasks.base import Task, grade_texts

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from tiltlab.errors import UserError
-from tiltlab.storage.run_folder import read_json
+from tiltlab.storage.files import read_json
 
 ADAPTERS = "adapter_model.safetensors"
 

@@ -12,7 +12,8 @@ from tiltlab.report.export import Table, in_markdown, markdown
 from tiltlab.report.findings import Findings
 from tiltlab.report.load import Study
 from tiltlab.report.tables import Row
-from tiltlab.storage.run_folder import CellDir, slug, write_text
+from tiltlab.storage.files import write_text
+from tiltlab.storage.run_folder import CellDir
 from tiltlab.system.visible import visible
 
 _CITED = "Trained by tiltlab, after arXiv 2604.16259: one KL-regularised objective for task reward and sharpening."
@@ -23,7 +24,7 @@ def write_cards(run: Path, study: Study, rows: Sequence[Row], found: Mapping[str
     for row in (row for row in rows if row.steps):
         arm = next(arm for arm in study.on(row.task) if arm.name == row.arm)
         for seeded in arm.seeds:
-            cell = CellDir(run / "cells" / slug(row.task) / slug(row.arm) / f"seed-{seeded.seed}")
+            cell = CellDir.of(run, row.task, row.arm, seeded.seed)
             folder = cell.checkpoints.step((seeded.steps or {})[row.which])
             if folder.is_dir():
                 write_text(folder / "README.md", card(study, row, arm.config, seeded.seed, rows, found[row.task]))

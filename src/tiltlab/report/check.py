@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from tiltlab.report.html import render_page
-from tiltlab.storage.run_folder import write_text
+from tiltlab.storage.files import write_text
 
 
 def write_check_page(name: str, found: Any, made: Mapping[str, Any], path: Path) -> None:

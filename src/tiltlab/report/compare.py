@@ -20,7 +20,7 @@ from tiltlab.report.tables import Row, result_rows
 from tiltlab.report.text import signed
 from tiltlab.stats.metrics import Interval
 from tiltlab.stats.paired import compare
-from tiltlab.storage.run_folder import Json, write_text
+from tiltlab.storage.files import Json, write_text
 from tiltlab.types import Record
 
 _SYMBOLS = ("circle", "diamond", "square", "cross", "star", "triangle-up", "pentagon", "hexagon")

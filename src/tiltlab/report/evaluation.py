@@ -14,7 +14,8 @@ from tiltlab.report.html import render_page
 from tiltlab.report.tokens import line_of, shown
 from tiltlab.stats.metrics import Interval, averages, maj_at_k, mean_interval, pass_at_k, share_interval
 from tiltlab.stats.paired import Stratum, by_length, never_limit
-from tiltlab.storage.run_folder import Json, read_records, write_text
+from tiltlab.storage.files import Json, write_text
+from tiltlab.storage.records import read_records
 from tiltlab.storage.shapes import Sample, TokenLine, or_else, read_shaped, read_shaped_lines, require_end
 from tiltlab.types import UNKNOWN, Record
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tiltlab.report.text import UNKNOWN, number
 from tiltlab.stats.metrics import Interval
-from tiltlab.storage.run_folder import write_text
+from tiltlab.storage.files import write_text
 from tiltlab.system.visible import visible
 
 _FORMULA = "=+-@\t\r\n"

@@ -15,7 +15,7 @@ from tiltlab.report.alarms import ON_CURVE, Rung
 from tiltlab.report.load import ArmOnTask, Failure, Seeded, Study
 from tiltlab.report.tables import Row, curve_at_k
 from tiltlab.stats.metrics import Floats, Interval
-from tiltlab.storage.run_folder import Json
+from tiltlab.storage.files import Json
 
 _PALETTE = {
     "base": ["#6b7280"],

@@ -10,7 +10,7 @@ from tiltlab.report.frontier import Reached, frontier
 from tiltlab.report.html import render_page
 from tiltlab.report.text import interval, signed
 from tiltlab.stats.metrics import Interval
-from tiltlab.storage.run_folder import write_text
+from tiltlab.storage.files import write_text
 
 
 def in_words(found: Forecast) -> str:

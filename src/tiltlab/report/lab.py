@@ -9,7 +9,7 @@ from plotly.subplots import make_subplots
 
 from tiltlab.report.figures import dressed
 from tiltlab.report.html import render_page
-from tiltlab.storage.run_folder import write_text
+from tiltlab.storage.files import write_text
 
 _WARM = ["#6b7280", "#fbbf24", "#f59e0b", "#ea580c", "#b91c1c", "#7f1d1d"]
 _BLUE, _VIOLET, _RED, _TEAL = "#2563eb", "#7c3aed", "#b91c1c", "#0d9488"

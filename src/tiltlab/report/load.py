@@ -6,7 +6,9 @@ from typing import get_args
 
 from tiltlab.errors import UserError
 from tiltlab.storage import shapes
-from tiltlab.storage.run_folder import CellDir, Json, read_records, slug
+from tiltlab.storage.files import Json
+from tiltlab.storage.records import read_records
+from tiltlab.storage.run_folder import CellDir
 from tiltlab.storage.shapes import or_else, read_shaped, read_shaped_lines, read_steps, require_end
 from tiltlab.types import Record
 
@@ -119,7 +121,7 @@ def load_study(run: Path) -> Study:
     missing = 0
     for task in about["data"]:
         for config, name in zip(recipe["arms"], about["arms"], strict=True):
-            cells = {seed: CellDir(run / "cells" / slug(task) / slug(name) / f"seed-{seed}") for seed in seeds}
+            cells = {seed: CellDir.of(run, task, name, seed) for seed in seeds}
             done = {seed: cell for seed, cell in cells.items() if cell.result.exists()}
             broken = {seed: cell for seed, cell in cells.items() if seed not in done and cell.failed.exists()}
             missing += len(cells) - len(done) - len(broken)

@@ -17,7 +17,7 @@ from tiltlab.report.html import render_page
 from tiltlab.report.load import ArmOnTask, Study, load_study
 from tiltlab.report.tables import Row, result_rows
 from tiltlab.report.tokens import Shown, line_of, ranks, shown, where
-from tiltlab.storage.run_folder import write_text
+from tiltlab.storage.files import write_text
 
 SAMPLES = 4
 """Problems whose responses are shown side by side, for each task."""

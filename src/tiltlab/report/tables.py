@@ -14,7 +14,7 @@ import numpy as np
 from tiltlab.forecast.frontier import kl_by_z
 from tiltlab.report.load import ArmOnTask, Study
 from tiltlab.stats.metrics import Interval, maj_at_k, mean_interval, pass_at_k, share_interval
-from tiltlab.storage.run_folder import Json
+from tiltlab.storage.files import Json
 from tiltlab.types import UNKNOWN, Record
 
 Group = Sequence[Record]

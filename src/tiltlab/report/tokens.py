@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 
 from tiltlab.report.figures import dressed, label, titled
 from tiltlab.stats.metrics import Interval, share_interval
-from tiltlab.storage.run_folder import Json
+from tiltlab.storage.files import Json
 
 RANKS = {"2nd": (1, 1), "3rd": (2, 2), "4th to 10th": (3, 9), "11th to 100th": (10, 99), "beyond": (100, 10**9)}
 PARTS = 10

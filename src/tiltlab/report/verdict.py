@@ -15,7 +15,7 @@ from tiltlab.report.frontier import Reached, frontier
 from tiltlab.report.html import render_page
 from tiltlab.report.tokens import Shown, line_of, ranks, share_off_top, shown, where
 from tiltlab.stats.metrics import Interval, mean_interval, share_interval
-from tiltlab.storage.run_folder import Json, write_text
+from tiltlab.storage.files import Json, write_text
 from tiltlab.types import UNKNOWN, Record
 from tiltlab.verdict.verdict import Verdict
 

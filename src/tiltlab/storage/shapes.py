@@ -1,8 +1,7 @@
 """The JSON files of a run folder, as far as anything reads them: what a file must hold to be worked with.
 
 A file is read through here, so that one that is damaged, or of another make, is told by its name, line and key before
-anything is computed from it. Left out on purpose: records (run_folder.py), and keys that nobody
-reads.
+anything is computed from it. Left out on purpose: records (records.py), and keys that nobody reads.
 """
 
 from collections.abc import Iterator
@@ -15,7 +14,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from tiltlab.errors import UserError
-from tiltlab.storage.run_folder import Json, read_json, read_lines, whole_object
+from tiltlab.storage.files import Json, read_json, read_lines, whole_object
 from tiltlab.system.visible import on_one_line
 
 Trained = Literal["tempered", "sharpening", "task_reward", "tilted", "objective"]

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from tiltlab.errors import UserError
 from tiltlab.models.hf import HFModel
-from tiltlab.storage.run_folder import CellDir, Json, read_json, whole_lines, write_json, write_lines
+from tiltlab.storage.files import Json, read_json, whole_lines, write_json, write_lines
+from tiltlab.storage.run_folder import CellDir
 from tiltlab.training.optimizer import Optimizer
 
 

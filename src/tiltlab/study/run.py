@@ -24,18 +24,10 @@ from tiltlab.objective import Objective
 from tiltlab.samplers.base import Info
 from tiltlab.seeds import derive
 from tiltlab.stats.metrics import averages
+from tiltlab.storage.files import Json, append_line, make_folder, read_lines, write_json, write_text
 from tiltlab.storage.folder import cannot_write, is_full
-from tiltlab.storage.run_folder import (
-    CellDir,
-    Json,
-    append_line,
-    make_folder,
-    read_lines,
-    slug,
-    write_json,
-    write_records,
-    write_text,
-)
+from tiltlab.storage.records import write_records
+from tiltlab.storage.run_folder import CellDir
 from tiltlab.study.resume import State, resume, save
 from tiltlab.tasks.base import Task
 from tiltlab.training.alarms import Alarm, Watch, watched
@@ -63,7 +55,7 @@ class Cell:
         return f"{self.task.name} / {self.arm.name} / seed {self.seed}"
 
     def folder(self, run: Path) -> CellDir:
-        return CellDir(run / "cells" / slug(self.task.name) / slug(self.arm.name) / f"seed-{self.seed}")
+        return CellDir.of(run, self.task.name, self.arm.name, self.seed)
 
 
 @dataclass(frozen=True)

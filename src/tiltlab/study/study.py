@@ -20,8 +20,9 @@ from tiltlab.errors import UserError
 from tiltlab.models.chat import today
 from tiltlab.models.loading import load_codec, policy_from
 from tiltlab.storage import shapes
+from tiltlab.storage.files import write_json, write_text
 from tiltlab.storage.folder import alone_in, require_writable
-from tiltlab.storage.run_folder import CellDir, kept_date, write_json, write_text
+from tiltlab.storage.run_folder import CellDir, kept_date
 from tiltlab.storage.shapes import or_else, read_shaped
 from tiltlab.study.resume import require_whole
 from tiltlab.study.run import Cell, Tell, Work, load_base, run_cell

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, get_args
 
 from tiltlab.errors import UserError
-from tiltlab.storage.run_folder import CellDir, Json, read_json, read_lines, slug, write_json
+from tiltlab.storage.files import Json, read_json, read_lines, slug, write_json
+from tiltlab.storage.run_folder import CellDir
 
 Kind = Literal["trackio", "wandb", "tensorboard"]
 

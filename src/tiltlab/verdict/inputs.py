@@ -21,7 +21,7 @@ from tiltlab.samplers.base import Sampler
 from tiltlab.samplers.power_smc import PowerSMC
 from tiltlab.samplers.temperature import Temperature
 from tiltlab.seeds import derive
-from tiltlab.storage.run_folder import read_records
+from tiltlab.storage.records import read_records
 from tiltlab.storage.shapes import TokenLine, Told, or_else, read_shaped, read_shaped_lines, require_end
 from tiltlab.tasks.base import Task
 from tiltlab.types import UNKNOWN, Record

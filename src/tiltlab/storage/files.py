@@ -1,0 +1,178 @@
+"""Files that are there whole or not at all, JSON and JSONL read back, and names that any disk takes.
+
+A whole file appears under its name in one rename, after it is complete; of a file that grows line by line, a last line
+that was not written to its end is left out.
+
+Left out on purpose: what is in them (records.py, shapes.py), and where they lie (run_folder.py).
+"""
+
+import hashlib
+import json
+import os
+import re
+import secrets
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from glob import escape
+from pathlib import Path
+from typing import Any
+
+from tiltlab.errors import UserError
+from tiltlab.storage.folder import cannot_write
+from tiltlab.storage.incoming import decoded, numbered_lines, parsed
+
+Json = dict[str, Any]
+
+LONGEST = 120
+"""Bytes of a name on disk: most file systems take 255, some 143, and names grow by what is put before and behind."""
+
+
+def write_json(path: Path, data: Mapping[str, Any]) -> None:
+    """Write a JSON file whole or not at all."""
+    write_text(path, json.dumps(data, indent=1, allow_nan=True) + "\n")
+
+
+def read_json(path: Path) -> Json:
+    """Raises UserError for a file that cannot be read, or is not JSON."""
+    found: Json = parsed(_text(path), str(path))
+    return found
+
+
+def _text(path: Path) -> str:
+    try:
+        return decoded(path.read_bytes(), path)
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror or error}") from error
+
+
+def read_lines(path: Path) -> list[Json]:
+    """All whole lines of a JSONL file; none where there is no file. A last line that was cut off is left out.
+
+    Raises UserError, naming the line, for one that is not JSON.
+    """
+    return [parsed(line, f"{path} line {number}") for number, line in numbered(path)]
+
+
+def numbered(path: Path) -> list[tuple[int, str]]:
+    """Number and text of every line but blank ones. A last line without a line break counts where it is a whole object:
+    no part of one is."""
+    text = decoded(_bytes(path), path)
+    lines = list(numbered_lines(text))
+    ended = text.rstrip(" \t\r").endswith("\n")
+    return lines if ended or not lines or whole_object(lines[-1][1]) else lines[:-1]
+
+
+def whole_object(line: str | bytes) -> Json | None:
+    """The JSON object that a line holds, None for anything else."""
+    try:
+        found = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def whole_lines(path: Path) -> list[Json]:
+    """The lines of a JSONL file up to the first that is cut short or damaged; none where there is no file."""
+    lines: list[Json] = []
+    for line in _bytes(path).removesuffix(b"\n").split(b"\n"):
+        if not (found := whole_object(line)):
+            break
+        lines.append(found)
+    return lines
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes() if path.exists() else b""
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def write_lines(path: Path, lines: Iterable[Mapping[str, Any]]) -> None:
+    """Write a JSONL file whole or not at all; one that is like that already is left alone."""
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    if _bytes(path) != text.encode():
+        write_text(path, text)
+
+
+def append_line(path: Path, data: Mapping[str, Any]) -> None:
+    """`append_lines` for one."""
+    append_lines(path, [data])
+
+
+def append_lines(path: Path, lines: Iterable[Mapping[str, Any]]) -> None:
+    """Add lines to a JSONL file and wait until they are on the disk. Raises UserError where they cannot be written."""
+    try:
+        with path.open("a", encoding="utf-8") as file:
+            file.write("".join(json.dumps(line) + "\n" for line in lines))
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise cannot_write(path, error) from error
+
+
+def keep_first(path: Path, count: int) -> None:
+    """Keep only so many lines of a JSONL file, and none that is not whole."""
+    write_lines(path, whole_lines(path)[:count])
+
+
+def slug(label: str) -> str:
+    """A label as a folder name: letters, digits, dots and dashes; a long one is cut, and told apart by a hash."""
+    name = "".join(c if c.isalnum() or c in ".-" else "-" for c in label.lower()).strip(".") or "-"
+    name = re.sub(r"^(con|prn|aux|nul|com\d|lpt\d)(?=\.|$)", r"\1-", name)  # devices to some systems
+    return shortened(name, label)
+
+
+def shortened(name: str, label: str | None = None) -> str:
+    """A name as it is, or where it is too long for a folder its beginning, and a hash of the label it stands for."""
+    if len(os.fsencode(name)) <= LONGEST:
+        return name
+    whole = hashlib.sha256((label or name).encode("utf-8", "surrogatepass")).hexdigest()[:16]
+    return f"{os.fsencode(name)[: LONGEST - 17].decode('utf-8', 'ignore')}-{whole}"
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all. Half a surrogate pair, which UTF-8 has no bytes for, is written out.
+
+    Raises UserError where it cannot be written.
+    """
+    make_folder(path.parent)
+    begins = path.name[:40]
+    part = path.with_name(f"{begins}.{secrets.token_hex(4)}.{os.getpid()}.part")  # others may be writing the same file
+    try:
+        _clear_parts(path.parent, begins)
+        with part.open("w", encoding="utf-8", errors="backslashreplace") as file:  # half a character: its number
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except (OSError, ValueError) as error:
+        with suppress(OSError, ValueError):
+            part.unlink()
+        raise cannot_write(path, error) from error
+
+
+def _clear_parts(folder: Path, begins: str) -> None:
+    """Remove what writers that were killed have left of a file."""
+    for part in folder.glob(f"{escape(begins)}.*.*.part"):
+        process = part.name.split(".")[-2]
+        if process.isdecimal() and not _is_running(int(process)):
+            part.unlink(missing_ok=True)
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # another user's
+        return True
+    return True
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder, and those above it. Raises UserError where it cannot be."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except (OSError, ValueError) as error:
+        raise cannot_write(path, error) from error
