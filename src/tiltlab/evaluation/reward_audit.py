@@ -7,7 +7,6 @@ Left out on purpose: learnt attacks. These are the ones that policies find first
 """
 
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -19,10 +18,11 @@ from tiltlab.grading.compare import agree, normal
 from tiltlab.models.base import LanguageModel
 from tiltlab.rewards.functions import Reward, reward_all
 from tiltlab.samplers.temperature import Temperature
+from tiltlab.stats.metrics import answer_entropy
 from tiltlab.system.guarded_calls import Failed
 from tiltlab.tasks.base import Task, grade_all, grade_texts
 from tiltlab.tasks.dataset import Data
-from tiltlab.types import Grade, Problem, Prompt, Rollout
+from tiltlab.types import Problem, Prompt, Rollout
 
 ACCEPTED = 0.999
 """Share of gold answers that must be accepted."""
@@ -179,7 +179,7 @@ def on_samples(
         reward=_mean([grade.reward for grade in flat if not isnan(grade.reward)]),
         ungraded=_mean([isnan(grade.reward) for grade in flat]),
         signal=_mean([len({reward for reward in group if not isnan(reward)}) > 1 for group in rewards]),
-        entropy=_mean([_entropy(group) for group in grades]),
+        entropy=_mean([answer_entropy(grade.answer for grade in group) for group in grades]),
         length=_length_correlation(rollouts, rewards),
     )
 
@@ -240,12 +240,6 @@ def _slowest(task: Task, problem: Problem, reward: Reward | None) -> float:
 
 def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values) if values else float("nan")
-
-
-def _entropy(grades: Sequence[Grade]) -> float:
-    votes = Counter(grade.answer for grade in grades if grade.answer is not None)
-    share = np.array(list(votes.values()), dtype=float) / max(1, votes.total())
-    return float(-(share * np.log(share)).sum())
 
 
 def _length_correlation(rollouts: Sequence[Sequence[Rollout]], rewards: Sequence[Sequence[float]]) -> float:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from math import isfinite, nan
 
 from tiltlab.forecast.forecast import Forecast, Point
+from tiltlab.stats.by_problem import by_problem
 from tiltlab.stats.metrics import Interval
 from tiltlab.types import Record
 
@@ -66,15 +67,15 @@ def kl_by_z(
 ) -> dict[str, float]:
     """KL from the base, in nats, of p^alpha exp(r / beta) / Z by problem, from samples of it and log Z of each problem
     in the order of the records: E[(alpha - 1) log p + r / beta] - log Z. NaN where no sample or no Z tells."""
-    groups: dict[str, list[float]] = {record.problem: [] for record in records}
-    for record in records:
-        if record.complete:
-            tilt = 0.0 if beta is None else record.reward / beta
-            groups[record.problem].append((alpha - 1) * record.ref_logp + tilt)
-    return {
-        problem: sum(values) / len(values) - log_z if values and isfinite(log_z) else nan
-        for (problem, values), log_z in zip(groups.items(), log_z_P, strict=True)
-    }
+    found = {}
+    for (problem, group), log_z in zip(by_problem(records).items(), log_z_P, strict=True):
+        tilts = [
+            (alpha - 1) * record.ref_logp + (0.0 if beta is None else record.reward / beta)
+            for record in group
+            if record.complete
+        ]
+        found[problem] = sum(tilts) / len(tilts) - log_z if tilts and isfinite(log_z) else nan
+    return found
 
 
 def _between(lower: float, upper: float, part: float) -> float:

@@ -14,7 +14,7 @@ from scipy.special import gammaincinv, stdtrit
 
 from tiltlab.forecast.importance import Estimate
 from tiltlab.forecast.weighted_samples import Floats
-from tiltlab.stats.metrics import Interval
+from tiltlab.stats.metrics import Interval, wilson
 
 ESS_FLOOR = 10.0
 """Effective samples a problem (harmonic mean, at the lower end of its one-sided 99.5 % interval) below which what the
@@ -63,10 +63,7 @@ def share_of_problems(values: Floats, extra: float = 0.0) -> Interval:
     rare, variance = problems * min(p, 1 - p), float(values.var(ddof=1)) + problems * extra
     gain = max(p * (1 - p), 0.5 / problems) / variance if variance > 0 else 1.0
     size = problems * min(gain, max(1.0, rare))
-    t = float(stdtrit(problems - 1, 0.975))
-    centre = (p + t * t / (2 * size)) / (1 + t * t / size)
-    half = t / (1 + t * t / size) * sqrt(p * (1 - p) / size + t * t / (4 * size * size))
-    return Interval(p, max(0.0, centre - half), min(1.0, centre + half))
+    return wilson(p, size, problems)
 
 
 def doubts_of(found: Estimate, accuracy: Interval, missing: Floats) -> dict[str, float]:

@@ -12,12 +12,13 @@ from tiltlab.errors import UserError
 from tiltlab.report.figures import dressed
 from tiltlab.report.html import render_page
 from tiltlab.report.tokens import line_of, shown
+from tiltlab.stats.by_problem import by_problem, correct, graded
 from tiltlab.stats.metrics import Interval, averages, maj_at_k, mean_interval, pass_at_k, share_interval
 from tiltlab.stats.paired import Stratum, by_length, never_limit
 from tiltlab.storage.files import Json, write_text
 from tiltlab.storage.records import read_records
 from tiltlab.storage.shapes import Sample, TokenLine, or_else, read_shaped, read_shaped_lines, require_end
-from tiltlab.types import UNKNOWN, Record
+from tiltlab.types import Record
 
 SAMPLES = 8
 """Problems whose responses are shown, four each."""
@@ -71,14 +72,12 @@ def _require_all(path: Path, records: Sequence[Record], about: Json) -> None:
 
 
 def figures_of(name: str, records: Sequence[Record]) -> Evaluation:
-    groups: dict[str, list[Record]] = {}
-    for record in records:
-        groups.setdefault(record.problem, []).append(record)
-    graded = [known for group in groups.values() if (known := [r for r in group if r.reason not in UNKNOWN])]
-    right = [[record.reason == "correct" for record in group] for group in graded]
-    n = min(map(len, graded), default=0)
+    groups = by_problem(records)
+    known = list(by_problem(graded(records)).values())
+    right = [correct(group) for group in known]
+    n = min(map(len, known), default=0)
     ks = sorted({k for k in (2**i for i in range(12)) if k <= n} | ({n} if n else set()))
-    answers = [[record.answer for record in group] for group in graded]
+    answers = [[record.answer for record in group] for group in known]
     means = averages(records)
     return Evaluation(
         name=name,

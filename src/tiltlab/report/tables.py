@@ -13,9 +13,10 @@ import numpy as np
 
 from tiltlab.forecast.frontier import kl_by_z
 from tiltlab.report.load import ArmOnTask, Study
+from tiltlab.stats.by_problem import accuracy, by_problem, correct, graded
 from tiltlab.stats.metrics import Interval, maj_at_k, mean_interval, pass_at_k, share_interval
 from tiltlab.storage.files import Json
-from tiltlab.types import UNKNOWN, Record
+from tiltlab.types import Record
 
 Group = Sequence[Record]
 """The samples of one problem."""
@@ -81,24 +82,23 @@ def result_rows(study: Study) -> list[Row]:
 
 def accuracies(arm: ArmOnTask, which: str) -> dict[str, float]:
     """Accuracy by problem, averaged over seeds."""
-    return _by_problem(arm, which, lambda group: _mean([float(r.reason == "correct") for r in _graded(group)]))
+    return _over_seeds(arm, which, accuracy)
 
 
 def curve_at_k(arm: ArmOnTask, which: str, kind: str) -> list[tuple[int, Interval]]:
     """pass@k ("pass") or maj@k ("maj") for k = 1 to the number of samples."""
     at_k = pass_of if kind == "pass" else maj_of
-    n = min(len(group) for group in _groups(arm.seeds[0].last).values())
-    return [(k, share_interval(list(_by_problem(arm, which, partial(at_k, k=k)).values()))) for k in range(1, n + 1)]
+    n = min(len(group) for group in by_problem(arm.seeds[0].last).values())
+    return [(k, share_interval(list(_over_seeds(arm, which, partial(at_k, k=k)).values()))) for k in range(1, n + 1)]
 
 
 def pass_of(group: Group, k: int) -> float:
-    graded = _graded(group)
-    return pass_at_k(len(graded), sum(r.reason == "correct" for r in graded), k)
+    right = correct(group)
+    return pass_at_k(len(right), sum(right), k)
 
 
 def maj_of(group: Group, k: int) -> float:
-    graded = _graded(group)
-    return maj_at_k([r.answer for r in graded], [r.reason == "correct" for r in graded], k)
+    return maj_at_k([record.answer for record in graded(group)], correct(group), k)
 
 
 def _last_is_best(arm: ArmOnTask) -> bool:
@@ -106,19 +106,19 @@ def _last_is_best(arm: ArmOnTask) -> bool:
 
 
 def _row(arm: ArmOnTask, which: str, baseline: dict[str, float] | None) -> Row:
-    accuracy = accuracies(arm, which)
+    shares = accuracies(arm, which)
     records = [record for seeded in arm.seeds for record in getattr(seeded, which)]
-    seeds = [_mean(_per_problem(getattr(seeded, which))) for seeded in arm.seeds]
-    k = min(len(group) for group in _groups(arm.seeds[0].last).values())
+    seeds = [_mean([accuracy(group) for group in by_problem(getattr(seeded, which)).values()]) for seeded in arm.seeds]
+    k = min(len(group) for group in by_problem(arm.seeds[0].last).values())
     gains = (
-        [value - baseline[problem] for problem, value in accuracy.items() if problem in baseline] if baseline else None
+        [value - baseline[problem] for problem, value in shares.items() if problem in baseline] if baseline else None
     )
 
     def mean(value: Callable[[Record], float], complete: bool = False) -> Interval:
         def of_problem(group: Group) -> float:
             return _mean([value(r) for r in group if r.complete or not complete])
 
-        return mean_interval(list(_by_problem(arm, which, of_problem).values()))
+        return mean_interval(list(_over_seeds(arm, which, of_problem).values()))
 
     return Row(
         task=arm.task,
@@ -126,10 +126,10 @@ def _row(arm: ArmOnTask, which: str, baseline: dict[str, float] | None) -> Row:
         which=which if arm.trained else "",
         is_best=arm.trained and (which == "best" or _last_is_best(arm)),
         steps=[seeded.steps[which] for seeded in arm.seeds if seeded.steps],
-        accuracy=share_interval(list(accuracy.values())),
+        accuracy=share_interval(list(shares.values())),
         gain=mean_interval(gains) if gains else None,
-        pass_k=share_interval(list(_by_problem(arm, which, lambda group: pass_of(group, k)).values())),
-        maj_k=share_interval(list(_by_problem(arm, which, lambda group: maj_of(group, k)).values())),
+        pass_k=share_interval(list(_over_seeds(arm, which, lambda group: pass_of(group, k)).values())),
+        maj_k=share_interval(list(_over_seeds(arm, which, lambda group: maj_of(group, k)).values())),
         k=k,
         length=mean(lambda r: float(r.tokens)),
         truncated=_mean([float(not r.complete) for r in records]),
@@ -162,28 +162,13 @@ def _spent(sampling: Json) -> float:
     return float((sampling["drawn"] + sampling["rescored"]) / sampling["responses"])
 
 
-def _by_problem(arm: ArmOnTask, which: str, value: Callable[[Group], float]) -> dict[str, float]:
+def _over_seeds(arm: ArmOnTask, which: str, value: Callable[[Group], float]) -> dict[str, float]:
     """value(samples of a problem), averaged over seeds; problems in order of first appearance."""
     values: dict[str, list[float]] = defaultdict(list)
     for seeded in arm.seeds:
-        for problem, group in _groups(getattr(seeded, which)).items():
+        for problem, group in by_problem(getattr(seeded, which)).items():
             values[problem].append(value(group))
     return {problem: _mean(of_seeds) for problem, of_seeds in values.items()}
-
-
-def _per_problem(records: Sequence[Record]) -> list[float]:
-    return [_mean([float(r.reason == "correct") for r in _graded(group)]) for group in _groups(records).values()]
-
-
-def _groups(records: Sequence[Record]) -> dict[str, list[Record]]:
-    groups: dict[str, list[Record]] = defaultdict(list)
-    for record in records:
-        groups[record.problem].append(record)
-    return groups
-
-
-def _graded(group: Group) -> list[Record]:
-    return [record for record in group if record.reason not in UNKNOWN]
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -14,9 +14,10 @@ from tiltlab.report.forecast import in_words
 from tiltlab.report.frontier import Reached, frontier
 from tiltlab.report.html import render_page
 from tiltlab.report.tokens import Shown, line_of, ranks, share_off_top, shown, where
+from tiltlab.stats.by_problem import accuracy, by_problem
 from tiltlab.stats.metrics import Interval, mean_interval, share_interval
 from tiltlab.storage.files import Json, write_text
-from tiltlab.types import UNKNOWN, Record
+from tiltlab.types import Record
 from tiltlab.verdict.verdict import Verdict
 
 _BASE, _TUNED, _SHARPENED = "#6b7280", "#2563eb", "#ea580c"
@@ -77,11 +78,7 @@ def write_verdict_page(
 
 def accuracy_of(records: Sequence[Record]) -> Interval:
     """Over problems."""
-    by_problem: dict[str, list[float]] = {}
-    for record in records:
-        if record.reason not in UNKNOWN:
-            by_problem.setdefault(record.problem, []).append(float(record.reason == "correct"))
-    return share_interval([sum(marks) / len(marks) for marks in by_problem.values()])
+    return share_interval([accuracy(group) for group in by_problem(records).values()])
 
 
 def _forecast(base: Sequence[Record]) -> Forecast | None:
@@ -92,11 +89,8 @@ def _forecast(base: Sequence[Record]) -> Forecast | None:
 
 
 def _reached(found: Verdict, tuned: Sequence[Record]) -> list[Reached]:
-    by_problem: dict[str, list[float]] = {}
-    for record in tuned:
-        if record.complete:
-            by_problem.setdefault(record.problem, []).append(record.logp - record.ref_logp)
-    kl = mean_interval([sum(values) / len(values) for values in by_problem.values()])
+    groups = by_problem(record for record in tuned if record.complete)
+    kl = mean_interval([sum(r.logp - r.ref_logp for r in group) / len(group) for group in groups.values()])
     nowhere = Interval(0.0, 0.0, 0.0)
     return [Reached("base", found.gain.a, nowhere, _BASE), Reached("tuned", found.gain.b, kl, _TUNED)]
 

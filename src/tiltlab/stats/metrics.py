@@ -5,7 +5,7 @@ done exactly; what an interval must account for is which problems there happened
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from math import ceil, comb, isnan, sqrt
@@ -120,6 +120,13 @@ def _gauss(degree: int) -> tuple[Floats, Floats]:
     return (x + 1) / 2, weight / 2
 
 
+def answer_entropy(answers: Iterable[str | None]) -> float:
+    """Entropy of the answers to one problem, in nats: 0 where all are the same. None, no answer, is left out."""
+    votes = Counter(answer for answer in answers if answer is not None)
+    share = np.array(list(votes.values()), dtype=float) / max(1, votes.total())
+    return float(-(share * np.log(share)).sum())
+
+
 def averages(records: Sequence[Record]) -> dict[str, float]:
     """Plain means over responses, for curves: accuracy over those that could be graded, reward over those that have
     one; length in tokens and the share cut off over all; log-probabilities in nats a response, and their difference kl,
@@ -173,10 +180,16 @@ def share_interval(values: Sequence[float] | Floats, level: float = 0.95) -> Int
         distance = known if p < 0.5 else 1 - known
         telling = float(distance.sum() ** 2 / (distance**2).sum())
         size = max(size, min(p * (1 - p) / variance, size * max(1.0, telling)))
-    t = float(stdtrit(len(known) - 1, 0.5 + level / 2))
-    centre = (p + t * t / (2 * size)) / (1 + t * t / size)
-    half = t / (1 + t * t / size) * np.sqrt(p * (1 - p) / size + t * t / (4 * size * size))
-    return Interval(p, max(0.0, centre - half), min(1.0, centre + half))
+    return wilson(p, size, len(known), level)
+
+
+def wilson(share: float, size: float, problems: int, level: float = 0.95) -> Interval:
+    """Wilson's score interval (1927) for a share in [0, 1] that is as well known as from `size` draws of yes or no. In
+    place of the normal quantile it has Student's for this number of problems, which must be two or more."""
+    t = float(stdtrit(problems - 1, 0.5 + level / 2))
+    centre = (share + t * t / (2 * size)) / (1 + t * t / size)
+    half = t / (1 + t * t / size) * sqrt(share * (1 - share) / size + t * t / (4 * size * size))
+    return Interval(share, max(0.0, centre - half), min(1.0, centre + half))
 
 
 def _mean(values: Sequence[float]) -> float:

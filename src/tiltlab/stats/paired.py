@@ -3,12 +3,13 @@
 Left out on purpose: comparisons of runs on different problems, which say more about the problems.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from scipy.special import bdtr
 
+from tiltlab.stats.by_problem import accuracy, by_task_and_problem, graded
 from tiltlab.stats.metrics import Floats, Interval, maj_at_k, mean_interval, share_interval
 from tiltlab.types import UNKNOWN, Record
 
@@ -40,11 +41,11 @@ def compare(a: Sequence[Record], b: Sequence[Record], seed: int = 0) -> Comparis
 
     Raises ValueError where the two have no problem in common.
     """
-    of_a, of_b = _by_problem(a), _by_problem(b)
+    of_a, of_b = by_task_and_problem(graded(a)), by_task_and_problem(graded(b))
     both = [key for key in of_a if key in of_b]
     if not both:
         raise ValueError("the two runs have no graded problem in common")
-    accuracy_a, accuracy_b = (np.array([_accuracy(of[key]) for key in both]) for of in (of_a, of_b))
+    accuracy_a, accuracy_b = (np.array([accuracy(of[key]) for key in both]) for of in (of_a, of_b))
     right_a, right_b = (np.array([_majority_right(of[key]) for key in both]) for of in (of_a, of_b))
     a_only, b_only = int((right_a & ~right_b).sum()), int((right_b & ~right_a).sum())
     return Comparison(
@@ -113,30 +114,18 @@ class Stratum:
 def by_length(records: Sequence[Record], strata: int = 4) -> list[Stratum]:
     """Accuracy by length of response, in strata of about equally many responses; equal lengths stay together. Intervals
     are over problems. Ungraded responses are left out."""
-    graded = [record for record in records if record.reason not in UNKNOWN]
-    if not graded:
+    known = graded(records)
+    if not known:
         return []
-    edges = np.unique(np.quantile([r.tokens for r in graded], np.linspace(0, 1, strata + 1)[1:-1], method="lower"))
-    where = np.searchsorted(edges, [record.tokens for record in graded])
+    edges = np.unique(np.quantile([r.tokens for r in known], np.linspace(0, 1, strata + 1)[1:-1], method="lower"))
+    where = np.searchsorted(edges, [record.tokens for record in known])
     found = []
     for stratum in np.unique(where):
-        group = [record for record, place in zip(graded, where, strict=True) if place == stratum]
+        group = [record for record, place in zip(known, where, strict=True) if place == stratum]
         lengths = [record.tokens for record in group]
-        accuracies = [_accuracy(samples) for samples in _by_problem(group).values()]
+        accuracies = [accuracy(samples) for samples in by_task_and_problem(group).values()]
         found.append(Stratum(min(lengths), max(lengths), len(group), share_interval(accuracies)))
     return found
-
-
-def _by_problem(records: Sequence[Record]) -> Mapping[tuple[str, str], list[Record]]:
-    groups: dict[tuple[str, str], list[Record]] = {}
-    for record in records:
-        if record.reason not in UNKNOWN:
-            groups.setdefault((record.task, record.problem), []).append(record)
-    return groups
-
-
-def _accuracy(samples: Sequence[Record]) -> float:
-    return sum(record.reason == "correct" for record in samples) / len(samples)
 
 
 def _majority_right(samples: Sequence[Record]) -> bool:

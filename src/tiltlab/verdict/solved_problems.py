@@ -9,9 +9,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tiltlab.stats.metrics import Interval, mean_interval, pass_at_k, share_interval
+from tiltlab.stats.by_problem import by_problem, correct, graded
+from tiltlab.stats.metrics import Interval, answer_entropy, mean_interval, pass_at_k, share_interval
 from tiltlab.stats.paired import never_limit
-from tiltlab.types import UNKNOWN, Record
+from tiltlab.types import Record
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,9 @@ class Profile:
 
 def ledger(base: Sequence[Record], tuned: Sequence[Record]) -> Ledger:
     """Problems that both have graded responses to."""
-    of_base, of_tuned = _graded(base), _graded(tuned)
+    of_base, of_tuned = (
+        {name: correct(group) for name, group in by_problem(graded(records)).items()} for records in (base, tuned)
+    )
     both = [name for name in of_base if name in of_tuned]
     solved = [(any(of_base[name]), any(of_tuned[name])) for name in both]
     count = Counter(solved)
@@ -76,25 +79,18 @@ def ledger(base: Sequence[Record], tuned: Sequence[Record]) -> Ledger:
 
 
 def profile(records: Sequence[Record]) -> Profile:
-    groups: dict[str, list[Record]] = {}
-    for record in records:
-        groups.setdefault(record.problem, []).append(record)
-    answers = [Counter(r.answer for r in group if r.answer is not None) for group in groups.values()]
+    groups = by_problem(records)
+    answers = [[record.answer for record in group] for group in groups.values()]
     return Profile(
         length=float(np.mean([np.mean([r.tokens for r in group]) for group in groups.values()])),
         truncated=float(np.mean([not record.complete for record in records])),
-        distinct=float(np.mean([len(votes) for votes in answers])),
-        entropy=float(np.mean([_entropy(votes) for votes in answers])),
+        distinct=float(np.mean([len(set(given) - {None}) for given in answers])),
+        entropy=float(np.mean([answer_entropy(given) for given in answers])),
         logp_correct=_logp(groups, correct=True, per_token=False),
         logp_wrong=_logp(groups, correct=False, per_token=False),
         logp_token_correct=_logp(groups, correct=True, per_token=True),
         logp_token_wrong=_logp(groups, correct=False, per_token=True),
     )
-
-
-def _entropy(votes: Counter[str]) -> float:
-    share = np.array(list(votes.values()), dtype=float) / max(1, votes.total())
-    return float(-(share * np.log(share)).sum())
 
 
 def _logp(groups: dict[str, list[Record]], *, correct: bool, per_token: bool) -> Interval:
@@ -106,11 +102,3 @@ def _logp(groups: dict[str, list[Record]], *, correct: bool, per_token: bool) ->
         if chosen:
             values.append(float(np.mean([r.ref_logp / (r.tokens if per_token else 1) for r in chosen])))
     return mean_interval(values)
-
-
-def _graded(records: Sequence[Record]) -> dict[str, list[bool]]:
-    found: dict[str, list[bool]] = {}
-    for record in records:
-        if record.reason not in UNKNOWN:
-            found.setdefault(record.problem, []).append(record.reason == "correct")
-    return found

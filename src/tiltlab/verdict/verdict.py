@@ -18,9 +18,10 @@ from scipy.special import softmax
 from tiltlab.forecast.forecast import forecast
 from tiltlab.forecast.importance import enough, estimate
 from tiltlab.forecast.weighted_samples import Draws, Floats, Ints, from_records, some_problems
+from tiltlab.stats.by_problem import accuracy, by_problem
 from tiltlab.stats.metrics import Interval
 from tiltlab.stats.paired import Comparison, compare
-from tiltlab.types import UNKNOWN, Record
+from tiltlab.types import Record
 from tiltlab.verdict.solved_problems import Ledger, Profile, ledger, profile
 
 Outcome = Literal["beyond sharpening", "sharpening explains it", "no gain", "collapse", "cannot tell"]
@@ -234,17 +235,11 @@ def _covers(logp: Mapping[str, float], tuned: Sequence[Record]) -> bool:
 
 def _logps(records: Sequence[Record]) -> dict[str, float]:
     """Median log p of complete responses by problem."""
-    found: dict[str, list[float]] = {}
-    for record in records:
-        if record.complete:
-            found.setdefault(record.problem, []).append(record.ref_logp)
-    return {name: float(np.median(values)) for name, values in found.items()}
+    groups = by_problem(record for record in records if record.complete)
+    return {name: float(np.median([record.ref_logp for record in group])) for name, group in groups.items()}
 
 
 def _accuracies(records: Sequence[Record], problems: Sequence[str]) -> Floats:
     """By problem, in this order; NaN where nothing is graded."""
-    found: dict[str, list[float]] = {}
-    for record in records:
-        if record.reason not in UNKNOWN:
-            found.setdefault(record.problem, []).append(float(record.reason == "correct"))
-    return np.array([np.mean(found[name]) if name in found else np.nan for name in problems])
+    groups = by_problem(records)
+    return np.array([accuracy(groups.get(name, ())) for name in problems])
