@@ -2,7 +2,7 @@
 
 import pytest
 
-from tiltlab.errors import CUT, LONGEST, UserError, brief, shown
+from tiltlab.errors import CUT, LONGEST, UserError, brief, said, shown, words
 
 
 @pytest.mark.parametrize(
@@ -32,3 +32,13 @@ def test_values_are_shown_short_whatever_they_are() -> None:
         assert len(shown(value)) <= 120
     assert shown("a") == "'a'"
     assert shown(["a", 1]) == "['a', 1]"
+
+
+def test_an_error_is_said_with_or_without_its_kind() -> None:
+    from_system = FileNotFoundError(2, "No such file or directory", "some/where")
+    assert said(from_system) == "FileNotFoundError: [Errno 2] No such file or directory: 'some/where'"
+    assert words(from_system) == "No such file or directory"
+    assert words(OSError("it is a\nfolder")) == "it is a folder"
+    assert said(ValueError("a\x00\nb")) == "ValueError: a b"
+    assert words(None) == "None"
+    assert max(len(words(ValueError("x" * 10**6))), len(said(ValueError("x" * 10**6)))) <= CUT

@@ -47,6 +47,12 @@ def said(error: BaseException) -> str:
     return brief(f"{type(error).__name__}: {error}")
 
 
+def words(error: BaseException | None) -> str:
+    """An error's own words, without its kind, as one line of no great length; of one from the system, what that says,
+    without number and path."""
+    return brief(getattr(error, "strerror", None) or error, 200)
+
+
 def shown(value: object) -> str:
     """A value as Python writes it, cut short: never long, whatever it is."""
     try:

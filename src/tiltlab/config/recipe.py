@@ -23,7 +23,7 @@ from pydantic import (
 from tiltlab.config.methods import MOST, Arm, Count
 from tiltlab.config.reading import first_complaint, yaml_value
 from tiltlab.config.tasks import Task, tagged
-from tiltlab.errors import UserError, brief, shown
+from tiltlab.errors import UserError, brief, shown, words
 from tiltlab.models.loading import ModelConfig
 from tiltlab.rewards.functions import DEADLINE, Reward, load_reward
 from tiltlab.storage.files import slug
@@ -185,9 +185,9 @@ def _read(path: str) -> str:
     try:
         return Path(path).read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
-        raise UserError(f"recipe {path} cannot be read: it is not UTF-8 ({error})") from error
+        raise UserError(f"recipe {path} cannot be read: it is not UTF-8 ({brief(error)})") from error
     except (OSError, ValueError) as error:  # ValueError: a null in the path
-        raise UserError(f"recipe {path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+        raise UserError(f"recipe {path} cannot be read: {words(error)}") from error
 
 
 def _set(data: dict[str, Any], override: str) -> None:

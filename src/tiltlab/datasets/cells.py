@@ -8,8 +8,7 @@ from decimal import Decimal
 from math import isfinite, isnan
 from typing import Any
 
-from tiltlab.errors import UserError
-from tiltlab.storage.incoming import shown
+from tiltlab.errors import UserError, shown
 from tiltlab.types import Message
 
 ROLES = ("system", "developer", "user", "assistant", "tool")

@@ -9,9 +9,8 @@ from tiltlab.datasets.files import Row, read_rows
 from tiltlab.datasets.hub import Hub, hub_rows
 from tiltlab.datasets.overlap import listed
 from tiltlab.datasets.registry import Extract, gold, worked
-from tiltlab.errors import UserError
+from tiltlab.errors import UserError, shown
 from tiltlab.grading.answers import number
-from tiltlab.storage.incoming import shown
 from tiltlab.types import Message, Problem
 
 

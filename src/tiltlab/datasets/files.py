@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from tiltlab.errors import UserError
+from tiltlab.errors import UserError, words
 from tiltlab.storage.incoming import decoded, numbered_lines, parsed, require_whole
 
 Row = dict[str, Any]
@@ -104,7 +104,7 @@ def _bytes(path: str) -> bytes:
     except FileNotFoundError as error:
         raise UserError(f"data file {path} does not exist") from error
     except (OSError, RuntimeError, ValueError) as error:  # RuntimeError: no home for ~; ValueError: a null in the path
-        raise UserError(f"data file {path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+        raise UserError(f"data file {path} cannot be read: {words(error)}") from error
 
 
 def _object(row: Any, where: str) -> Row:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from tiltlab.datasets.files import Rows
-from tiltlab.errors import UserError
+from tiltlab.errors import UserError, said
 
 
 @dataclass(frozen=True)
@@ -36,12 +36,8 @@ def hub_rows(source: Hub) -> Rows:
         rows = found.with_format("arrow")[:].to_pylist()
     except Exception as error:  # the hub's clients raise errors of a dozen kinds, from three packages
         raise UserError(
-            f"data set {source} cannot be loaded ({_said(error)}); check its name, the network and HF_HUB_OFFLINE, "
+            f"data set {source} cannot be loaded ({said(error)}); check its name, the network and HF_HUB_OFFLINE, "
             "or give a file of your own (train, test: FILE in a recipe, --data FILE elsewhere)"
         ) from error
     for i, row in enumerate(rows, start=1):
         yield f"{source} row {i}", row
-
-
-def _said(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]

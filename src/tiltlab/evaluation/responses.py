@@ -10,8 +10,8 @@ from typing import Any
 
 from tiltlab.datasets.cells import as_text, id_of, is_empty
 from tiltlab.datasets.files import read_objects
-from tiltlab.errors import UserError
-from tiltlab.storage.incoming import require_count, require_logp, shown
+from tiltlab.errors import UserError, shown
+from tiltlab.storage.incoming import require_count, require_logp
 from tiltlab.types import Problem
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from tiltlab.errors import UserError, brief, shown
+from tiltlab.errors import UserError, said, shown
 from tiltlab.models.chat import asks_date, chat_ids, today, turn_ends
 from tiltlab.types import Message, Prompt
 
@@ -95,7 +95,7 @@ class Codec:
         except Exception as error:  # a template is a program, and may fail as any
             raise UserError(
                 f"the chat template of model {self.name} cannot write the prompt "
-                f"({type(error).__name__}: {brief(error)}); set `prompt: plain` for this task, or mend the template"
+                f"({said(error)}); set `prompt: plain` for this task, or mend the template"
             ) from error
 
     @cached_property

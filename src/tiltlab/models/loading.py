@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from safetensors import SafetensorError
 
-from tiltlab.errors import UserError, brief, shown
+from tiltlab.errors import UserError, brief, said, shown
 from tiltlab.models.chat import today
 from tiltlab.models.codec import Codec
 
@@ -184,8 +184,8 @@ def load_reference(config: ModelConfig, codec: Codec) -> Any:
     if getattr(module, "peft_config", None):
         raise UserError(f"model {config.path} carries adapters; name a model without, or merge them into it")
     if left_out:
-        said = "model %s: %d tensors have no place in it and are left out (such as %s)"
-        logging.getLogger(__name__).warning(said, config.path, len(left_out), left_out[0])
+        told = "model %s: %d tensors have no place in it and are left out (such as %s)"
+        logging.getLogger(__name__).warning(told, config.path, len(left_out), left_out[0])
     if "gguf_file" in options:
         module = _plain(module)
     with _said_plainly(config.path):
@@ -305,7 +305,7 @@ def _said_plainly(name: str) -> Iterator[None]:
 def _why(error: Exception) -> str:
     if isinstance(error, OSError | ValueError | RuntimeError | SafetensorError):
         return brief(error)
-    return f"{type(error).__name__}: {brief(error, 200)}; is its config.json as it should be?"
+    return f"{said(error)}; is its config.json as it should be?"
 
 
 def _targets(lora: LoraConfig) -> str | list[str]:

@@ -10,9 +10,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tiltlab.errors import UserError
+from tiltlab.errors import UserError, words
 from tiltlab.storage.files import make_folder
-from tiltlab.storage.folder import FREE, is_full, said
+from tiltlab.storage.folder import FREE, is_full
 
 
 @dataclass(frozen=True)
@@ -63,9 +63,8 @@ class Checkpoints:
             cause = error.__cause__ if isinstance(error, UserError) else error
             if isinstance(cause, OSError) or is_full(cause):
                 todo = FREE if is_full(cause) else "make that possible and give the same command again"
-                raise UserError(
-                    f"the checkpoint of step {step} could not be written to {self.path} ({said(cause)}; {kept}); {todo}"
-                ) from error
+                said = f"the checkpoint of step {step} could not be written to {self.path}"
+                raise UserError(f"{said} ({words(cause)}; {kept}); {todo}") from error
             raise
 
     def keep(self, steps: Iterable[int]) -> None:

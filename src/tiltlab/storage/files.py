@@ -17,7 +17,7 @@ from glob import escape
 from pathlib import Path
 from typing import Any
 
-from tiltlab.errors import UserError
+from tiltlab.errors import UserError, words
 from tiltlab.storage.folder import cannot_write
 from tiltlab.storage.incoming import decoded, numbered_lines, parsed
 
@@ -42,7 +42,7 @@ def _text(path: Path) -> str:
     try:
         return decoded(path.read_bytes(), path)
     except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror or error}") from error
+        raise UserError(f"{path} cannot be read: {words(error)}") from error
 
 
 def read_lines(path: Path) -> list[Json]:
@@ -85,7 +85,7 @@ def _bytes(path: Path) -> bytes:
     try:
         return path.read_bytes() if path.exists() else b""
     except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}") from error
+        raise UserError(f"{path} cannot be read: {words(error)}") from error
 
 
 def write_lines(path: Path, lines: Iterable[Mapping[str, Any]]) -> None:

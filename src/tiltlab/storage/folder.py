@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
-from tiltlab.errors import UserError
+from tiltlab.errors import UserError, words
 from tiltlab.system.visible import on_one_line
 
 LOCK = ".lock"
@@ -55,19 +55,14 @@ def require_writable(path: Path) -> None:
 def cannot_write(path: Path, error: Exception) -> UserError:
     """What to raise where a file or folder could not be written."""
     todo = FREE if is_full(error) else "make that possible, or choose another --out"
-    return UserError(f"{path} could not be written: {said(error)}; {todo}")
+    return UserError(f"{path} could not be written: {words(error)}; {todo}")
 
 
 def is_full(error: BaseException | None) -> bool:
     """Whether an error is for want of space, as Python says it or as libraries pass it on."""
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return True
-    return any(words in str(error) for words in ("No space left", "Disk quota exceeded", "File too large"))
-
-
-def said(error: BaseException | None) -> str:
-    """An error's own words on one line."""
-    return " ".join(str(getattr(error, "strerror", None) or error).split())[:200]
+    return any(full in str(error) for full in ("No space left", "Disk quota exceeded", "File too large"))
 
 
 def _held(folder: Path, made: list[Path]) -> IO[str]:

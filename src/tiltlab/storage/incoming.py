@@ -5,14 +5,10 @@ Left out on purpose: encodings other than UTF-8, and guesses at them. What a byt
 
 import json
 import math
-import reprlib
 from collections.abc import Iterator
 from typing import Any
 
-from tiltlab.errors import UserError
-
-SHOWN = 60
-"""Characters of a value that a message shows."""
+from tiltlab.errors import UserError, brief, shown
 
 MOST = 2**53
 """More tokens or samples than this, no one has; and floats count no further."""
@@ -23,16 +19,6 @@ little above 0."""
 
 MARK = "\ufeff"
 """The byte order mark, which some programs put before a text, and twice where two of them saved it."""
-
-
-_brief = reprlib.Repr()
-_brief.maxstring = _brief.maxother = _brief.maxlong = SHOWN
-
-
-def shown(value: Any) -> str:
-    """A value as a message shows it: on one line, and not all of it where it is long."""
-    text = _brief.repr(value)
-    return text if len(text) <= 2 * SHOWN else text[: 2 * SHOWN] + "..."
 
 
 def decoded(data: bytes, path: object) -> str:
@@ -59,8 +45,8 @@ def parsed(text: str, where: str, wanted: str = "") -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
-        said = " ".join(str(error).split())[:200]
-        raise UserError(f"{where} is not JSON" + (f" ({said}); {wanted}" if wanted else f": {said}")) from error
+        why = brief(error, 200)
+        raise UserError(f"{where} is not JSON" + (f" ({why}); {wanted}" if wanted else f": {why}")) from error
 
 
 def require_whole(value: Any, where: str) -> None:

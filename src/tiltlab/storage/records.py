@@ -7,9 +7,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, get_args
 
-from tiltlab.errors import UserError
+from tiltlab.errors import UserError, shown
 from tiltlab.storage.files import Json, numbered, write_text
-from tiltlab.storage.incoming import parsed, require_count, require_logp, require_number, shown
+from tiltlab.storage.incoming import parsed, require_count, require_logp, require_number
 from tiltlab.types import Reason, Record
 
 

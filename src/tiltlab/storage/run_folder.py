@@ -18,7 +18,7 @@ import datetime as dt
 from dataclasses import dataclass
 from pathlib import Path
 
-from tiltlab.errors import UserError
+from tiltlab.errors import UserError, shown
 from tiltlab.storage.checkpoints import Checkpoints
 from tiltlab.storage.files import read_json, slug
 
@@ -76,4 +76,4 @@ def kept_date(about: Path) -> dt.date | None:
     try:
         return dt.date.fromisoformat(found) if found else None
     except (TypeError, ValueError) as error:
-        raise UserError(f"{about}: {str(found)[:40]!r} is no date such as 2026-02-28") from error
+        raise UserError(f"{about}: {shown(found)} is no date such as 2026-02-28") from error

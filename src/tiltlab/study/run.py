@@ -15,7 +15,7 @@ from typing import Protocol
 
 from tiltlab.config.methods import Arm, Base, Trained
 from tiltlab.config.recipe import Recipe
-from tiltlab.errors import Stopped, UserError
+from tiltlab.errors import Stopped, UserError, brief, said
 from tiltlab.evaluation.evaluate import OnFirst, evaluate
 from tiltlab.evaluation.token_logprobs import Tokens
 from tiltlab.models.hf import HFModel
@@ -88,9 +88,9 @@ def run_cell(work: Work) -> None:
     except Exception as error:
         if is_full(error):
             raise cannot_write(folder.path, error) from error
-        said = str(error) if isinstance(error, FloatingPointError) else f"{type(error).__name__}: {error}"
         lasting = isinstance(error, FloatingPointError)  # a function of the recipe: another try ends the same
-        told = {"error": " ".join(said.split()), "lasting": lasting, "traceback": traceback.format_exc()}
+        why = brief(error) if lasting else said(error)
+        told = {"error": why, "lasting": lasting, "traceback": traceback.format_exc()}
         write_json(folder.failed, told)
 
 

@@ -11,7 +11,7 @@ from math import isfinite
 from pathlib import Path
 from typing import Any, Literal, Protocol, get_args
 
-from tiltlab.errors import UserError
+from tiltlab.errors import UserError, brief
 from tiltlab.storage.files import Json, read_json, read_lines, slug, write_json
 from tiltlab.storage.run_folder import CellDir
 
@@ -57,7 +57,7 @@ class Mirror:
                 self._runs.pop(key).finish()
         except Exception as error:
             self._broken = True
-            self._warn(f"{self._kind} failed and is left alone; metrics.jsonl has all ({' '.join(str(error).split())})")
+            self._warn(f"{self._kind} failed and is left alone; metrics.jsonl has all ({brief(error)})")
 
     def _pass_on(self, key: str, cell: CellDir) -> None:
         seen = self._seen.setdefault(key, [-1, -1])

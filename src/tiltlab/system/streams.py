@@ -9,7 +9,7 @@ from typing import Any, TextIO, cast
 
 from rich.text import Text
 
-from tiltlab.errors import UserError
+from tiltlab.errors import UserError, words
 from tiltlab.system.visible import on_one_line
 
 
@@ -48,7 +48,7 @@ class Steady:
             with suppress(OSError, AttributeError):  # no file, or none of its own
                 _lead_nowhere(self._stream().fileno())
             if not (self._mute or isinstance(error, BrokenPipeError)):
-                raise UserError(f"the output cannot be written: {error.strerror}") from error
+                raise UserError(f"the output cannot be written: {words(error)}") from error
 
 
 def _lead_nowhere(number: int) -> None:

@@ -17,10 +17,9 @@ from tiltlab.datasets.files import is_file
 from tiltlab.datasets.hub import Hub
 from tiltlab.datasets.overlap import apart
 from tiltlab.datasets.registry import INSTRUCTION, SETS, MathName, MathSet
-from tiltlab.errors import UserError
+from tiltlab.errors import UserError, shown
 from tiltlab.grading.answers import grade_number, number
 from tiltlab.seeds import derive
-from tiltlab.storage.incoming import shown
 from tiltlab.types import Grade, Problem, Prompt, Split
 
 Grader = Literal["maths", "maths_lenient", "number"]

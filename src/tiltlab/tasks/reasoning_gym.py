@@ -17,7 +17,7 @@ from typing import Any, ClassVar, Literal, get_args
 from tiltlab.datasets.columns import Found
 from tiltlab.datasets.overlap import apart, normal
 from tiltlab.datasets.registry import INSTRUCTION
-from tiltlab.errors import UserError
+from tiltlab.errors import UserError, words
 from tiltlab.grading.answers import grade_number, last_boxed, number
 from tiltlab.seeds import derive
 from tiltlab.tasks.dataset import check_template, rendered
@@ -138,8 +138,7 @@ def _drawn(family: str, seed: int, size: int, settings: dict[str, Any]) -> Itera
         made = reasoning_gym.create_dataset(family, seed=seed, size=size, **settings)
         rows = [made[i] for i in range(size)]
     except (TypeError, ValueError, AssertionError) as error:  # what the families check their settings with
-        said = " ".join(str(error).split())[:200]
-        raise UserError(f"family {family} cannot be made with settings {settings} ({said})") from error
+        raise UserError(f"family {family} cannot be made with settings {settings} ({words(error)})") from error
     for i, row in enumerate(rows):
         yield Problem(f"{family}/{seed + i}", row["question"], str(row["answer"]))
 
