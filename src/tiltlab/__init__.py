@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from tiltlab.objective import tempered as tempered
     from tiltlab.objective import tilted as tilted
     from tiltlab.samplers.temperature import Temperature as Temperature
-    from tiltlab.storage.run_folder import read_records as read_records
+    from tiltlab.storage.records import read_records as read_records
     from tiltlab.training.optimizer import Optimizer as Optimizer
     from tiltlab.training.optimizer import OptimizerConfig as OptimizerConfig
     from tiltlab.training.train import TrainConfig as TrainConfig
@@ -41,7 +41,7 @@ _HOMES = {
     "load_model": "tiltlab.models.loading",
     "load_task": "tiltlab.config.tasks",
     "make_forecast": "tiltlab.forecast.forecast",
-    "read_records": "tiltlab.storage.run_folder",
+    "read_records": "tiltlab.storage.records",
     "sharpening": "tiltlab.objective",
     "task_reward": "tiltlab.objective",
     "tempered": "tiltlab.objective",
