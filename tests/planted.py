@@ -15,7 +15,7 @@ from torch import Tensor
 from tiltlab.models.table import TableLanguage, optimum
 from tiltlab.objective import sharpening, tempered, tilted
 from tiltlab.types import Record
-from tiltlab.verdict.verdict import Outcome, Verdict, judge
+from tiltlab.verdict.verdict import Evidence, Outcome, Verdict, judge
 
 Kind = Literal["helpful", "lazy", "unsolved"]
 SAMPLES, PROBLEMS = 32, 150
@@ -132,10 +132,10 @@ def verdict(plant: Plant, seed: int, *, models: bool = True) -> Verdict:
     base, which_PN = world.drawn(world.logp_PS, plant.samples, 3 * seed + 1)
     tuned, _ = world.drawn(law_PS, plant.samples, 3 * seed + 2)
     if not models:
-        return judge(base, tuned, seed=seed)
+        return judge(Evidence(base, tuned), seed=seed)
     powers = {f"power {alpha}": world.drawn(world.law(tempered(alpha)), plant.samples, 3 * seed)[0] for alpha in (2, 4)}
     cross: Sequence[float] = law_PS.gather(1, which_PN).clamp(min=-1e4).flatten().tolist()
-    return judge(base, tuned, cross, powers=powers, seed=seed)
+    return judge(Evidence(base, tuned, cross, powers=powers), seed=seed)
 
 
 def main() -> None:

@@ -14,8 +14,8 @@ from tiltlab.errors import UserError
 from tiltlab.models.loading import LoraConfig, ModelConfig
 
 WITHOUT_TORCH = (
-    "Objective, task_reward, tilted, sharpening, tempered, load_task, load_model, read_records, make_forecast, judge, "
-    "__version__"
+    "Objective, task_reward, tilted, sharpening, tempered, load_task, load_model, read_records, make_forecast, "
+    "Evidence, judge, __version__"
 )
 
 

@@ -1,4 +1,4 @@
-"""What a notebook needs, under one name: `from tiltlab import evaluate, judge, load_model`.
+"""What a notebook needs, under one name: `from tiltlab import Evidence, judge, load_model`.
 
 Each name is fetched when it is first asked for. Torch comes with what loads, trains or draws; objectives, tasks,
 records, `make_forecast` and `judge` do without.
@@ -26,11 +26,13 @@ if TYPE_CHECKING:
     from tiltlab.training.optimizer import OptimizerConfig as OptimizerConfig
     from tiltlab.training.train import TrainConfig as TrainConfig
     from tiltlab.training.train import train as train
+    from tiltlab.verdict.verdict import Evidence as Evidence
     from tiltlab.verdict.verdict import judge as judge
 
     __version__: str
 
 _HOMES = {
+    "Evidence": "tiltlab.verdict.verdict",
     "Objective": "tiltlab.objective",
     "Optimizer": "tiltlab.training.optimizer",
     "OptimizerConfig": "tiltlab.training.optimizer",

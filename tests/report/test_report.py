@@ -18,6 +18,7 @@ from tiltlab.config.recipe import Recipe
 from tiltlab.errors import UserError
 from tiltlab.report.alarms import rung
 from tiltlab.report.figures import arm_colours, at_k_curve, headline, learning_curves
+from tiltlab.report.findings import findings
 from tiltlab.report.html import plain
 from tiltlab.report.load import load_study
 from tiltlab.report.page import analysed, render, write_report
@@ -103,6 +104,15 @@ def test_only_samples_of_temperature_1_say_how_far_an_arm_is_from_the_base(tmp_p
     assert page.count('<td title="–">–</td>') == 1
     assert "another temperature has none" in page
     assert "another temperature has none" not in write_report(made_study(tmp_path / "without")).read_text()
+
+
+def test_the_base_s_path_is_told_once_for_all_trained_arms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = []
+    monkeypatch.setattr("tiltlab.verdict.verdict.enough", lambda draws: told.append(draws) or np.zeros(2, bool))
+    arms = [{"arm": "base"}, {"arm": "task_reward"}, {"arm": "tilted", "beta": 0.1}, {"arm": "tempered", "alpha": 2}]
+    found = findings(load_study(made_study(tmp_path, arms=arms)), "lazy-sum")
+    assert len(found.verdicts) == 3
+    assert len(told) == 1
 
 
 def test_the_base_is_known_by_its_kind(tmp_path: Path) -> None:

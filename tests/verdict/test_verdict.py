@@ -19,7 +19,7 @@ from tiltlab.storage.records import write_records
 from tiltlab.tasks.sums import Sums
 from tiltlab.verdict.inputs import from_files, from_models
 from tiltlab.verdict.solved_problems import ledger, profile
-from tiltlab.verdict.verdict import judge
+from tiltlab.verdict.verdict import Evidence, base_path, judge
 
 
 @pytest.mark.slow
@@ -123,10 +123,10 @@ def test_too_little_to_say_is_said_so(tmp_path: Path) -> None:
     world = World.make("helpful", 0, 8)
     base, _ = world.drawn(world.logp_PS, 8, 1)
     tuned, _ = world.drawn(world.taught(), 8, 2)
-    one = judge([r for r in base if r.problem == "0"], [r for r in tuned if r.problem == "0"])
+    one = judge(Evidence([r for r in base if r.problem == "0"], [r for r in tuned if r.problem == "0"]))
     assert (one.outcome, one.needs) == ("cannot tell", "more problems")
     assert "nan" not in one.why
-    few = judge(base, tuned)
+    few = judge(Evidence(base, tuned))
     assert few.outcome == "cannot tell"
     made = {"command": [], "versions": {}, "python": "3", "machine": "x", "commit": None}
     write_verdict_page(few, base, tuned, {}, {}, made, tmp_path / "page.html")
@@ -137,7 +137,7 @@ def test_a_collapse_into_responses_that_never_end_says_so() -> None:
     world = World.make("helpful", 0, 20)
     base, _ = world.drawn(world.logp_PS, 8, 1)
     endless = [replace(r, complete=False, reason="wrong", reward=0.0) for r in base]
-    found = judge(base, endless)  # type: ignore[arg-type]
+    found = judge(Evidence(base, endless))  # type: ignore[arg-type]
     assert found.outcome == "collapse"
     assert "100% of its responses are cut off" in found.why
 
@@ -149,10 +149,10 @@ def test_not_to_sharpen_is_always_a_choice() -> None:
     base, _ = world.drawn(world.logp_PS, 16, 1)
     tuned, _ = world.drawn(world.taught(), 16, 2)
     worse = {f"p^{alpha}": world.drawn(world.law(tempered(alpha)), 16, alpha)[0] for alpha in (4, 8)}
-    found = judge(base, tuned, powers=worse).sharpened
+    found = judge(Evidence(base, tuned, powers=worse)).sharpened
     assert found is not None
     assert found.chosen == ("alpha 1, none",)
-    assert found.accuracy.value == pytest.approx(judge(base, tuned).gain.a.value)
+    assert found.accuracy.value == pytest.approx(judge(Evidence(base, tuned)).gain.a.value)
     assert found.recovered.value == pytest.approx(0.0)
 
 
@@ -161,7 +161,7 @@ def test_more_samples_of_the_base_tell_of_its_sharpening_and_of_nothing_else() -
     base, _ = world.drawn(world.logp_PS, 8, 1)
     more, _ = world.drawn(world.logp_PS, 120, 2)
     tuned, _ = world.drawn(world.law(tempered(2)), 8, 3)
-    few, many = judge(base, tuned), judge(base, tuned, more=more)
+    few, many = judge(Evidence(base, tuned)), judge(Evidence(base, tuned, path=base_path(from_records([*base, *more]))))
     assert few.gain == many.gain
     assert few.ledger == many.ledger
     assert few.sharpened is not None
@@ -170,12 +170,24 @@ def test_more_samples_of_the_base_tell_of_its_sharpening_and_of_nothing_else() -
     assert many.outcome == "sharpening explains it"
     lazy = World.make("lazy", 0, 60)
     before, _ = lazy.drawn(lazy.logp_PS, 8, 1)
-    taught = judge(before, lazy.drawn(lazy.taught(), 8, 3)[0], more=lazy.drawn(lazy.logp_PS, 120, 2)[0])
+    path = base_path(from_records([*before, *lazy.drawn(lazy.logp_PS, 120, 2)[0]]))
+    taught = judge(Evidence(before, lazy.drawn(lazy.taught(), 8, 3)[0], path=path))
     assert taught.sharpened is not None
     assert taught.sharpened.chosen == ("alpha 1, none",)
     assert taught.sharpened.accuracy.value == pytest.approx(taught.gain.a.value)  # the same base, said once
     with pytest.raises(ValueError, match="further samples"):
-        judge(base, tuned, [0.0] * len(base), more=more)
+        Evidence(base, tuned, [0.0] * len(base), path=path)
+
+
+def test_a_path_that_was_told_once_serves_for_every_tuned_model() -> None:
+    world = World.make("helpful", 0, 40)
+    base, _ = world.drawn(world.logp_PS, 16, 1)
+    path = base_path(from_records(base))
+    assert path.reach > 1
+    for law in (world.law(tempered(2)), world.taught(), world.collapsed()):
+        tuned, _ = world.drawn(law, 16, 2)
+        assert judge(Evidence(base, tuned, path=path)) == judge(Evidence(base, tuned))
+    assert base_path(from_records(base[:3])).accuracy == {}
 
 
 def test_the_page_of_a_verdict_shows_power_samplers_where_the_forecast_is_silent(tmp_path: Path) -> None:
@@ -184,7 +196,7 @@ def test_the_page_of_a_verdict_shows_power_samplers_where_the_forecast_is_silent
     tuned, _ = world.drawn(world.taught(), 8, 2)
     made = {"command": [], "versions": {}, "python": "3", "machine": "x", "commit": None}
     powers = {"power SMC 2": (tuned, [0.5] * 20)}
-    write_verdict_page(judge(base, tuned), base, tuned, {}, {}, made, tmp_path / "page.html", powers)
+    write_verdict_page(judge(Evidence(base, tuned)), base, tuned, {}, {}, made, tmp_path / "page.html", powers)
     page = (tmp_path / "page.html").read_text(encoding="utf-8")
     assert "the base sharpened by power SMC" in page
     assert '"name": "power SMC 2"' in page
@@ -218,7 +230,7 @@ def test_a_model_beside_itself_scores_alike() -> None:
     assert found.cross_logp == pytest.approx([record.logp for record in found.base], abs=1e-3)
     assert [record.ref_logp for record in found.tuned] == pytest.approx([r.logp for r in found.tuned], abs=1e-3)
     assert {name: len(records) for name, records in found.powers.items()} == dict.fromkeys(found.powers, 80)
-    judged = judge(found.base, found.tuned, found.cross_logp, found.rivals, found.powers)
+    judged = judge(found)
     assert judged.gain.difference.low < 0 < judged.gain.difference.high  # other draws of the same model
 
 
@@ -229,7 +241,7 @@ def test_the_page_of_a_verdict_shows_hostile_text_as_text(tmp_path: Path) -> Non
     hostile = "<script>alert(1)</script>"
     tuned = [replace(record, text=hostile) for record in tuned]
     made = {"command": ["tiltlab", hostile], "versions": {}, "python": "3", "machine": "x", "commit": None}
-    found = judge(base, tuned)
+    found = judge(Evidence(base, tuned))
     assert asdict(found)["outcome"] == found.outcome
     write_verdict_page(found, base, tuned, {}, {"0": hostile}, made, tmp_path / "page.html")
     page = (tmp_path / "page.html").read_text(encoding="utf-8")

@@ -25,7 +25,7 @@ def write_forecast(base: Path, out: Path) -> Forecast:
 
 def write_verdict(found: Examined, out: Path, seed: int, *, drawn: bool) -> Verdict:
     """The verdict, and verdict.json and verdict.html of it in a folder; with the responses where they were `drawn`."""
-    judged, made = judge(found.base, found.tuned, found.cross_logp, found.rivals, found.powers, seed=seed), provenance()
+    judged, made = judge(found, seed=seed), provenance()
     if drawn:
         write_records(out / "records-base.jsonl", found.base)
         write_records(out / "records-tuned.jsonl", found.tuned)

@@ -12,7 +12,7 @@ from tiltlab.forecast.weighted_samples import from_records
 from tiltlab.report.load import ArmOnTask, Study
 from tiltlab.report.tables import Row
 from tiltlab.types import Record
-from tiltlab.verdict.verdict import OUTCOMES, Verdict, judge
+from tiltlab.verdict.verdict import OUTCOMES, Evidence, Verdict, base_path, judge
 
 
 @dataclass(frozen=True)
@@ -39,11 +39,13 @@ def findings(study: Study, task: str) -> Findings:
     if base is None:
         return Findings(None, {})
     records, more = _records(base), [record for seeded in base.seeds for record in seeded.more]
+    trained = [arm for arm in study.on(task) if arm.trained]
+    path = base_path(from_records([*records, *more])) if trained else None
     rivals, powers = ({a.name: _records(a) for a in study.on(task) if of(a)} for of in (_sharpens, _is_power))
     verdicts = {}
-    for arm in (arm for arm in study.on(task) if arm.trained):
+    for arm in trained:
         with suppress(ValueError):  # no problem of which both have a graded response
-            verdicts[arm.name] = judge(records, _records(arm), rivals=rivals, powers=powers, more=more)
+            verdicts[arm.name] = judge(Evidence(records, _records(arm), rivals=rivals, powers=powers, path=path))
     return Findings(_forecast([*records, *more]), verdicts)
 
 

@@ -25,6 +25,7 @@ from tiltlab.storage.records import read_records
 from tiltlab.storage.shapes import TokenLine, Told, or_else, read_shaped, read_shaped_lines, require_end
 from tiltlab.tasks.base import Task
 from tiltlab.types import UNKNOWN, Record
+from tiltlab.verdict.verdict import Evidence
 
 POWERS: dict[str, Sampler] = {f"power SMC {alpha}": PowerSMC(alpha, 16) for alpha in (2, 4, 8)}
 """Samplers that sharpen the base with nothing but its likelihood."""
@@ -33,22 +34,17 @@ OnProgress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
-class Examined:
-    """Records of the base and the tuned model, both with the base's log p in `ref_logp`; cross_logp: of each base
-    response under the tuned model, None where nobody scored it; rivals, powers: the base sharpened, by name; the powers
-    by samplers of a p^alpha."""
+class Examined(Evidence):
+    """The evidence, and what pages show beside it.
 
-    base: list[Record]
-    tuned: list[Record]
-    cross_logp: list[float] | None = None
-    rivals: dict[str, list[Record]] = field(default_factory=dict)
-    powers: dict[str, list[Record]] = field(default_factory=dict)
+    power_kls: by power, the KL of its law from the base on each problem, in nats.
+    tokens: by "base" and "tuned", lines of tokens.jsonl.
+    questions: by problem id, as far as they are known.
+    """
+
     power_kls: dict[str, list[float]] = field(default_factory=dict)
-    """By power: the KL of its law from the base on each problem, in nats."""
     tokens: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
-    """By "base" and "tuned": lines of tokens.jsonl."""
     questions: dict[str, str] = field(default_factory=dict)
-    """By problem id, as far as they are known."""
 
 
 def from_files(base: Path, tuned: Path, rivals: Sequence[Path] = ()) -> Examined:

@@ -9,7 +9,7 @@ one (`cross_logp`): samples of both then stand in for p^alpha, and carry further
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 import numpy as np
@@ -70,32 +70,73 @@ class Verdict:
     tuned: Profile
 
 
-def judge(
-    base: Sequence[Record],
-    tuned: Sequence[Record],
-    cross_logp: Sequence[float] | None = None,
-    rivals: Mapping[str, Sequence[Record]] | None = None,
-    powers: Mapping[str, Sequence[Record]] | None = None,
-    more: Sequence[Record] = (),
-    margin: float = MARGIN,
-    seed: int = 0,
-) -> Verdict:
-    """base and tuned: samples of either model at temperature 1, on the same problems, each with the base's log p in
-    `ref_logp`; tuned ones with the tuned model's in `logp`. cross_logp: log-probability of each base response under the
-    tuned model, in nats. rivals: by name, samples drawn from the base by a sampler that knows nothing but its
-    likelihood, with the base's log p in `ref_logp`. powers: likewise, of samplers that target a p^alpha: only these
-    tell how likely responses get along that path. more: further samples of the base, which tell of its sharpening but
-    enter no count of problems solved, where both models are to have the same chances.
+@dataclass(frozen=True)
+class BasePath:
+    """How far samples of a base carry along p^alpha, the path on which its likelihood alone sharpens it.
 
-    Raises ValueError where the two have no problem in common, and for more samples beside a cross_logp.
+    draws: the samples of the P problems that have enough of them.
+    accuracy: of each problem, [P], by every alpha >= 1 that is carried, in order; estimates may leave [0, 1].
     """
+
+    draws: Draws
+    accuracy: dict[float, Floats]
+
+    @property
+    def reach(self) -> float:
+        """The largest alpha that is carried; 1, the base itself, where none is."""
+        return max(self.accuracy, default=1.0)
+
+
+def base_path(draws: Draws) -> BasePath:
+    """Told from samples of a base. Where fewer than two problems have enough of them, no alpha is carried."""
+    draws = some_problems(draws, enough(draws))
+    points = forecast(draws, ALPHAS, ()).points if len(draws.problems) >= 2 else ()
+    carried = [point.alpha for point in points if point.carried]
+    return BasePath(draws, {alpha: estimate(draws, alpha, 0.0).corrected[:, 0] for alpha in carried})
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What a verdict is about: responses of two models to the same problems.
+
+    base, tuned: samples of either model at temperature 1, with the base's log p in `ref_logp`; tuned ones with the
+        tuned model's in `logp`. In nats a response, as all log-probabilities here.
+    cross_logp: of each base response under the tuned model, in the order of `base`; None where nobody scored it.
+    rivals: by name, samples drawn from the base by a sampler that knows nothing but its likelihood, with the base's
+        log p in `ref_logp`.
+    powers: likewise, of samplers that target a p^alpha: only these tell how likely responses get along that path.
+    path: what samples of the base tell of its sharpening, where somebody knows already: told once, it serves any
+        number of tuned models, and samples beyond those in `base` may have gone into it, which then count in nothing
+        else (of problems solved, both models are to have the same chances). None: it is told from `base`, and with a
+        cross_logp from `tuned` too.
+
+    Raises ValueError for a path beside a cross_logp: it was told without the tuned model's samples.
+    """
+
+    base: Sequence[Record]
+    tuned: Sequence[Record]
+    cross_logp: Sequence[float] | None = None
+    rivals: Mapping[str, Sequence[Record]] = field(default_factory=dict)
+    powers: Mapping[str, Sequence[Record]] = field(default_factory=dict)
+    path: BasePath | None = None
+
+    def __post_init__(self) -> None:
+        if self.path is not None and self.cross_logp is not None:
+            raise ValueError("a path of further samples of the base lacks the tuned model's log-probabilities")
+
+
+def judge(evidence: Evidence, margin: float = MARGIN, seed: int = 0) -> Verdict:
+    """The verdict. margin: of accuracy, what is no gain worth the name. seed: of the resampling of problems.
+
+    Raises ValueError where the two models have no graded problem in common, and UserError for records without the
+    log-probabilities that it takes.
+    """
+    base, tuned = evidence.base, evidence.tuned
     gain = compare(base, tuned, seed)
-    if more and cross_logp is not None:
-        raise ValueError("further samples of the base lack the tuned model's log-probabilities")
-    draws = _draws([*base, *more], tuned, cross_logp)
-    sharpened = _sharpened(draws, base, tuned, rivals or {}, powers or {}, seed)
-    outcome, why, needs = _decide(gain, sharpened, profile(base), profile(tuned), margin)
-    return Verdict(outcome, why, needs, gain, sharpened, ledger(base, tuned), profile(base), profile(tuned))
+    sharpened = _sharpened(evidence, seed)
+    of_base, of_tuned = profile(base), profile(tuned)
+    outcome, why, needs = _decide(gain, sharpened, of_base, of_tuned, margin)
+    return Verdict(outcome, why, needs, gain, sharpened, ledger(base, tuned), of_base, of_tuned)
 
 
 def _decide(
@@ -156,39 +197,30 @@ def _signed(interval: Interval) -> str:
     return f"{interval.value:+.3f} [{interval.low:+.3f}, {interval.high:+.3f}]"
 
 
-def _sharpened(
-    draws: Draws,
-    base: Sequence[Record],
-    tuned: Sequence[Record],
-    rivals: Mapping[str, Sequence[Record]],
-    powers: Mapping[str, Sequence[Record]],
-    seed: int,
-) -> Sharpened | None:
-    keep = enough(draws)
-    if keep.sum() < 2:
+def _sharpened(evidence: Evidence, seed: int) -> Sharpened | None:
+    path = evidence.path or base_path(_draws(evidence))
+    if len(path.draws.problems) < 2:
         return None
-    draws = some_problems(draws, keep)
-    carried = [p.alpha for p in forecast(draws, ALPHAS, ()).points if p.carried]
-    base_P, tuned_P = (_accuracies(records, draws.problems) for records in (base, tuned))
+    tuned, powers, problems = evidence.tuned, evidence.powers, path.draws.problems
+    base_P, tuned_P = (_accuracies(records, problems) for records in (evidence.base, tuned))
     rows = {"alpha 1, none": base_P}  # not to sharpen is always a choice
-    rows |= {f"alpha {alpha:g}": estimate(draws, alpha, 0.0).corrected[:, 0] for alpha in carried if alpha > 1}
-    rows |= {name: _accuracies(records, draws.problems) for name, records in (*rivals.items(), *powers.items())}
+    rows |= {f"alpha {alpha:g}": accuracy_P for alpha, accuracy_P in path.accuracy.items() if alpha > 1}
+    rows |= {name: _accuracies(records, problems) for name, records in (*evidence.rivals.items(), *powers.items())}
     known = ~np.isnan(np.stack([base_P, tuned_P, *rows.values()])).any(0)
-    if not (carried or rivals or powers) or known.sum() < 2:
+    if not (path.accuracy or evidence.rivals or powers) or known.sum() < 2:
         return None
     found, chosen = _held_out(np.stack(list(rows.values()))[:, known], base_P[known], tuned_P[known], seed)
-    reach = carried[-1] if carried else 1.0
-    covers = _covers(_on_path(draws, reach), tuned) or any(_covers(_logps(r), tuned) for r in powers.values())
-    return Sharpened(*found, tuple(list(rows)[i] for i in chosen), reach, covers)
+    covers = _covers(_on_path(path), tuned) or any(_covers(_logps(records), tuned) for records in powers.values())
+    return Sharpened(*found, tuple(list(rows)[i] for i in chosen), path.reach, covers)
 
 
-def _draws(base: Sequence[Record], tuned: Sequence[Record], cross_logp: Sequence[float] | None) -> Draws:
-    if cross_logp is None:
+def _draws(evidence: Evidence) -> Draws:
+    """Samples of the base; with a cross_logp those of both models, as of their mixture."""
+    base, tuned = evidence.base, evidence.tuned
+    if evidence.cross_logp is None:
         return from_records(base)
     records = [*base, *tuned]
-    log_q_KN = np.array(
-        [[r.ref_logp for r in records], [*cross_logp, *(r.logp for r in tuned)]],
-    )
+    log_q_KN = np.array([[r.ref_logp for r in records], [*evidence.cross_logp, *(r.logp for r in tuned)]])
     return from_records(records, log_q_KN, np.repeat([0, 1], [len(base), len(tuned)]))
 
 
@@ -217,9 +249,11 @@ def _figures(table_AP: Floats, base_P: Floats, tuned_P: Floats, halves: Sequence
     return sharpened, share, after - sharpened
 
 
-def _on_path(draws: Draws, alpha: float) -> dict[str, float]:
-    """E[log p] under p^alpha by problem. It rises with alpha: its slope is the variance of log p."""
-    weight_PN = softmax(np.where(draws.used, alpha * draws.logp - draws.log_q, -np.inf), axis=1)
+def _on_path(path: BasePath) -> dict[str, float]:
+    """E[log p] by problem under the last p^alpha that is carried. It rises with alpha: its slope is the variance of
+    log p."""
+    draws = path.draws
+    weight_PN = softmax(np.where(draws.used, path.reach * draws.logp - draws.log_q, -np.inf), axis=1)
     return dict(zip(draws.problems, (weight_PN * draws.logp).sum(1).tolist(), strict=True))
 
 
