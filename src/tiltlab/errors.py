@@ -12,11 +12,16 @@ CUT = 300
 class UserError(Exception):
     """Bad input: a recipe, a model, a data file or a reward that cannot be used as given. Exit code 2.
 
-    Its text is one printable line, however long or odd the values are that it tells of.
+    Each of its `lines`, one for each thing that is wrong, is printable, however long or odd the values are that it
+    tells of.
     """
 
-    def __init__(self, text: str) -> None:
-        super().__init__(brief(text, CUT if len(text) > LONGEST else LONGEST))
+    def __init__(self, *texts: str) -> None:
+        self.lines = [brief(text, CUT if len(text) > LONGEST else LONGEST) for text in texts]
+        super().__init__(*self.lines)
+
+    def __str__(self) -> str:
+        return "; ".join(self.lines)
 
 
 class Stopped(Exception):

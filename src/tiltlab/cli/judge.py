@@ -1,0 +1,151 @@
+"""What is told of a reward, a model, or two: `tiltlab check`, `tiltlab forecast`, `tiltlab verdict`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tiltlab.cli.evaluate import changes, draw
+from tiltlab.cli.output import AsJson, Output, are_records, print_note, print_notes
+from tiltlab.cli.progress import bars, errors
+from tiltlab.errors import UserError
+from tiltlab.storage.folder import alone_in, require_writable
+from tiltlab.system.devices import usable_devices
+
+if TYPE_CHECKING:
+    from tiltlab.verdict.inputs import Examined
+
+
+def check(
+    task: Annotated[str | None, typer.Argument(help="The task: gsm8k, math500, lazy-sum, ...")] = None,
+    data: Annotated[str | None, typer.Option(help="A file with the task's problems.")] = None,
+    map_: Annotated[str | None, typer.Option("--map", help="Its columns: problem=question,answer=final")] = None,
+    reward: Annotated[str | None, typer.Option(help="A reward of your own: my_pkg.my_mod:fn")] = None,
+    model: Annotated[str | None, typer.Option(help="Also draw samples from this model.")] = None,
+    limit: Annotated[int, typer.Option(min=2, help="Problems.")] = 500,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Tokens a sample, at most.")] = 200,
+    out: Annotated[Path, typer.Option(help="Where to write the page.")] = Path("check.html"),
+    as_json: AsJson = False,
+) -> None:
+    """Test a reward before any GPU is spent: what it must accept, and what it must not. Exit code 1 if it fails."""
+    from tiltlab.config.tasks import load_task
+    from tiltlab.evaluation.reward_audit import check as checked
+    from tiltlab.evaluation.reward_audit import on_samples
+    from tiltlab.models.loading import ModelConfig, load_codec, load_reference
+    from tiltlab.report.check import write_check_page
+    from tiltlab.report.terminal import print_check
+    from tiltlab.rewards.functions import load_reward
+    from tiltlab.system.provenance import provenance
+    from tiltlab.tasks.base import try_on_gold
+
+    if task is None and data is None:
+        raise UserError("name a task to check, or give --data FILE")
+    require_writable(out)
+    output, chosen = Output(as_json), load_task(task, data, map_)
+    print_notes(chosen, ["test"])
+    problems = chosen.problems("test")[:limit]
+    own = load_reward(reward) if reward else None
+    if own:
+        try_on_gold(own, chosen, "test")
+    samples = None
+    with errors.status("drawing samples" if model else "probing"):
+        if model:
+            config = ModelConfig(path=model, device=usable_devices("auto")[0])
+            loaded = load_reference(config, load_codec(config))
+            samples = on_samples(loaded, chosen, problems[:64], own, n=8, max_tokens=max_tokens, seed=0)
+        found = checked(chosen, problems, own, samples)
+    name = f"{chosen.name}: {reward or 'its own grader'}"
+    write_check_page(name, found, provenance(), out)
+    print_check(name, found, output.console)
+    output.say(f"page: {out}")
+    output.figures(found, failures=found.failures, page=out)
+    if found.failures:
+        raise typer.Exit(1)
+
+
+def forecast(
+    base: Annotated[str, typer.Option(help="A model, or records.jsonl (or its folder) of `tiltlab evaluate`.")],
+    task: Annotated[str | None, typer.Option(help="The task, where a model is given.")] = None,
+    data: Annotated[str | None, typer.Option(help="A file with the task's problems.")] = None,
+    map_: Annotated[str | None, typer.Option("--map", help="Its columns: problem=question,answer=final")] = None,
+    n: Annotated[int, typer.Option("-n", min=4, help="Responses a problem.")] = 64,
+    limit: Annotated[int | None, typer.Option(min=1, help="Problems; all of the test split where left out.")] = None,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Tokens a response, at most.")] = 200,
+    out: Annotated[Path, typer.Option(help="The folder to write to.")] = Path("runs/forecast"),
+    as_json: AsJson = False,
+) -> None:
+    """How far would sharpening, and how far would a reward, carry this model? Told from its own samples, untrained."""
+    from tiltlab.cli.outcome import write_forecast
+    from tiltlab.config.recipe import load_sample_recipe
+    from tiltlab.config.tasks import load_task
+    from tiltlab.report.forecast import in_words
+
+    output = Output(as_json)
+    with alone_in(out):
+        if not are_records(base):
+            keys = changes(model=base, sampler="base", n=n, limit=limit, max_tokens=max_tokens)
+            plan = load_sample_recipe(None, keys)
+            chosen = {"task": load_task(task, data, map_)} if task or data else {}
+            draw(plan.model_copy(update=chosen), out, output)
+            base = str(out)
+        found = write_forecast(Path(base), out)
+    output.say(f"forecast: {in_words(found)}")
+    output.say(f"page: {out / 'forecast.html'}")
+    output.figures(found, page=out / "forecast.html")
+
+
+def verdict(
+    base: Annotated[str, typer.Option(help="A model, or records.jsonl (or its folder) of `tiltlab evaluate`.")],
+    tuned: Annotated[str, typer.Option(help="The tuned model, a folder of adapters on the base, or records.")],
+    task: Annotated[str | None, typer.Option(help="The task, where models are given: lazy-sum, gsm8k, ...")] = None,
+    data: Annotated[str | None, typer.Option(help="A file with the task's problems.")] = None,
+    map_: Annotated[str | None, typer.Option("--map", help="Its columns: problem=question,answer=final")] = None,
+    rival: Annotated[list[Path] | None, typer.Option(help="Records of the base, sharpened by a sampler.")] = None,
+    n: Annotated[int, typer.Option("-n", min=4, help="Responses a problem.")] = 16,
+    limit: Annotated[int | None, typer.Option(min=1, help="Problems; all of the test split where left out.")] = None,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Tokens a response, at most.")] = 200,
+    stop: Annotated[str | None, typer.Option(help="A text that ends a response, as in a recipe's model.stop.")] = None,
+    seed: Annotated[int, typer.Option(help="Of the draws.")] = 0,
+    out: Annotated[Path, typer.Option(help="The folder to write to.")] = Path("runs/verdict"),
+    as_json: AsJson = False,
+) -> None:
+    """Was the tuned model taught something, or is it the base, sharpened?"""
+    from tiltlab.cli.outcome import write_verdict
+    from tiltlab.verdict.inputs import from_files
+
+    drawn = not are_records(base)
+    if drawn and task is None and data is None:
+        raise UserError("two models need problems: add --task, --data or both")
+    output = Output(as_json)
+    with alone_in(out):
+        if drawn:
+            settings = {"problems": limit, "n": n, "max_tokens": max_tokens, "seed": seed}
+            found = _examined(base, tuned, (task, data, map_), stop, settings)
+        else:
+            found = from_files(Path(base), Path(tuned), rival or ())
+        judged = write_verdict(found, out, seed, drawn=drawn)
+    output.say(("verdict: ", "bold"), (judged.outcome, "bold green"))
+    output.say(judged.why + (f" What it would take: {judged.needs}." if judged.needs else ""))
+    output.say(f"page: {out / 'verdict.html'}")
+    output.figures(judged, page=out / "verdict.html")
+
+
+def _examined(
+    base: str, tuned: str, task: tuple[str | None, str | None, str | None], stop: str | None, settings: dict[str, Any]
+) -> "Examined":
+    """What two models draw and say of each other's responses."""
+    from tiltlab.config.tasks import load_task
+    from tiltlab.models.loading import ModelConfig
+    from tiltlab.verdict.inputs import from_models
+
+    config = ModelConfig(path=base, device=usable_devices("auto")[0], stop=stop)
+    with bars() as shown:
+        bar = shown.add_task("verdict", total=None)
+        return from_models(
+            config,
+            tuned,
+            load_task(*task),
+            **settings,
+            on_progress=lambda what, done, of: shown.update(bar, description=what, completed=done, total=of),
+            on_note=print_note,
+        )

@@ -1,0 +1,131 @@
+"""`tiltlab study`, and what is made of run folders: `report`, `compare`; and `lab`, which needs none."""
+
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tiltlab.cli.output import AsJson, Output, print_note, print_notes
+from tiltlab.cli.progress import bars, cells_progress, errors
+from tiltlab.errors import UserError
+from tiltlab.storage.folder import alone_in, require_writable
+from tiltlab.storage.files import read_json, shortened
+from tiltlab.system.devices import usable_devices
+from tiltlab.system.streams import line
+
+if TYPE_CHECKING:
+    from tiltlab.config.recipe import Recipe
+    from tiltlab.study.tracking import Mirror
+
+
+def study(
+    recipe: Annotated[str | None, typer.Argument(help="A YAML recipe; the embedded default where left out.")] = None,
+    out: Annotated[Path | None, typer.Option(help="The run folder; runs/NAME where left out.")] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="How many seeds, from the recipe's first.")] = 1,
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="Cells side by side: one a GPU, or 2 on CPU, where left out.")
+    ] = None,
+    track: Annotated[str | None, typer.Option(help="Also send metrics to trackio, wandb or tensorboard.")] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="Change a key of the recipe: train.steps=5")] = None,
+) -> None:
+    """Train and sample every regime by one procedure, and report them side by side.
+
+    Stopped or killed, the same command goes on where it was.
+    """
+    from tiltlab.config.recipe import load_recipe
+    from tiltlab.study.study import run_study, splits_of
+
+    plan = load_recipe(recipe, set_ or ())
+    run = out or Path("runs") / shortened(plan.name)
+    devices = usable_devices(plan.model.device)
+    on_gpu = devices[0].startswith("cuda")
+    for task in plan.tasks:
+        with suppress(UserError):  # told below, with whatever else is wrong
+            print_notes(task, splits_of(plan))
+    mirror = _mirror(track, run, plan) if track else None
+    with cells_progress(run, mirror) as on_progress:
+        failed = run_study(
+            plan,
+            run,
+            seeds=seeds,
+            jobs=jobs or (len(devices) if on_gpu else 2),
+            devices=devices,
+            on_progress=on_progress,
+            on_note=print_note,
+        )
+    report(run)
+    if failed:
+        lasting = all(read_json(cell.folder(run).failed).get("lasting") for cell in failed)
+        again = "they would again, so change the recipe" if lasting else "the same command tries them again"
+        errors.print(f"{len(failed)} of the study's cells failed (above); {again}")
+        raise typer.Exit(1)
+
+
+def _mirror(kind: str, run: Path, plan: "Recipe") -> "Mirror":
+    """Raises UserError for a tracker that is not there."""
+    from tiltlab.study.tracking import Mirror
+
+    return Mirror(kind, run, plan.name, plan.model_dump(mode="json"), lambda text: errors.print(line(text)))
+
+
+def report(run: Annotated[Path, typer.Argument(help="A folder of `tiltlab study` or `tiltlab evaluate`.")]) -> None:
+    """Make the page and the table of a run folder again."""
+    from tiltlab.report.evaluation import figures_of, load_evaluation, write_evaluation_page
+    from tiltlab.report.load import load_study
+    from tiltlab.report.page import analysed, write_analysed
+    from tiltlab.report.terminal import print_evaluation, print_tables
+
+    output = Output()
+    if (run / "sample.json").exists() or (run / "records.jsonl").exists():
+        page = write_evaluation_page(run)
+        print_evaluation(figures_of(run.name, load_evaluation(run)[0]), output.console)
+    else:
+        study = load_study(run)
+        rows, found = analysed(study)
+        page = write_analysed(run, study, rows, found)
+        print_tables(study, rows, found, output.console)
+    output.say(f"report: {page}")
+
+
+def compare(
+    runs: Annotated[list[Path], typer.Argument(help="Folders of `tiltlab study`, two or more.")],
+    out: Annotated[Path, typer.Option(help="The folder to write to.")] = Path("runs/compare"),
+    as_json: AsJson = False,
+) -> None:
+    """Studies side by side: accuracy, differences on the same problems, and what differs between their recipes."""
+    from tiltlab.report.compare import compare_runs, write_comparison
+    from tiltlab.report.terminal import print_comparison
+
+    output = Output(as_json)
+    with alone_in(out):
+        found = compare_runs(runs)
+        page = write_comparison(found, out)
+    print_comparison(found, output.console)
+    output.say(f"page: {page}")
+    told = {"runs": found.runs, "sides": found.sides, "differing": found.differing, "notes": found.notes}
+    output.figures(told, page=page)
+
+
+def lab(
+    out: Annotated[Path, typer.Option(help="Where to write the page.")] = Path("lab.html"),
+    seeds: Annotated[int, typer.Option(min=2, help="Independent runs for each batch size.")] = 40,
+) -> None:
+    """What theory demands of sharpening and rewards, shown on languages small enough to enumerate."""
+    from tiltlab.lab.lab import run_lab
+    from tiltlab.report.lab import write_lab_page
+    from tiltlab.report.terminal import print_lab
+    from tiltlab.system.provenance import provenance
+
+    output = Output()
+    require_writable(out)
+    with bars() as shown:
+        task = shown.add_task("lab", total=None)
+        found = run_lab(
+            seeds, tell=lambda what, done, total: shown.update(task, description=what, completed=done, total=total)
+        )
+    results = asdict(found) | {"wrong": found.commitment.wrong()}
+    write_lab_page(results, provenance(), out)
+    print_lab(results, output.console)
+    output.say(f"page: {out}")
