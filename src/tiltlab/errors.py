@@ -1,6 +1,8 @@
 """Errors that are the user's to mend: one line that says what was wrong, where, and what to do."""
 
 import reprlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from signal import SIGINT
 
 LONGEST = 1000
@@ -22,6 +24,29 @@ class UserError(Exception):
 
     def __str__(self) -> str:
         return "; ".join(self.lines)
+
+
+class AtKey(UserError):
+    """One that another value for a key of the recipe's section mends."""
+
+    def __init__(self, key: str, text: str) -> None:
+        super().__init__(text)
+        self.key = key
+
+    def __reduce__(self) -> tuple[type["AtKey"], tuple[str, str]]:
+        return AtKey, (self.key, str(self))
+
+
+@contextmanager
+def gathered(wrong: list[str], section: str = "") -> Iterator[None]:
+    """Adds what a UserError in the block says to `wrong`, for it to be told with whatever else is. `section`: of the
+    recipe, that the block is about, as --set names it."""
+    try:
+        yield
+    except AtKey as error:
+        wrong += [f"{error} (--set {section}.{error.key}=...)" if section else str(error)]
+    except UserError as error:
+        wrong += error.lines
 
 
 class Stopped(Exception):

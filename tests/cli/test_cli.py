@@ -260,3 +260,64 @@ def test_a_failed_arm_is_told_beside_the_others(
     assert "lazy-sum / base / seed 0: done" in said.err
     assert "Failed: lazy-sum / far / seed 0: " in said.out
     assert "<strong>Failed:</strong> lazy-sum / far / seed 0: " in (out / "report.html").read_text()
+
+
+def test_all_that_is_wrong_is_told_before_a_model_is_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("tiltlab.study.study.load_base", lambda *_: pytest.fail("weights were loaded"))
+    first = changes("empty data", tmp_path)["tasks"]
+    second = [task | {"name": "other"} for task in changes("no answer", tmp_path)["tasks"]]
+    model = {"path": str(tmp_path / "nowhere" / "model"), "device": "gpu"}
+    train = SMALL["train"] | {"reward": "tests.rewards_for_tests:nothing"}
+    path = recipe(tmp_path, tasks=first + second, model=model, train=train)
+    capsys.readouterr()
+    assert run(monkeypatch, "study", path, "--out", str(tmp_path / "run")) == 2
+    said = capsys.readouterr().err.strip().splitlines()
+    assert all(line.startswith("error: ") for line in said)
+    wanted = ["device gpu", "nowhere.model does not exist", "nothing.* cannot", "none.jsonl is empty", "has no answer"]
+    assert len(said) == len(wanted)
+    for line, message in zip(said, wanted, strict=True):
+        assert re.search(message, line), line
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_sampler_by_name_takes_the_place_of_the_recipes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "sample.yaml"
+    path.write_text("{task: lazy-sum, sampler: {arm: temperature, temperature: 0.5}, n: 2, problems: 2}")
+    out = tmp_path / "out"
+    assert run(monkeypatch, "evaluate", str(path), "--sampler", "greedy", "--out", str(out)) == 0
+    lines = [json.loads(line) for line in (out / "records.jsonl").read_text().splitlines()]
+    assert [line["text"] for line in lines[::2]] == [line["text"] for line in lines[1::2]]
+    capsys.readouterr()
+    assert run(monkeypatch, "evaluate", str(path), "--sampler", "tilted", "--out", str(tmp_path / "no")) == 2
+    assert "tilted trains a model" in capsys.readouterr().err
+    assert not (tmp_path / "no").exists()
+
+
+def test_few_rows_of_ones_own_are_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    train = data(tmp_path / "train.jsonl", *({"problem": f"{i}+9=", "answer": str(i + 9)} for i in range(24)))
+    test = data(tmp_path / "test.jsonl", {"problem": "99+9=", "answer": "108"})
+    task = {"task": "data", "train": train, "test": test, "prompt": "plain", "template": "lazy {question}"}
+    out = tmp_path / "run"
+    path = recipe(tmp_path, tasks=[task], arms=["task_reward"])
+    assert run(monkeypatch, "study", path, "--out", str(out), "--jobs", "1") == 0
+    study = json.loads((out / "study.json").read_text())
+    assert {split: fact["problems"] for split, fact in study["data"]["data"].items()} == {
+        "train": 18,
+        "select": 6,
+        "test": 1,
+    }
+    assert study["recipe"]["tasks"][0]["select"] == 64  # as folders of before have it, which are gone on with
+
+
+def test_too_many_rows_for_selection_name_the_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tasks = changes("no chat template", tmp_path)["tasks"]
+    path = recipe(tmp_path, tasks=["lazy-sum", tasks[0] | {"select": 8, "prompt": "plain"}])
+    assert run(monkeypatch, "study", path, "--out", str(tmp_path / "run")) == 2
+    (said,) = capsys.readouterr().err.strip().splitlines()
+    assert "tasks.1.select" in said

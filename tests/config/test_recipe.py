@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 import yaml
 
-from tiltlab.config.recipe import load_recipe
+from tiltlab.config.methods import Sampled, Taught, named
+from tiltlab.config.recipe import load_recipe, load_sample_recipe
 from tiltlab.errors import UserError
 from tiltlab.objective import Objective, sharpening, task_reward, tempered, tilted
 from tiltlab.tasks.addition import Addition
@@ -297,3 +298,50 @@ def test_a_recipe_survives_being_written_down(tmp_path: Path) -> None:
     path = tmp_path / "again.yaml"
     path.write_text(yaml.safe_dump(read.model_dump(mode="json")))
     assert load_recipe(str(path)) == read
+
+
+def test_everything_that_is_wrong_with_a_recipe_is_told_at_once(tmp_path: Path) -> None:
+    changes = {
+        "stepps": 3,
+        "tasks": [DATA | {"test": {"hub": "a/b", "splt": "x"}, "grader": "judge"}, "lazysum"],
+        "arms": ["base", {"arm": "tempered"}, {"arm": "temperature", "temperature": math.inf, "top_q": 1}],
+        "train": {"prompts": 2, "steps": "many"},
+    }
+    with pytest.raises(UserError) as caught:
+        load_recipe(recipe(tmp_path, **changes), ["nokey", "select.every=0"])
+    first, *lines = caught.value.lines
+    assert first.startswith("--set nokey")
+    assert all("recipe.yaml: " in line for line in lines)
+    wheres = [line.split("recipe.yaml: ")[1].split(":")[0].split(" is ")[0] for line in lines]
+    assert sorted(wheres) == sorted([
+        "stepps", "tasks[1].test.Hub.splt", "tasks[1].grader", "tasks[2]", "arms[2].alpha", "arms[3].temperature",
+        "arms[3].top_q", "train.steps", "train.responses", "train.max_tokens", "select.every",
+    ])  # fmt: skip
+
+
+def test_a_file_that_is_no_recipe_is_told_in_no_more_than_a_screen(tmp_path: Path) -> None:
+    with pytest.raises(UserError) as caught:
+        load_recipe(recipe(tmp_path, **{f"key{i}": i for i in range(1000)}))
+    assert len(caught.value.lines) == 21
+    assert caught.value.lines[-1].endswith("and 980 more")
+
+
+@pytest.mark.parametrize("name", named(Sampled))
+def test_every_sampler_has_defaults(name: str) -> None:
+    sampler = load_sample_recipe(None, [f"sampler={name}"]).sampler
+    assert sampler.arm == name
+    assert sampler.objective() is None
+    assert sampler.sampler().drawn(4) > 0
+
+
+@pytest.mark.parametrize("name", named(Taught))
+def test_what_trains_is_no_sampler_whatever_it_lacks(name: str) -> None:
+    with pytest.raises(UserError) as caught:
+        load_sample_recipe(None, [f"sampler.arm={name}"])
+    assert caught.value.lines == [f"the options given: sampler: {name} trains a model; `tiltlab study` does that"]
+
+
+def test_an_unknown_sampler_is_told_what_there_is() -> None:
+    with pytest.raises(UserError, match="sampler: unknown arm 'beem'.*'greedy'") as caught:
+        load_sample_recipe(None, ["sampler=beem"])
+    assert "sharpening" not in str(caught.value)

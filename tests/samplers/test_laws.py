@@ -16,6 +16,7 @@ from tiltlab.samplers import power_mcmc
 from tiltlab.samplers.base import Judge, Sampler, Samples
 from tiltlab.samplers.beam import Beam
 from tiltlab.samplers.best_of_n import BestOfN, Majority
+from tiltlab.samplers.greedy import Greedy
 from tiltlab.samplers.power_mcmc import PowerMCMC
 from tiltlab.samplers.power_smc import PowerSMC
 from tiltlab.samplers.temperature import Temperature
@@ -349,3 +350,37 @@ def test_settings_without_meaning_are_refused(make: Callable[[], object]) -> Non
 def test_a_sampler_that_needs_a_judge_says_so(sampler: Sampler) -> None:
     with pytest.raises(ValueError, match="judge"):
         sampler(LANGUAGES["random 0"], [""], n=1, max_tokens=LIMIT, seed=0)
+
+
+@languages
+@pytest.mark.parametrize("limit", [1, 2, LIMIT])
+def test_greedy_takes_the_likeliest_token_each_time(language: TableLanguage, limit: int) -> None:
+    law = dict(zip(language.sequences(), language.sequence_logprobs()[0].exp().tolist(), strict=True))
+    wanted: tuple[int, ...] = ()
+    while len(wanted) < limit and language.eos not in wanted:
+        mass = [round(sum(p for y, p in law.items() if y[: len(wanted) + 1] == (*wanted, t)), 5) for t in range(3)]
+        wanted = (*wanted, mass.index(max(mass)))
+    found = Greedy()(language, [""], n=3, max_tokens=limit, seed=0)
+    (group,) = found.rollouts
+    assert {rollout.tokens for rollout in group} == {wanted}
+    assert group[0].complete == (language.eos in wanted)
+    if group[0].complete:
+        assert sum(group[0].logprobs) == pytest.approx(math.log(law[wanted]), abs=1e-5)
+    assert found.log_q == [[0.0] * 3]
+    assert found.info.drawn == len(wanted)
+
+
+def test_greedy_prompts_end_apart_and_no_seed_changes_them() -> None:
+    language = TableLanguage.random(4, symbols=2, max_symbols=3, prompts=("x", "y", "z"))
+    together = Greedy()(language, ["x", "y", "z", "x"], n=1, max_tokens=LIMIT, seed=0).rollouts
+    alone = [Greedy()(language, [prompt], n=1, max_tokens=LIMIT, seed=7).rollouts[0] for prompt in "xyzx"]
+    assert together == alone
+
+
+@pytest.mark.parametrize(
+    "sampler", [Temperature(), Greedy(), Beam(3), BestOfN(3), PowerMCMC(2, 3), PowerSMC(2, 3)], ids=repr
+)
+def test_no_sampler_draws_more_than_it_says(sampler: Sampler) -> None:
+    language = LANGUAGES["random 0"]
+    found = sampler(language, [""] * 2, n=5, max_tokens=LIMIT, seed=0)
+    assert found.info.drawn <= 2 * sampler.drawn(5) * LIMIT

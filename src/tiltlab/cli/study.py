@@ -9,7 +9,7 @@ import typer
 
 from tiltlab.cli.output import AsJson, Output, print_note, print_notes
 from tiltlab.cli.progress import bars, cells_progress, errors
-from tiltlab.errors import UserError
+from tiltlab.errors import UserError, gathered
 from tiltlab.storage.folder import alone_in, require_writable
 from tiltlab.storage.files import read_json, shortened
 from tiltlab.system.devices import usable_devices
@@ -39,7 +39,7 @@ def study(
 
     plan = load_recipe(recipe, set_ or ())
     run = out or Path("runs") / shortened(plan.name)
-    devices = usable_devices(plan.model.device)
+    devices = _devices(plan)
     on_gpu = devices[0].startswith("cuda")
     for task in plan.tasks:
         with suppress(UserError):  # told below, with whatever else is wrong
@@ -61,6 +61,18 @@ def study(
         again = "they would again, so change the recipe" if lasting else "the same command tries them again"
         errors.print(f"{len(failed)} of the study's cells failed (above); {again}")
         raise typer.Exit(1)
+
+
+def _devices(plan: "Recipe") -> list[str]:
+    """Raises UserError where the recipe's is not there, and for whatever else is wrong with the recipe."""
+    from tiltlab.study.study import check
+
+    wrong: list[str] = []
+    with gathered(wrong):
+        return usable_devices(plan.model.device)
+    with gathered(wrong):
+        check(plan)
+    raise UserError(*wrong)
 
 
 def _mirror(kind: str, run: Path, plan: "Recipe") -> "Mirror":

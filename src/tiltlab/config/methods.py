@@ -4,6 +4,7 @@ An arm is either a way of sampling the base model or a regime to train it in. Bo
 
     - {arm: base}                              the base model at temperature 1
     - {arm: temperature, temperature: 0.25}    the base model, sampled colder (or cut: top_p, top_k)
+    - {arm: greedy}                            the likeliest token, again and again
     - {arm: best_of_n, of: 16, by: logp}       the best of 16 samples, by logp, mean_logp or reward
     - {arm: majority, of: 16}                  one of 16 samples with the answer that most of them give
     - {arm: beam, width: 8}                    the likeliest responses, by beam search
@@ -17,7 +18,8 @@ An arm is either a way of sampling the base model or a regime to train it in. Bo
 """
 
 import math
-from typing import Annotated, Literal
+from types import UnionType
+from typing import Annotated, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, field_validator, model_validator
 
@@ -26,6 +28,7 @@ from tiltlab.objective import Length, Objective
 from tiltlab.samplers.base import Sampler
 from tiltlab.samplers.beam import Beam
 from tiltlab.samplers.best_of_n import BestOfN, Majority
+from tiltlab.samplers.greedy import Greedy
 from tiltlab.samplers.power_mcmc import PowerMCMC
 from tiltlab.samplers.power_smc import PowerSMC
 from tiltlab.samplers.temperature import Temperature
@@ -78,6 +81,8 @@ class _Arm(BaseModel):
 
 
 class Base(_Arm):
+    """The model as it is, at temperature 1."""
+
     arm: Literal["base"]
 
     def _described(self) -> str:
@@ -85,8 +90,10 @@ class Base(_Arm):
 
 
 class LowTemperature(_Arm):
+    """Token by token at another temperature, or cut to the likeliest tokens."""
+
     arm: Literal["temperature"]
-    temperature: PositiveFloat = Field(allow_inf_nan=False)
+    temperature: PositiveFloat = Field(0.25, allow_inf_nan=False)
     top_p: float = 1.0
     top_k: int | None = None
 
@@ -98,9 +105,23 @@ class LowTemperature(_Arm):
         return Temperature(self.temperature, self.top_p, self.top_k)
 
 
+class Likeliest(_Arm):
+    """The likeliest token, again and again: one response to a prompt."""
+
+    arm: Literal["greedy"]
+
+    def _described(self) -> str:
+        return "greedy"
+
+    def sampler(self) -> Sampler:
+        return Greedy()
+
+
 class Best(_Arm):
+    """The best of several plain draws, by log p, by log p a token, or by reward."""
+
     arm: Literal["best_of_n"]
-    of: int = Field(le=MOST)
+    of: int = Field(16, le=MOST)
     by: Literal["logp", "mean_logp", "reward"] = "logp"
 
     def _described(self) -> str:
@@ -111,8 +132,10 @@ class Best(_Arm):
 
 
 class Voted(_Arm):
+    """A plain draw with the answer that most of several draws give."""
+
     arm: Literal["majority"]
-    of: int = Field(le=MOST)
+    of: int = Field(16, le=MOST)
 
     def _described(self) -> str:
         return f"majority of {self.of}"
@@ -122,8 +145,10 @@ class Voted(_Arm):
 
 
 class BeamSearch(_Arm):
+    """The likeliest responses, by beam search."""
+
     arm: Literal["beam"]
-    width: int = Field(le=MOST)
+    width: int = Field(8, le=MOST)
     length_penalty: float = Field(0.0, allow_inf_nan=False)
 
     def _described(self) -> str:
@@ -142,6 +167,8 @@ class _Power(_Arm):
 
 
 class Chains(_Power):
+    """Markov chains towards p^alpha / Z, or with beta towards p^alpha exp(r / beta) / Z."""
+
     arm: Literal["power_mcmc"]
     steps: int = Field(16, le=MOST)
     temperature: float | None = Field(None, allow_inf_nan=False)
@@ -154,6 +181,8 @@ class Chains(_Power):
 
 
 class Populations(_Power):
+    """Populations of particles towards p^alpha / Z, or with beta towards p^alpha exp(r / beta) / Z."""
+
     arm: Literal["power_smc"]
     particles: int = Field(16, le=MOST)
     threshold: float = 0.5
@@ -195,6 +224,8 @@ class Trained(_Arm):
 
 
 class Tempered(Trained):
+    """Trained towards p^alpha / Z; alpha 1 is the null control."""
+
     arm: Literal["tempered"]
     alpha: float
 
@@ -206,6 +237,8 @@ class Tempered(Trained):
 
 
 class Sharpening(Trained):
+    """Trained towards the argmax of p, without a reward."""
+
     arm: Literal["sharpening"]
 
     def _described(self) -> str:
@@ -216,6 +249,8 @@ class Sharpening(Trained):
 
 
 class TaskReward(Trained):
+    """Trained on the reward alone."""
+
     arm: Literal["task_reward"]
 
     def _described(self) -> str:
@@ -226,6 +261,8 @@ class TaskReward(Trained):
 
 
 class Tilted(Trained):
+    """Trained towards p^alpha exp(r / beta) / Z."""
+
     arm: Literal["tilted"]
     beta: float
     alpha: float = 1.0
@@ -238,6 +275,8 @@ class Tilted(Trained):
 
 
 class AnyObjective(Trained):
+    """Trained on any other weights of the objective: reward, sharpen, and kl (beta)."""
+
     arm: Literal["objective"]
     reward: float = 0.0
     sharpen: float = 0.0
@@ -250,18 +289,15 @@ class AnyObjective(Trained):
         return Objective(self.reward, self.sharpen, self.kl, self.length)
 
 
-Arm = Annotated[
-    Base
-    | LowTemperature
-    | Best
-    | Voted
-    | BeamSearch
-    | Chains
-    | Populations
-    | Tempered
-    | Sharpening
-    | TaskReward
-    | Tilted
-    | AnyObjective,
-    Field(discriminator="arm"),
-]
+Sampled = Base | LowTemperature | Likeliest | Best | Voted | BeamSearch | Chains | Populations
+"""Arms that sample the base as it is."""
+
+Taught = Tempered | Sharpening | TaskReward | Tilted | AnyObjective
+"""Arms that train."""
+
+Arm = Annotated[Sampled | Taught, Field(discriminator="arm")]
+
+
+def named(kind: UnionType) -> dict[str, type[_Arm]]:
+    """The arms of `Sampled` or `Taught` by the names that a recipe calls them by."""
+    return {get_args(arm.model_fields["arm"].annotation)[0]: arm for arm in get_args(kind)}

@@ -1,12 +1,10 @@
-"""YAML text -> values, and what pydantic says against values in one line. Both for recipes and for `--task`."""
+"""YAML text -> values, for recipes and for `--task`."""
 
 from typing import Any
 
 import yaml
-from pydantic import ValidationError
-from pydantic_core import ErrorDetails
 
-from tiltlab.errors import UserError, brief, shown
+from tiltlab.errors import UserError, brief
 
 MOST_VALUES = 100_000
 """In a recipe, an alias counted each time that it is used: ten lines of them can stand for more than fits in memory."""
@@ -37,28 +35,3 @@ def _size(node: yaml.Node, known: dict[yaml.Node, int]) -> int:
     if known[node] < 0:
         raise ValueError("an alias (*name) stands for what it is part of")
     return known[node]
-
-
-def first_complaint(error: ValidationError) -> str:
-    """The first complaint, said in the recipe's own terms."""
-    detail: ErrorDetails = error.errors()[0]
-    where = ""
-    for before, part in zip((None, *detail["loc"]), detail["loc"], strict=False):
-        if isinstance(part, int):
-            where += f"[{part + 1}]"
-        elif not isinstance(
-            before, int
-        ):  # after an index pydantic names the kind of arm or task, which the user did not
-            where += f".{part}" if where else part
-    context = detail.get("ctx", {})
-    match detail["type"]:
-        case "extra_forbidden" | "unexpected_keyword_argument":
-            return f"{where} is no key of its section"
-        case "missing":
-            return f"{where} is missing"
-        case "union_tag_invalid":
-            kind = context["discriminator"].strip("'")
-            return f"{where}: unknown {kind} {shown(context['tag'])}; it is one of {context['expected_tags']}"
-        case "value_error":
-            return f"{where + ': ' if where else ''}{context['error']}"
-    return f"{where}: {detail['msg']}, got {shown(detail['input'])}"

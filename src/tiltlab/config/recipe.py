@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     PositiveFloat,
@@ -20,10 +21,11 @@ from pydantic import (
     model_validator,
 )
 
-from tiltlab.config.methods import MOST, Arm, Count
-from tiltlab.config.reading import first_complaint, yaml_value
+from tiltlab.config.complaints import complaints
+from tiltlab.config.methods import MOST, Arm, Count, Sampled, Taught, named
+from tiltlab.config.reading import yaml_value
 from tiltlab.config.tasks import Task, tagged
-from tiltlab.errors import UserError, brief, shown, words
+from tiltlab.errors import UserError, brief, gathered, shown, words
 from tiltlab.models.loading import ModelConfig
 from tiltlab.rewards.functions import DEADLINE, Reward, load_reward
 from tiltlab.storage.files import slug
@@ -131,13 +133,21 @@ class Recipe(_Section):
         return self
 
 
+def _samples(value: Any) -> Any:
+    """Raises ValueError for an arm that trains, whatever its keys."""
+    name = value.get("arm") if isinstance(value, dict) else value
+    if isinstance(name, str) and name in named(Taught):
+        raise ValueError(f"{name} trains a model; `tiltlab study` does that")
+    return value
+
+
 class SampleRecipe(_Section):
     """What `tiltlab evaluate` draws: n responses to each problem of a split, by one sampler (an arm that does not
     train)."""
 
     model: ModelConfig = ModelConfig()
     task: Task
-    sampler: Annotated[Arm, tagged("arm")]
+    sampler: Annotated[Annotated[Sampled, Field(discriminator="arm")], tagged("arm"), BeforeValidator(_samples)]
     split: Literal["train", "select", "test"] = "test"
     problems: PositiveInt | None = None
     n: Count = 16
@@ -147,17 +157,11 @@ class SampleRecipe(_Section):
     """A second model that scores the responses too; the first where left out."""
     reward: str | None = None
 
-    @model_validator(mode="after")
-    def _no_training(self) -> "SampleRecipe":
-        if self.sampler.objective() is not None:
-            raise ValueError(f"sampler {self.sampler.arm} trains a model; `tiltlab study` does that")
-        return self
-
 
 def load_recipe(path: str | None, overrides: Sequence[str] = ()) -> Recipe:
     """A recipe from a YAML file, or the embedded default; `overrides` are "train.steps=5" and the like.
 
-    Raises UserError with one line for the first thing that is wrong.
+    Raises UserError with one line for each thing that is wrong.
     """
     return _load(Recipe, path, "default.yaml", overrides)
 
@@ -168,17 +172,22 @@ def load_sample_recipe(path: str | None, overrides: Sequence[str] = ()) -> Sampl
 
 
 def _load(kind: type[Section], path: str | None, default: str, overrides: Sequence[str]) -> Section:
-    name = path or "the default recipe"
+    name = path or "the options given"
     text = _read(path) if path else (files("tiltlab.embedded") / default).read_text(encoding="utf-8")
     data = yaml_value(text, name)
     if not isinstance(data, dict):
         raise UserError(f"{name} must be a mapping with {', '.join(kind.model_fields)}")
+    wrong: list[str] = []
     for override in overrides:
-        _set(data, override)
+        with gathered(wrong):
+            _set(data, override)
     try:
-        return kind.model_validate(data)
+        made = kind.model_validate(data)
     except ValidationError as error:
-        raise UserError(f"{name}: {first_complaint(error)}") from error
+        raise UserError(*wrong, *(f"{name}: {one}" for one in complaints(error, data))) from error
+    if wrong:
+        raise UserError(*wrong)
+    return made
 
 
 def _read(path: str) -> str:

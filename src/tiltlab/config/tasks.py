@@ -4,7 +4,8 @@ from typing import Annotated
 
 from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError
 
-from tiltlab.config.reading import first_complaint, yaml_value
+from tiltlab.config.complaints import complaints
+from tiltlab.config.reading import yaml_value
 from tiltlab.errors import UserError
 from tiltlab.tasks.addition import Addition
 from tiltlab.tasks.dataset import Data, from_options
@@ -24,7 +25,7 @@ def load_task(task: str | None, data: str | None = None, columns: str | None = N
     """The task that `--task NAME --data FILE --map problem=question,answer=final` name; NAME may also be a recipe's
     whole entry, "{task: reasoning_gym, family: chain_sum}".
 
-    Raises UserError with one line for the first thing that is wrong.
+    Raises UserError with one line for each thing that is wrong.
     """
     named = yaml_value(task, "--task") if task else None
     entry = named if isinstance(named, dict) else from_options(task, None, None)
@@ -32,4 +33,4 @@ def load_task(task: str | None, data: str | None = None, columns: str | None = N
     try:
         return TypeAdapter(Task).validate_python(entry)
     except ValidationError as error:
-        raise UserError(f"--task {task or 'data'}: {first_complaint(error)}") from error
+        raise UserError(*(f"--task {task or 'data'}: {wrong}" for wrong in complaints(error, entry))) from error

@@ -20,6 +20,7 @@ from tiltlab.storage.files import Json
 _PALETTE = {
     "base": ["#6b7280"],
     "temperature": ["#0d9488", "#5eead4"],
+    "greedy": ["#0891b2"],
     "best_of_n": ["#65a30d", "#a3e635"],
     "majority": ["#15803d", "#4ade80"],
     "beam": ["#a16207", "#ca8a04"],

@@ -52,6 +52,10 @@ class Samples:
 
 
 class Sampler(Protocol):
+    def drawn(self, n: int) -> int:
+        """How many responses' worth of tokens are drawn for n responses to a prompt, at most."""
+        ...
+
     def __call__(
         self,
         model: LanguageModel,

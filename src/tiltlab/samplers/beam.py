@@ -29,6 +29,9 @@ class Beam:
         if self.width < 1:
             raise ValueError(f"a beam needs a width of at least 1, got {self.width}")
 
+    def drawn(self, n: int) -> int:
+        return self.width
+
     def __call__(
         self,
         model: LanguageModel,

@@ -27,6 +27,9 @@ class BestOfN:
         if self.of < 1:
             raise ValueError(f"best of n needs n of at least 1, got {self.of}")
 
+    def drawn(self, n: int) -> int:
+        return n * self.of
+
     def __call__(
         self,
         model: LanguageModel,
@@ -66,6 +69,9 @@ class Majority:
     def __post_init__(self) -> None:
         if self.of < 1:
             raise ValueError(f"a majority needs at least 1 vote, got {self.of}")
+
+    def drawn(self, n: int) -> int:
+        return n * self.of
 
     def __call__(
         self,

@@ -63,6 +63,9 @@ class PowerMCMC:
     def proposal_temperature(self) -> float:
         return 1 / self.alpha if self.temperature is None else self.temperature
 
+    def drawn(self, n: int) -> int:
+        return n * (self.steps + 1)
+
     def __call__(
         self,
         model: LanguageModel,

@@ -58,6 +58,9 @@ class PowerSMC:
         """Of p in the law that a population stands for after so many tokens."""
         return self.alpha if tokens >= self.ramp else 1 + (self.alpha - 1) * tokens / self.ramp
 
+    def drawn(self, n: int) -> int:
+        return math.ceil(n / self.particles) * self.particles
+
     def __call__(
         self,
         model: LanguageModel,

@@ -34,6 +34,9 @@ class Temperature:
         if self.top_k is not None and self.top_k < 1:
             raise ValueError(f"top_k must be at least 1, got {self.top_k}")
 
+    def drawn(self, n: int) -> int:
+        return n
+
     def __call__(
         self,
         model: LanguageModel,

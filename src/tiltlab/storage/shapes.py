@@ -18,7 +18,7 @@ from tiltlab.storage.files import Json, read_json, read_lines, whole_object
 from tiltlab.system.visible import on_one_line
 
 Trained = Literal["tempered", "sharpening", "task_reward", "tilted", "objective"]
-Kind = Trained | Literal["base", "best_of_n", "majority", "beam", "power_mcmc", "power_smc", "temperature"]
+Kind = Trained | Literal["base", "greedy", "best_of_n", "majority", "beam", "power_mcmc", "power_smc", "temperature"]
 
 
 def _log_probability(value: float) -> float:

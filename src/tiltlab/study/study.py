@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from tiltlab.config.recipe import Recipe
-from tiltlab.errors import UserError
+from tiltlab.errors import UserError, gathered
 from tiltlab.models.chat import today
 from tiltlab.models.loading import load_codec, policy_from
 from tiltlab.storage import shapes
@@ -117,27 +117,38 @@ def check(recipe: Recipe, on_note: Callable[[str], None] = lambda _: None) -> di
     problems, and what the task notes of how it was made, for the record. `on_note` is told
     what there is to say of the model.
 
-    Raises UserError for a model, a task, a prompt or a reward that cannot be used.
+    Raises UserError, with a line for each, for a model, a task, a prompt or a reward that cannot be used.
     """
-    codec = load_codec(recipe.model)
-    reward = recipe.train.own_reward()
-    if reward:
-        for task in recipe.tasks:
-            try_on_gold(reward, task, splits_of(recipe)[0])
+    wrong: list[str] = []
+    codec, reward = None, None
+    with gathered(wrong):
+        codec = load_codec(recipe.model)
+    with gathered(wrong):
+        reward = recipe.train.own_reward()
     facts: dict[str, Any] = {}
     rendered: list[Prompt] = []
-    for task in recipe.tasks:
-        splits = {split: task.problems(split) for split in splits_of(recipe)}
-        for split, problems in splits.items():
-            if not problems:
-                raise UserError(f"task {task.name} has no problem in its {split} split")
-            for problem in problems:
-                codec.encode(task.render(problem), recipe.train.max_tokens)
-        rendered += [task.render(problems[0]) for problems in splits.values()]
-        facts[task.name] = {split: _fact(task, split, problems) for split, problems in splits.items()}
+    for number, task in enumerate(recipe.tasks):
+        with gathered(wrong, f"tasks.{number}"):
+            splits = {split: _some_problems(task, split) for split in splits_of(recipe)}
+            if reward:
+                try_on_gold(reward, task, splits_of(recipe)[0])
+            for prompt in (task.render(problem) for problems in splits.values() for problem in problems):
+                if codec:
+                    codec.encode(prompt, recipe.train.max_tokens)
+            rendered += [task.render(problems[0]) for problems in splits.values()]
+            facts[task.name] = {split: _fact(task, split, problems) for split, problems in splits.items()}
+    if wrong or not codec:
+        raise UserError(*wrong)
     for note in codec.notes(rendered):
         on_note(note)
     return facts
+
+
+def _some_problems(task: Task, split: Split) -> Sequence[Problem]:
+    problems = task.problems(split)
+    if not problems:
+        raise UserError(f"task {task.name} has no problem in its {split} split")
+    return problems
 
 
 def splits_of(recipe: Recipe) -> Sequence[Split]:

@@ -10,14 +10,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from string import Formatter
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import PlainSerializer
 
 from tiltlab.datasets.columns import Found, Reading, read_problems
 from tiltlab.datasets.files import is_file
 from tiltlab.datasets.hub import Hub
 from tiltlab.datasets.overlap import apart
 from tiltlab.datasets.registry import INSTRUCTION, SETS, MathName, MathSet
-from tiltlab.errors import UserError, shown
+from tiltlab.errors import AtKey, UserError, shown
 from tiltlab.grading.answers import grade_number, number
 from tiltlab.seeds import derive
 from tiltlab.types import Grade, Problem, Prompt, Split
@@ -26,6 +28,12 @@ Grader = Literal["maths", "maths_lenient", "number"]
 """maths: equal as mathematics, in the last complete box. maths_lenient: as the paper's verifier reads a response.
 number: equal as plain numbers, in the last complete box; no mathematics at all, and much the fastest."""
 
+SELECT = 64
+"""Rows of train that choose the best checkpoint where a recipe does not say how many; at most a quarter of them."""
+
+Select = Annotated[int | Hub | str | None, PlainSerializer(lambda given: SELECT if given is None else given)]
+"""Where it is left out, run folders keep it as they always have."""
+
 
 @dataclass(frozen=True)
 class Data:
@@ -33,8 +41,9 @@ class Data:
 
     train, test: where the rows are: a .jsonl, .json, .parquet or .csv file, the name of a set, a hub id (owner/name),
         or a `Hub` with config, split and revision. A named set needs neither.
-    select: likewise, or how many rows of train become the select split: the first that do not stand in test. A named
-        set's rows to learn from are put in a fixed random order before.
+    select: likewise, or how many rows of train become the select split: the first that do not stand in test; 64, or a
+        quarter of the rows if that is less, where left out. A named set's rows to learn from are put in a fixed random
+        order before.
     columns: which columns hold question, answer and id; the set's own where left out, else problem, answer and id.
     prompt: "chat" sends a user message through the model's chat template, "plain" sends the text as it is. A question
         that is a list of messages is the chat itself: no template of ours is put around it.
@@ -48,7 +57,7 @@ class Data:
     train: Hub | str | None = None
     test: Hub | str | None = None
     name: str = ""
-    select: int | Hub | str = 64
+    select: Select = None
     columns: Mapping[str, str] = field(default_factory=dict)
     prompt: Literal["chat", "plain"] = "chat"
     template: str = INSTRUCTION
@@ -108,7 +117,8 @@ class Data:
         train, test = self._place(self.train, "train"), None
         if self.test is not None or self._has("test"):
             test = self._place(self.test, "test")
-        select = self.select if isinstance(self.select, int) else self._place(self.select, "select")
+        given = self.select
+        select = given if given is None or isinstance(given, int) else self._place(given, "select")
         return _learning(train, test, select)[split]
 
     def _has(self, split: Split) -> bool:
@@ -231,10 +241,12 @@ def _read(place: _Place) -> Found:
 
 
 @cache
-def _learning(train: _Place, test: _Place | None, select: int | _Place) -> dict[str, Found]:
+def _learning(train: _Place, test: _Place | None, select: int | _Place | None) -> dict[str, Found]:
     """The train and select splits, without what stands in test."""
     tested = _read(test).problems if test else ()
     rows, notes = apart(_read(train).problems, "train", tested, "test")
+    if select is None:
+        select = max(1, min(SELECT, len(rows) // 4))
     if isinstance(select, int):
         chosen, rows = Found(tuple(rows[:select])), rows[select:]
     else:
@@ -242,8 +254,9 @@ def _learning(train: _Place, test: _Place | None, select: int | _Place) -> dict[
         chosen = Found(tuple(kept), (*_read(select).notes, *said))
     rows, more = apart(rows, "train", chosen.problems, "select")
     if not rows or not chosen.problems:
-        raise UserError(
+        raise AtKey(
+            "select",
             f"{', '.join(map(str, train.sources))} leaves no row to train on after {len(chosen.problems)} rows for "
-            "selection; lower `select` or give more data"
+            "selection; lower `select` or give more data",
         )
     return {"train": Found(tuple(rows), (*_read(train).notes, *notes, *more)), "select": chosen}
