@@ -11,8 +11,8 @@ import typer
 
 from tiltlab.cli.output import AsJson, Output, print_note, print_notes
 from tiltlab.cli.progress import bars
-from tiltlab.storage.folder import alone_in
 from tiltlab.storage.files import slug
+from tiltlab.storage.folder import alone_in
 from tiltlab.system.devices import usable_devices
 from tiltlab.system.visible import on_one_line
 

@@ -10,8 +10,8 @@ import typer
 from tiltlab.cli.output import AsJson, Output, print_note, print_notes
 from tiltlab.cli.progress import bars, cells_progress, errors
 from tiltlab.errors import UserError, gathered
-from tiltlab.storage.folder import alone_in, require_writable
 from tiltlab.storage.files import read_json, shortened
+from tiltlab.storage.folder import alone_in, require_writable
 from tiltlab.system.devices import usable_devices
 from tiltlab.system.streams import line
 
