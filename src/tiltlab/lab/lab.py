@@ -28,7 +28,7 @@ COMMITTED = 0.9
 
 @dataclass(frozen=True)
 class LengthBias:
-    """The law of the length under p^alpha: probability by [alpha][length], summed over sequences, and by the formula
+    """The law of the length under p^alpha: probability by `[alpha][length]`, summed over sequences, and by the formula
     P(T)^alpha exp(-(alpha - 1) H_alpha(Y | T)) / Z with the Renyi entropy of the responses of length T."""
 
     alphas: tuple[float, ...]
@@ -73,8 +73,9 @@ class RewardPath:
 class Commitment:
     """Training on p^alpha's limit (sharpening, beta = 0) and on tempered alpha = 4 with batches of several sizes.
 
-    [batch][seed]: mass on the likeliest response after sharpening; mass on whatever response is on top; total variation
-    to the optimum after tempered training. path[batch][step][seed]: mass on the likeliest response through sharpening.
+    `[batch][seed]`: mass on the likeliest response after sharpening; mass on whatever response is on top; total
+    variation to the optimum after tempered training. `path[batch][step][seed]`: mass on the likeliest response through
+    sharpening.
     """
 
     batches: tuple[int, ...]

@@ -38,7 +38,7 @@ class Info:
 
 @dataclass(frozen=True)
 class Samples:
-    """What a sampler returns. Shapes [P][G].
+    """What a sampler returns. Shapes `[P][G]`.
 
     rollouts carry log p a token under the model at temperature 1. log_q: log-probability of each response under the
     law that its tokens were drawn from, in nats (NaN where there is no one such law). log_weight: log of the factor

@@ -55,7 +55,7 @@ def grade_all(
     rollouts_PG: Sequence[Sequence[Rollout]],
     reward: Reward | None = None,
 ) -> list[list[Grade]]:
-    """A grade for every rollout, [P][G]. A reward of the user's own replaces the task's reward; the task still says
+    """A grade for every rollout, `[P][G]`. A reward of the user's own replaces the task's reward; the task still says
     whether the answer is right, but for responses that the reward fails on."""
     pairs_N = [(p, rollout.text) for p, group in zip(problems_P, rollouts_PG, strict=True) for rollout in group]
     rest = iter(grade_texts(task, [problem for problem, _ in pairs_N], [text for _, text in pairs_N]))

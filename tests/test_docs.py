@@ -1,0 +1,163 @@
+"""What README and docs tell users to type is there, and what is cheap is run as it stands."""
+
+import re
+import shlex
+from dataclasses import fields
+from pathlib import Path
+
+import click
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from tiltlab.cli.main import app
+from tiltlab.config import recipe as recipes
+from tiltlab.models.loading import LoraConfig, ModelConfig
+from tiltlab.storage.run_folder import read_json
+from tiltlab.training.optimizer import OptimizerConfig
+
+ROOT = Path(__file__).parent.parent
+PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
+COMMANDS = typer.main.get_command(app)
+
+QUICK = {
+    "tiltlab forecast --base embedded --task noisy-sum": "--limit 6 -n 4",
+    "tiltlab evaluate --model embedded --task lazy-sum --sampler power_mcmc --set sampler.alpha=4 "
+    "--set sampler.steps=32": "--limit 2 -n 2",
+}
+"""Run by themselves; with these options behind them, to be cheap."""
+
+TUTORIAL = {
+    "study": "--jobs 1 --set train.steps=2 --set 'test={problems: 6, n: 4, forecast_n: 4}' "
+    "--set 'select={every: 2, problems: 2}'",
+    "verdict": "--limit 6 -n 4",
+    "forecast": "--limit 6 -n 4",
+}
+"""What each command of the tutorial is given besides."""
+
+NEEDS = {
+    "lab": "half a minute; run by tests/lab",
+    "study my-study.yaml": "a model of the hub",
+    "report runs/my-study": "the study before it",
+    "compare runs/one": "two studies",
+    "check math500": "a data set",
+    "check data": "a data set",
+    "evaluate --model M": "a model",
+    "evaluate --model Qwen": "a model of the hub",
+    "evaluate --model runs/mine": "a model of the hub",
+    "evaluate --responses": "a file of responses",
+    "evaluate my.yaml": "a recipe",
+    "forecast --base MODEL": "a model",
+    "forecast --base records.jsonl": "records",
+    "verdict --base BASE": "two models",
+}
+"""Only parsed: how the command begins, and why it is not run."""
+
+
+def blocks(text: str) -> list[str]:
+    """Fenced and indented blocks of code."""
+    fenced = re.findall(r"^ *```\w*\n(.*?)^ *```", text, re.MULTILINE | re.DOTALL)
+    rest = re.sub(r"^ *```\w*\n.*?^ *```", "", text, flags=re.MULTILINE | re.DOTALL)
+    return fenced + re.findall(r"(?:^(?: {4}.*)\n)+", rest, re.MULTILINE)
+
+
+def commands(page: Path) -> list[str]:
+    """Lines of code that call tiltlab, without remarks; a line that ends in a backslash goes on."""
+    lines = [
+        line.strip()
+        for block in blocks(page.read_text(encoding="utf-8"))
+        for line in re.sub(r" *\\\n *", " ", block).splitlines()
+    ]
+    return [re.sub(r"\s+#.*| {3,}.*", "", line) for line in lines if line.startswith("tiltlab ")]
+
+
+ALL = [(page, command) for page in PAGES for command in commands(page)]
+
+
+def is_usage(command: str) -> bool:
+    """Whether it shows what may be given, as [--out RUN], and is not to be typed."""
+    return " [" in command or " ... " in command
+
+
+@pytest.mark.parametrize(("page", "command"), ALL, ids=[f"{page.name}: {command[8:60]}" for page, command in ALL])
+def test_every_command_in_the_docs_is_one(page: Path, command: str) -> None:
+    if is_usage(command):
+        assert set(re.findall(r"--[\w-]+", command)) <= options(command.split()[1])
+        return
+    _, name, *arguments = shlex.split(command)
+    assert name in COMMANDS.commands
+    COMMANDS.commands[name].make_context(name, arguments, parent=click.Context(COMMANDS))  # raises where it is wrong
+
+
+def options(name: str) -> set[str]:
+    known = [COMMANDS.commands[name]] if name in COMMANDS.commands else COMMANDS.commands.values()
+    return {option for command in known for parameter in command.params for option in parameter.opts}
+
+
+def test_every_command_is_run_or_said_not_to_be() -> None:
+    tutorial = {command for page, command in ALL if page.name == "tutorial.md"}
+    others = {command for _, command in ALL if not is_usage(command)} - set(QUICK) - tutorial
+    begun = {command: [start for start in NEEDS if command.startswith(f"tiltlab {start}")] for command in others}
+    assert not [command for command, starts in begun.items() if not starts], "neither run nor listed"
+    assert set(NEEDS) == {start for starts in begun.values() for start in starts}, "listed, and in no page"
+    assert set(QUICK) <= {command for _, command in ALL}
+
+
+@pytest.mark.parametrize("command", QUICK)
+def test_what_is_quick_runs(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    ran(f"{command} {QUICK[command]}")
+    assert list(tmp_path.rglob("*.html"))
+
+
+def test_the_tutorial_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for command in commands(ROOT / "docs" / "tutorial.md"):
+        if "embedded" in command or "study" in command:
+            ran(f"{command.replace('step-000060', 'step-000002')} {TUTORIAL[command.split()[1]]}")
+    for name in ("verdict-lazy", "verdict-noisy"):
+        assert read_json(tmp_path / "runs" / name / "verdict.json")["outcome"]
+    assert (tmp_path / "runs" / "forecast" / "forecast.html").exists()
+
+
+def ran(command: str) -> None:
+    done = CliRunner().invoke(app, shlex.split(command)[1:], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+
+
+def test_the_example_in_python_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    (example,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    modules = re.findall(r"^\s*(?:from|import) ([\w.]+)", example, re.MULTILINE)
+    assert modules == ["tiltlab"]
+    for given, smaller in (
+        ("steps=60", "steps=2"),
+        ("[:50]", "[:4]"),
+        ('"n": 16', '"n": 4'),
+        ("responses=8", "responses=2"),
+    ):
+        assert example.count(given) == 1
+        example = example.replace(given, smaller)
+    exec(example, {})
+    *steps, verdict = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in steps] == ["0", "1"]
+    assert re.match(r"(beyond sharpening|sharpening explains it|no gain|collapse|cannot tell) \S", verdict)
+
+
+def test_recipes_md_names_every_key() -> None:
+    text = " ".join(re.findall(r"`([^`]+)`", (ROOT / "docs" / "recipes.md").read_text(encoding="utf-8")))
+    sections = [recipes.Recipe, recipes.Training, recipes.Selecting, recipes.Testing]
+    keys = {key for section in sections for key in section.model_fields}
+    keys |= {field.name for kind in (ModelConfig, LoraConfig, OptimizerConfig) for field in fields(kind)}
+    assert {key for key in keys if not re.search(rf"\b{key}\b", text)} == set()
+    evaluation = (ROOT / "docs" / "samplers.md").read_text(encoding="utf-8")
+    (told,) = re.findall(r"# keys: (.*)", evaluation)
+    assert set(told.split(", ")) == set(recipes.SampleRecipe.model_fields)
+
+
+def test_links_and_paths_lead_somewhere() -> None:
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        for link in re.findall(r"\]\((?!https?:)([^)#]+)", text):
+            assert (page.parent / link).exists(), f"{page.name}: {link}"
+        for path in re.findall(r"\b(?:src|tests|benchmarks)/[\w/.-]+\.(?:py|yaml)\b", text):
+            assert (ROOT / path).exists(), f"{page.name}: {path}"
