@@ -52,7 +52,7 @@ class Info(_Shape):
     drawn: Count
     rescored: Count
     seconds: Amount
-    notes: dict[str, list[Number]]
+    notes: dict[str, list[Number | list[Number]]]
     warnings: list[str]
 
 
