@@ -128,7 +128,7 @@ def ran(command: str) -> None:
 def test_the_example_in_python_runs(capsys: pytest.CaptureFixture[str]) -> None:
     (example,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
     modules = re.findall(r"^\s*(?:from|import) ([\w.]+)", example, re.MULTILINE)
-    assert modules == ["tiltlab"]
+    assert set(modules) == {"tiltlab"}
     for given, smaller in (
         ("steps=60", "steps=2"),
         ("[:50]", "[:4]"),
