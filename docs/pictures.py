@@ -1,7 +1,6 @@
 """Renders the README's pictures with a headless Chromium: python docs/pictures.py RUN FOLDER
 
-The headline and the frontiers of RUN's report, and the curves of its first task, each the figure that users see (the
-frontiers with a legend, which on the page the table is).
+The headline and the frontiers of RUN's report, and the curves of its first task, each the figure that users see.
 """
 
 import shutil
@@ -13,9 +12,10 @@ from pathlib import Path
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
-from tiltlab.report.figures import headline, learning_curves
+from tiltlab.report.figures import learning_curves
 from tiltlab.report.findings import findings
 from tiltlab.report.frontier import frontier
+from tiltlab.report.headline import headline
 from tiltlab.report.load import Study, load_study
 from tiltlab.report.page import reached
 from tiltlab.report.tables import result_rows
@@ -45,10 +45,8 @@ def picture(figure: go.Figure, width: int, path: Path) -> None:
     print(path)
 
 
-def legended(study: Study, task: str) -> go.Figure:
-    figure = frontier(findings(study, task).forecast, reached(study, result_rows(study), task), task)
-    figure.for_each_trace(lambda trace: trace.update(showlegend=trace.mode == "markers" or bool(trace.showlegend)))
-    return figure.update_layout(height=520, margin={"b": 190, "l": 60, "r": 20})
+def pictured(study: Study, task: str) -> go.Figure:
+    return frontier(findings(study, task).forecast, reached(study, result_rows(study), task), task)
 
 
 def main(run: Path, folder: Path) -> None:
@@ -56,7 +54,7 @@ def main(run: Path, folder: Path) -> None:
     study = load_study(run)
     picture(headline(study, result_rows(study)), 1100, folder / "headline.png")
     for task in study.tasks:
-        picture(legended(study, task), 550, folder / f"frontier-{slug(task)}.png")
+        picture(pictured(study, task), 550, folder / f"frontier-{slug(task)}.png")
     picture(learning_curves(study, study.tasks[0]), 1100, folder / "curves.png")
 
 

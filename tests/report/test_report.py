@@ -17,11 +17,13 @@ from tests.stats.test_metrics import record
 from tiltlab.config.recipe import Recipe
 from tiltlab.errors import UserError
 from tiltlab.report.alarms import rung
-from tiltlab.report.figures import arm_colours, at_k_curve, headline, learning_curves
+from tiltlab.report.figures import at_k_curve, learning_curves
 from tiltlab.report.findings import findings
+from tiltlab.report.headline import headline
 from tiltlab.report.html import plain
 from tiltlab.report.load import load_study
 from tiltlab.report.page import analysed, render, write_report
+from tiltlab.report.styles import arm_colours
 from tiltlab.report.tables import curve_at_k, result_rows
 from tiltlab.storage.files import append_line, read_json, slug, write_json
 from tiltlab.storage.records import write_records
@@ -113,6 +115,17 @@ def test_the_base_s_path_is_told_once_for_all_trained_arms(tmp_path: Path, monke
     found = findings(load_study(made_study(tmp_path, arms=arms)), "lazy-sum")
     assert len(found.verdicts) == 3
     assert len(told) == 1
+
+
+def test_notes_by_the_place_of_the_cut_are_read_and_a_log_z_of_them_is_not(tmp_path: Path) -> None:
+    """As power MCMC leaves them, with NaN where nothing was tried."""
+    run = made_study(tmp_path, arms=[{"arm": "base"}, {"arm": "power_mcmc", "alpha": 4}])
+    path = CellDir(run / "cells" / "lazy-sum" / "power-mcmc-4" / "seed-0").sampling("last")
+    write_json(path, read_json(path) | {"notes": {"acceptance": [1.0], "acceptance_by_cut": [[0.5, math.nan]]}})
+    assert write_report(run).exists()
+    write_json(path, read_json(path) | {"notes": {"log_z": [[0.5]]}})
+    with pytest.raises(UserError, match="log_z is a number a problem"):
+        load_study(run)
 
 
 def test_the_base_is_known_by_its_kind(tmp_path: Path) -> None:

@@ -11,11 +11,12 @@ import plotly.graph_objects as go
 from tiltlab.errors import UserError
 from tiltlab.forecast.forecast import Forecast
 from tiltlab.report.export import Table, write_tables
-from tiltlab.report.figures import arm_colours, by_step, label, small, titled
+from tiltlab.report.figures import by_step, label, small, titled
 from tiltlab.report.findings import Findings, findings
 from tiltlab.report.frontier import Reached, frontier
 from tiltlab.report.html import render_page
 from tiltlab.report.load import Study, load_study
+from tiltlab.report.styles import arm_colours
 from tiltlab.report.tables import Row, result_rows
 from tiltlab.report.text import signed
 from tiltlab.stats.metrics import Interval

@@ -1,9 +1,8 @@
-"""Rows and curves -> Plotly figures. Colours say what an arm has to go on: grey nothing but the base, warm colours its
-likelihood, cool ones the reward."""
+"""Rows and curves -> Plotly figures."""
 
 from collections.abc import Sequence
 from html import escape
-from math import isfinite
+from math import ceil, floor, isfinite, log10
 from textwrap import wrap
 from typing import Any
 
@@ -13,26 +12,11 @@ from plotly.subplots import make_subplots
 
 from tiltlab.report.alarms import ON_CURVE, Rung
 from tiltlab.report.load import ArmOnTask, Failure, Seeded, Study
+from tiltlab.report.names import Named, name_beside
+from tiltlab.report.styles import arm_colours, arm_dashes, arm_symbols, is_trained
 from tiltlab.report.tables import Row, curve_at_k
 from tiltlab.stats.metrics import Floats, Interval
 from tiltlab.storage.files import Json
-
-_PALETTE = {
-    "base": ["#6b7280"],
-    "temperature": ["#0d9488", "#5eead4"],
-    "greedy": ["#0891b2"],
-    "best_of_n": ["#65a30d", "#a3e635"],
-    "majority": ["#15803d", "#4ade80"],
-    "beam": ["#a16207", "#ca8a04"],
-    "power_mcmc": ["#be185d", "#f472b6", "#9d174d"],
-    "power_smc": ["#e879f9", "#c026d3", "#86198f"],
-    "tempered": ["#f59e0b", "#ea580c", "#fbbf24", "#c2410c"],
-    "sharpening": ["#b91c1c", "#ef4444"],
-    "task_reward": ["#2563eb", "#60a5fa"],
-    "tilted": ["#7c3aed", "#a78bfa", "#5b21b6", "#c4b5fd"],
-    "objective": ["#db2777", "#f472b6"],
-}
-_NULL_CONTROL = "#a3a3a3"
 
 Curve = tuple[str, str, str]
 """File, key and title of a learning curve."""
@@ -45,37 +29,6 @@ CURVES: tuple[Curve, ...] = (
     ("metrics", "kl", "KL from the base, nats a response"),
     ("metrics", "entropy", "entropy, nats a token"),
 )
-
-
-def headline(study: Study, rows: Sequence[Row], tasks: Sequence[str] | None = None) -> go.Figure:
-    """Accuracy of every arm, with its interval, beside the base's; on these tasks side by side (all where left out)."""
-    tasks = tasks or study.tasks
-    shown = [row for row in rows if row.task in tasks and row.which != "best"]
-    titles = [label(task) for task in tasks]
-    figure = make_subplots(cols=len(tasks), shared_yaxes=True, subplot_titles=titles, horizontal_spacing=0.04)
-    colours = arm_colours(study)
-    for column, task in enumerate(tasks, start=1):
-        for row in (row for row in shown if row.task == task):
-            figure.add_scatter(
-                x=[row.accuracy.value],
-                y=[label(row.arm)],
-                error_x=_bars([row.accuracy]),
-                mode="markers",
-                cliponaxis=False,
-                marker={"size": 11, "color": colours[row.arm]},
-                name=label(row.arm),
-                showlegend=False,
-                hovertemplate=f"%{{y}}<br>accuracy %{{x:.3f}}<br>{row.length.value:.1f} tokens<extra></extra>",
-                row=1,
-                col=column,
-            )
-        _dotted_base(figure, study, shown, task, column)
-        figure.update_xaxes(
-            range=[-0.02, 1.02], title={"text": "accuracy, test split", "standoff": 6}, row=1, col=column
-        )
-    names = [label(name) for name in study.configs]  # of other tasks too: figures in a row line up
-    figure.update_yaxes(categoryorder="array", categoryarray=names[::-1], range=[-0.6, len(names) - 0.4])
-    return dressed(figure, 130 + 32 * len(names)).update_layout(margin={"b": 50})
 
 
 def learning_curves(study: Study, task: str, curves: Sequence[Curve] = CURVES, rung: Sequence[Rung] = ()) -> go.Figure:
@@ -91,11 +44,11 @@ def learning_curves(study: Study, task: str, curves: Sequence[Curve] = CURVES, r
         horizontal_spacing=0.07,
         vertical_spacing=0.16,
     )
-    colours = arm_colours(study)
+    colours, dashes = arm_colours(study), arm_dashes(study)
     for i, curve in enumerate(curves):
         place = {"row": i // columns + 1, "col": i % columns + 1}
         for arm in (arm for arm in study.on(task) if arm.trained):
-            _add_curve(figure, arm, curve, colours[arm.name], i == 0 and len(curves) > 1, place)
+            _add_curve(figure, arm, curve, (colours[arm.name], dashes[arm.name]), i == 0 and len(curves) > 1, place)
             _add_alarms(figure, arm.name, arm.seeds, curve, colours[arm.name], rung, place)
         for failure in (failure for failure in study.failed if failure.task == task):
             _add_failed(figure, failure, curve, colours[failure.arm], place)
@@ -106,30 +59,49 @@ def learning_curves(study: Study, task: str, curves: Sequence[Curve] = CURVES, r
 def cost(study: Study, rows: Sequence[Row], task: str) -> go.Figure:
     """Accuracy against the tokens that a response took: what drawing costs, training aside."""
     figure = make_subplots(subplot_titles=[label(task)])
-    colours = arm_colours(study)
-    trained = {arm.name for arm in study.on(task) if arm.trained}
-    for row in (row for row in rows if row.task == task and row.which != "best"):
+    colours, height = arm_colours(study), (-0.02, 1.02)
+    shown = [row for row in rows if row.task == task and row.which != "best"]
+    for row in shown:
         figure.add_scatter(
             x=[row.spent],
             y=[row.accuracy.value],
-            error_y=_bars([row.accuracy]),
+            error_y=bars([row.accuracy]),
             mode="markers",
             cliponaxis=False,
-            marker={"size": 11, "color": colours[row.arm], "symbol": "circle" if row.arm in trained else "diamond"},
+            marker={
+                "size": 10,
+                "color": colours[row.arm],
+                "symbol": "circle" if is_trained(study.configs[row.arm]) else "diamond",
+            },
             name=label(row.arm),
-            legendgroup=row.arm,
             showlegend=False,
             hovertemplate="%{x:.1f} tokens a response<br>accuracy %{y:.3f}",
         )
-    figure.update_xaxes(type="log")
-    figure.update_yaxes(range=[-0.02, 1.02])
-    return small(figure, "tokens spent a response", 360)
+    known = [Named(row.arm, row.spent, row.accuracy.value) for row in shown if row.spent > 0]
+    known = [point for point in known if isfinite(point.x) and isfinite(point.y)]
+    least, most = min((p.x for p in known), default=1.0) / 1.3, max((p.x for p in known), default=10.0) * 1.2
+    ticks = log_ticks(least, most)
+    figure.update_xaxes(
+        type="log", range=[log10(least), log10(most)], tickvals=ticks, ticktext=[f"{t:g}" for t in ticks]
+    )
+    figure.update_yaxes(range=height, title={"text": "accuracy"})
+    figure = small(figure, "tokens spent a response", 380)
+    name_beside(figure, known, most, height)
+    return figure
+
+
+def log_ticks(least: float, most: float) -> list[float]:
+    """1, 2, 5, 10, 20 ... within these bounds, written out in full."""
+    powers = range(floor(log10(least)), ceil(log10(most)) + 1)
+    return [
+        tick for power in powers for tick in (10.0**power, 2 * 10.0**power, 5 * 10.0**power) if least <= tick <= most
+    ]
 
 
 def at_k_curve(study: Study, task: str, kind: str) -> go.Figure:
     """pass@k ("pass") or maj@k ("maj") of every arm, last checkpoints, with their intervals over problems on hover."""
     figure = make_subplots(subplot_titles=[f"{kind}@k"])
-    colours = arm_colours(study)
+    colours, dashes, symbols = arm_colours(study), arm_dashes(study), arm_symbols(study)
     for arm in study.on(task):
         curve = curve_at_k(arm, "last", kind)
         figure.add_scatter(
@@ -138,8 +110,8 @@ def at_k_curve(study: Study, task: str, kind: str) -> go.Figure:
             customdata=[[interval.low, interval.high] for _, interval in curve],
             hovertemplate="k=%{x}: %{y:.3f} [%{customdata[0]:.3f}, %{customdata[1]:.3f}]",
             mode="lines+markers",
-            line={"color": colours[arm.name], "width": 2},
-            marker={"size": 5},
+            line={"color": colours[arm.name], "width": 2, "dash": dashes[arm.name]},
+            marker={"size": 7, "symbol": symbols[arm.name]},
             name=label(arm.name),
             legendgroup=arm.name,
             showlegend=False,
@@ -149,38 +121,22 @@ def at_k_curve(study: Study, task: str, kind: str) -> go.Figure:
     return small(figure, "k", 340)
 
 
-def arm_colours(study: Study) -> dict[str, str]:
-    """A colour for each arm by name, the same in every figure of a study."""
-    used: dict[str, int] = {}
-    colours = {}
-    for name, config in study.configs.items():
-        kind = config["arm"]
-        if kind == "tempered" and config["alpha"] == 1:
-            colours[name] = _NULL_CONTROL
-            continue
-        shades = _PALETTE[kind]
-        colours[name] = shades[used.get(kind, 0) % len(shades)]
-        used[kind] = used.get(kind, 0) + 1
-    return colours
-
-
 def label(name: str) -> str:
     """A name as Plotly shows it: its own little markup escaped, and in lines that leave a phone's screen some room."""
     return "<br>".join(escape(line, quote=False) for line in wrap(name, 24)) or " "
 
 
-def _dotted_base(figure: go.Figure, study: Study, rows: Sequence[Row], task: str, column: int) -> None:
-    base = study.base(task)
-    for row in (row for row in rows if base and (row.task, row.arm) == (task, base.name)):
-        if isfinite(row.accuracy.value):  # Plotly would put a line at null somewhere of its own choice
-            line = {"dash": "dot", "color": arm_colours(study)[row.arm]}
-            figure.add_vline(x=row.accuracy.value, line=line, row=1, col=column)
-
-
 def _add_curve(
-    figure: go.Figure, arm: ArmOnTask, curve: Curve, colour: str, legend: bool, place: dict[str, int]
+    figure: go.Figure,
+    arm: ArmOnTask,
+    curve: Curve,
+    look: tuple[str, str | None],
+    legend: bool,
+    place: dict[str, int],
 ) -> None:
+    """`look`: colour and dash."""
     file, key, _ = curve
+    colour, dash = look
     steps, values = by_step([getattr(seeded, file) for seeded in arm.seeds], file, key)
     if len(arm.seeds) > 1:
         band = {"mode": "lines", "line": {"width": 0}, "hoverinfo": "skip", "showlegend": False}
@@ -191,7 +147,7 @@ def _add_curve(
         x=steps,
         y=values.mean(1),
         mode="lines+markers" if file == "select" else "lines",
-        line={"color": colour, "width": 2},
+        line={"color": colour, "width": 2, "dash": dash},
         name=label(arm.name),
         legendgroup=arm.name,
         showlegend=legend,
@@ -252,7 +208,7 @@ def by_step(lines: Sequence[Sequence[Json]], file: str, key: str) -> tuple[list[
     return steps, values.reshape(len(steps), len(lines))
 
 
-def _bars(intervals: Sequence[Interval]) -> dict[str, Any]:
+def bars(intervals: Sequence[Interval]) -> dict[str, Any]:
     return {
         "type": "data",
         "array": [interval.high - interval.value for interval in intervals],
@@ -280,8 +236,8 @@ def dressed(figure: go.Figure, height: int) -> go.Figure:
             legend={"orientation": "h", "yref": "container", "y": 0.0, "yanchor": "bottom", "x": 0},
             hoverlabel={"namelength": -1},
         )
-        .update_yaxes(automargin=True, gridcolor="rgba(128,128,128,0.2)", zeroline=False)
-        .update_xaxes(gridcolor="rgba(128,128,128,0.2)", zeroline=False)
+        .update_yaxes(automargin=True, gridcolor="rgba(128,128,128,0.2)", zeroline=False, title_font_size=13)
+        .update_xaxes(gridcolor="rgba(128,128,128,0.2)", zeroline=False, title_font_size=13)
     )
 
 

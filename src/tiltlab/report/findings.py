@@ -68,6 +68,6 @@ def _is_power(arm: ArmOnTask) -> bool:
 def _sharpens(arm: ArmOnTask) -> bool:
     """Any other way to sharpen the base without training: no reward is looked at."""
     kind = arm.config["arm"]
-    return kind in ("temperature", "greedy", "beam") or (
+    return kind in ("temperature", "greedy", "beam", "majority") or (
         kind == "best_of_n" and arm.config.get("by", "logp") != "reward"
     )

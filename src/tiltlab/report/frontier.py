@@ -2,14 +2,18 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import inf, isfinite
+from statistics import median
 
 import plotly.graph_objects as go
 
 from tiltlab.forecast.forecast import Forecast, Point
 from tiltlab.report.figures import dressed, label, titled
+from tiltlab.report.names import Named, name_beside
 from tiltlab.stats.metrics import Interval
 
-_SHARPENING, _REWARD, _BOTH = "#ea580c", "#2563eb", "rgba(128,128,128,0.45)"
+_SHARPENING, _REWARD, _BOTH = "#e06a1b", "#3b82f6", "rgba(128,128,128,0.45)"
+_HEIGHT = (-0.03, 1.03)
 
 
 @dataclass(frozen=True)
@@ -23,61 +27,103 @@ class Reached:
     symbol: str = "circle"
 
 
-def frontier(found: Forecast | None, reached: Sequence[Reached], title: str = "") -> go.Figure:
-    """The forecast's paths as lines, as far as the samples carry them; policies as points with intervals."""
+def frontier(found: Forecast | None, reached: Sequence[Reached], title: str = "", height: int = 400) -> go.Figure:
+    """The forecast's paths as lines, as far as the samples carry them; policies as points with intervals; all with
+    their names beside them. A policy far beyond the others does not stretch the axis: it is an arrow at its end."""
     figure = go.Figure()
-    if found is not None:
-        carried = [point for point in found.points if point.carried]
-        for alpha in sorted({point.alpha for point in carried} - {1.0}):
-            _path(figure, [p for p in carried if p.alpha == alpha], "both", _BOTH, shown=False)
-        _path(figure, [p for p in carried if p.beta is None and p.alpha >= 1], "sharpening: p^α", _SHARPENING)
-        rewarded = [p for p in carried if p.alpha == 1]
-        _path(figure, rewarded, "reward: p exp(r/β)", _REWARD)
-    for policy in reached:
-        if policy.kl.value == policy.kl.value:
-            figure.add_scatter(
-                x=[policy.kl.value],
-                y=[policy.accuracy.value],
-                error_x=_bar(policy.kl),
-                error_y=_bar(policy.accuracy),
-                mode="markers",
-                cliponaxis=False,
-                marker={"size": 11, "color": policy.colour, "symbol": policy.symbol},
-                name=label(policy.name),
-                showlegend=False,
-                hovertemplate="%{fullData.name}<br>KL %{x:.2f} nats<br>accuracy %{y:.3f}<extra></extra>",
-            )
-    figure.update_xaxes(title={"text": "KL from the base, nats a response", "standoff": 6}, rangemode="tozero")
-    figure.update_yaxes(title={"text": "accuracy"}, range=[-0.03, 1.03])
-    return titled(dressed(figure, 400).update_layout(margin={"b": 90}), title)
+    known = [policy for policy in reached if isfinite(policy.kl.value) and isfinite(policy.accuracy.value)]
+    ends = _paths(figure, found) if found is not None else []
+    edge = _edge([policy.kl.value for policy in known], max((end.x for end in ends), default=0.0))
+    for policy in known:
+        _add_policy(figure, policy, edge)
+    left = min([0.0, *(policy.kl.value for policy in known)]) - 0.03 * edge
+    figure.update_xaxes(title={"text": "KL from the base, nats a response", "standoff": 6}, range=[left, edge])
+    figure.update_yaxes(title={"text": "accuracy", "standoff": 4}, range=_HEIGHT)
+    top = 36 if title else 10
+    figure = titled(dressed(figure, height).update_layout(margin={"t": top, "b": 44, "l": 8}), title)
+    points = [Named(_told(p, edge), min(p.kl.value, edge), p.accuracy.value) for p in known]
+    ends = [Named(end.name, min(end.x, edge), end.y) for end in ends]
+    name_beside(figure, [*points, *ends], edge, _HEIGHT)
+    return figure
 
 
-def _path(figure: go.Figure, points: Sequence[Point], name: str, colour: str, *, shown: bool = True) -> None:
+def _paths(figure: go.Figure, found: Forecast) -> list[Named]:
+    """Draws the paths; returns where those end that have a name."""
+    carried = [point for point in found.points if point.carried]
+    for alpha in sorted({point.alpha for point in carried} - {1.0}):
+        _path(figure, [p for p in carried if p.alpha == alpha], "both", (_BOTH, None), thin=True)
+    sharpened = [p for p in carried if p.beta is None and p.alpha >= 1]
+    rewarded = [p for p in carried if p.alpha == 1]
+    ends = [
+        _path(figure, sharpened, "sharpening: p^α", (_SHARPENING, "dash")),
+        _path(figure, rewarded, "reward: p exp(r/β)", (_REWARD, None)),
+    ]
+    return [end for end in ends if end is not None]
+
+
+def _edge(kls: Sequence[float], path: float) -> float:
+    """Where the x axis ends: past the last of the policies that are not farther out than three times the middle one of
+    those that went anywhere, and past the paths' end where that is within it too."""
+    moved = [kl for kl in kls if kl > 0.05]
+    bound = 3 * median(moved) if moved else inf
+    within = [kl for kl in [*moved, path] if kl <= bound]
+    return 1.06 * max(within) if within and max(within) > 0 else 1.0
+
+
+def _told(policy: Reached, edge: float) -> str:
+    return policy.name if policy.kl.value <= edge else f"{policy.name[:18]}, KL {policy.kl.value:.0f}"
+
+
+def _add_policy(figure: go.Figure, policy: Reached, edge: float) -> None:
+    inside = policy.kl.value <= edge
+    figure.add_scatter(
+        x=[min(policy.kl.value, edge)],
+        y=[policy.accuracy.value],
+        customdata=[policy.kl.value],
+        error_x=_bar(policy.kl, edge) if inside else None,
+        error_y=_bar(policy.accuracy, 1.0),
+        mode="markers",
+        cliponaxis=False,
+        marker={"size": 10, "color": policy.colour, "symbol": policy.symbol if inside else "triangle-right"},
+        name=label(policy.name),
+        showlegend=False,
+        hovertemplate="%{fullData.name}<br>KL %{customdata:.2f} nats<br>accuracy %{y:.3f}<extra></extra>",
+    )
+
+
+def _path(
+    figure: go.Figure, points: Sequence[Point], name: str, look: tuple[str, str | None], *, thin: bool = False
+) -> Named | None:
+    """`look`: colour and dash. Returns where the path ends; None where it is too short to draw."""
     known = [(p, p.kl, p.accuracy) for p in points if p.kl is not None and p.accuracy is not None]
     if len(known) < 2:
-        return
+        return None
+    colour, dash = look
     figure.add_scatter(
         x=[kl.value for _, kl, _ in known],
         y=[accuracy.value for _, _, accuracy in known],
         customdata=[[_said(p), a.low, a.high, p.ess] for p, _, a in known],
-        mode="lines+markers",
-        line={"color": colour, "width": 2.5 if shown else 1},
-        marker={"size": 6 if shown else 3},
+        mode="lines" if thin else "lines+markers",
+        line={"color": colour, "width": 1 if thin else 2.5, "dash": dash},
+        marker={"size": 4},
         name=f"forecast, {name}",
-        showlegend=shown,
+        showlegend=False,
         hovertemplate="forecast, %{customdata[0]}<br>KL %{x:.2f} nats<br>accuracy %{y:.3f} "
         "[%{customdata[1]:.3f}, %{customdata[2]:.3f}]<br>ESS %{customdata[3]:.0f} a problem<extra></extra>",
     )
+    _, kl, accuracy = known[-1]
+    return Named(f"forecast: {name.partition(':')[0]}", kl.value, accuracy.value)
 
 
 def _said(point: Point) -> str:
     return f"α {point.alpha:g}" + ("" if point.beta is None else f", β {point.beta:g}")
 
 
-def _bar(interval: Interval) -> Mapping[str, object]:
+def _bar(interval: Interval, most: float) -> Mapping[str, object]:
+    """An interval, cut at the end of its axis."""
     return {
         "type": "data",
-        "array": [interval.high - interval.value],
+        "array": [min(interval.high, most) - interval.value],
         "arrayminus": [interval.value - interval.low],
         "thickness": 1.5,
         "width": 4,

@@ -12,7 +12,7 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
-from tiltlab.report.text import interval, number, signed
+from tiltlab.report.text import interval, length, number, signed
 from tiltlab.system.visible import visible
 
 
@@ -26,7 +26,7 @@ def render_page(template: str, figures: Mapping[str, go.Figure], **values: Any) 
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"number": number, "interval": interval, "signed": signed}
+    environment.filters |= {"number": number, "interval": interval, "signed": signed, "tokens": length}
     drawn = {name: plain(figure.to_plotly_json()) for name, figure in figures.items()}
     return environment.get_template(template).render(figures=drawn, plotly=get_plotlyjs(), **values)
 

@@ -10,11 +10,14 @@ import yaml
 from tiltlab.report.alarms import rung
 from tiltlab.report.card import write_cards
 from tiltlab.report.export import Table, write_tables
-from tiltlab.report.figures import CURVES, arm_colours, at_k_curve, cost, headline, learning_curves
+from tiltlab.report.figures import CURVES, at_k_curve, cost, learning_curves
 from tiltlab.report.findings import Findings, findings
 from tiltlab.report.frontier import Reached, frontier
+from tiltlab.report.headline import headline
 from tiltlab.report.html import render_page
+from tiltlab.report.lead import caveats, cost_in_words, lead
 from tiltlab.report.load import ArmOnTask, Study, load_study
+from tiltlab.report.styles import IN_WORDS, arm_colours, is_trained
 from tiltlab.report.tables import Row, result_rows
 from tiltlab.report.tokens import Shown, line_of, ranks, shown, where
 from tiltlab.storage.files import write_text
@@ -78,7 +81,8 @@ def render(study: Study, rows: Sequence[Row], found: Mapping[str, Findings]) -> 
     figures = {}
     for i, task in enumerate(study.tasks):
         figures[f"headline-{i}"] = headline(study, rows, [task])
-        figures[f"frontier-{i}"] = frontier(found[task].forecast, reached(study, rows, task), task)
+        height = max(260, figures[f"headline-{i}"].layout.height)
+        figures[f"frontier-{i}"] = frontier(found[task].forecast, reached(study, rows, task), height=height)
         figures[f"ranks-{i}"] = ranks({arm.name: arm.seeds[0].tokens for arm in study.on(task)}, task)
         trained = {arm.name: arm.seeds[0].tokens for arm in study.on(task) if arm.trained}
         figures[f"where-{i}"] = where(trained, task)
@@ -91,7 +95,11 @@ def render(study: Study, rows: Sequence[Row], found: Mapping[str, Findings]) -> 
         study=study,
         rows=rows,
         findings=found,
+        leads={task: lead(study, rows, task, found[task]) for task in study.tasks},
+        caveats=caveats(study, found),
+        cost=cost_in_words(study),
         colours=arm_colours(study),
+        colours_in_words=IN_WORDS,
         curves=[key for _, key, _ in CURVES],
         alarmed=alarmed,
         weighed=min((one.forecast.samples for one in found.values() if one.forecast), default=None),
@@ -108,7 +116,16 @@ def reached(study: Study, rows: Sequence[Row], task: str) -> list[Reached]:
     """What the arms of a task reached, last checkpoints."""
     colours = arm_colours(study)
     shown = [row for row in rows if row.task == task and row.which != "best"]
-    return [Reached(row.arm, row.accuracy, row.kl, colours[row.arm]) for row in shown]
+    return [
+        Reached(
+            row.arm,
+            row.accuracy,
+            row.kl,
+            colours[row.arm],
+            "circle" if is_trained(study.configs[row.arm]) else "diamond",
+        )
+        for row in shown
+    ]
 
 
 def _differing(study: Study) -> dict[str, list[Any]]:

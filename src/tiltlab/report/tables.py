@@ -5,7 +5,7 @@ seeds' own accuracies is given beside it, with Student's t interval over seeds.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -15,6 +15,7 @@ from tiltlab.forecast.frontier import kl_by_z
 from tiltlab.report.load import ArmOnTask, Study
 from tiltlab.stats.by_problem import accuracy, by_problem, correct, graded
 from tiltlab.stats.metrics import Interval, maj_at_k, mean_interval, pass_at_k, share_interval
+from tiltlab.stats.paired import difference_interval
 from tiltlab.storage.files import Json
 from tiltlab.types import Record
 
@@ -38,11 +39,13 @@ class Row:
     """Of each seed; empty for an arm that is not trained."""
     accuracy: Interval
     gain: Interval | None
-    """Accuracy above the base's, problem by problem; None for the base itself, and where there is none."""
+    """Accuracy above the base's, problem by problem, with the verdict's interval (`difference_interval`); None for the
+    base itself, and where there is none."""
     pass_k: Interval
     maj_k: Interval
     k: int
     length: Interval
+    """In tokens; NaN where nobody knows it."""
     truncated: float
     ungraded: float
     logp: Interval
@@ -110,9 +113,6 @@ def _row(arm: ArmOnTask, which: str, baseline: dict[str, float] | None) -> Row:
     records = [record for seeded in arm.seeds for record in getattr(seeded, which)]
     seeds = [_mean([accuracy(group) for group in by_problem(getattr(seeded, which)).values()]) for seeded in arm.seeds]
     k = min(len(group) for group in by_problem(arm.seeds[0].last).values())
-    gains = (
-        [value - baseline[problem] for problem, value in shares.items() if problem in baseline] if baseline else None
-    )
 
     def mean(value: Callable[[Record], float], complete: bool = False) -> Interval:
         def of_problem(group: Group) -> float:
@@ -127,11 +127,11 @@ def _row(arm: ArmOnTask, which: str, baseline: dict[str, float] | None) -> Row:
         is_best=arm.trained and (which == "best" or _last_is_best(arm)),
         steps=[seeded.steps[which] for seeded in arm.seeds if seeded.steps],
         accuracy=share_interval(list(shares.values())),
-        gain=mean_interval(gains) if gains else None,
+        gain=_gain(shares, baseline) if baseline else None,
         pass_k=share_interval(list(_over_seeds(arm, which, lambda group: pass_of(group, k)).values())),
         maj_k=share_interval(list(_over_seeds(arm, which, lambda group: maj_of(group, k)).values())),
         k=k,
-        length=mean(lambda r: float(r.tokens)),
+        length=mean(lambda r: float(r.tokens or "nan")),
         truncated=_mean([float(not r.complete) for r in records]),
         ungraded=_mean([float(np.isnan(r.reward)) for r in records]),
         logp=mean(lambda r: r.ref_logp, complete=True),
@@ -144,6 +144,13 @@ def _row(arm: ArmOnTask, which: str, baseline: dict[str, float] | None) -> Row:
         seed_accuracies=seeds,
         over_seeds=mean_interval(seeds) if len(seeds) > 1 else None,
     )
+
+
+def _gain(accuracy: Mapping[str, float], baseline: Mapping[str, float]) -> Interval | None:
+    """Problem by problem; None where the two share no problem."""
+    gains = [accuracy[problem] - value for problem, value in baseline.items() if problem in accuracy]
+    known = np.array([gain for gain in gains if not np.isnan(gain)])
+    return (difference_interval(known) if len(known) else _UNKNOWN) if gains else None
 
 
 def _kl_by_z(arm: ArmOnTask) -> Interval:

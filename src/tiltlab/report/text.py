@@ -26,3 +26,8 @@ def signed(found: Interval | None) -> str:
         return UNKNOWN
     value = f"{found.value:+.3f}"
     return value if found.low != found.low else f"{value} [{found.low:+.3f}, {found.high:+.3f}]"
+
+
+def length(tokens: float) -> str:
+    """A mean length; 0 stands for a length that nobody knows."""
+    return number(tokens or float("nan"), 1)

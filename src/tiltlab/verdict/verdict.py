@@ -37,6 +37,8 @@ MOST = 0.8
 
 RESAMPLES = 1000
 
+_NONE = "alpha 1, none"
+
 
 @dataclass(frozen=True)
 class Sharpened:
@@ -54,6 +56,11 @@ class Sharpened:
     chosen: tuple[str, ...]
     reach: float
     covers: bool
+
+    @property
+    def named(self) -> str:
+        """What was chosen, for people."""
+        return " and ".join("the base as it is" if name == _NONE else name for name in self.chosen)
 
 
 @dataclass(frozen=True)
@@ -162,23 +169,30 @@ def _decide(
         return "cannot tell", f"The interval holds both a gain and none: {told}.", f"about {more} problems"
     if sharpened is None:
         return "cannot tell", f"A gain: {told}; but the base's samples carry no forecast.", _MORE_SAMPLES
-    return _of_a_gain(told, sharpened)
+    return _of_a_gain(told, gain.b.value, sharpened)
 
 
-def _of_a_gain(told: str, found: Sharpened) -> tuple[Outcome, str, str | None]:
+def _of_a_gain(told: str, reached: float, found: Sharpened) -> tuple[Outcome, str, str | None]:
     share, rest = found.recovered, found.rest
-    by = f"the best sharpening of the base ({' and '.join(found.chosen)}) would have had "
-    by += f"{found.accuracy.value:.3f}, {_percent(share)} of the gain"
+    by = _by_sharpening(reached, found)
     if share.low >= MOST:
         return "sharpening explains it", f"A gain: {told}; {by}.", None
     if rest.low > 0 and found.covers:
-        return "beyond sharpening", f"A gain: {told}; {by}, which leaves {_signed(rest)}.", None
+        return "beyond sharpening", f"A gain: {told}; {by}. Beyond it: {_signed(rest)}.", None
     if share.low >= 0.5 and rest.low <= 0:
         return "sharpening explains it", f"A gain: {told}; {by}, and what is left may be nothing.", None
     why = f"A gain: {told}; up to alpha {found.reach:g}, where the samples carry, {by}"
     if not found.covers:
         return "cannot tell", f"{why}; the tuned model's responses are likelier than that.", _MORE_SAMPLES
     return "cannot tell", f"{why}.", "more problems"
+
+
+def _by_sharpening(reached: float, found: Sharpened) -> str:
+    """What sharpening comes to. A share is given where it is one: sharpening may reach more than training did."""
+    if set(found.chosen) == {_NONE}:
+        return "no sharpening tried beats the base"
+    by = f"sharpening alone ({found.named}) reaches {found.accuracy.value:.3f}, training reached {reached:.3f}"
+    return f"{by} ({_percent(found.recovered)} of the gain)" if 0 <= found.recovered.value <= 1 else by
 
 
 _FELL = {
@@ -203,7 +217,7 @@ def _sharpened(evidence: Evidence, seed: int) -> Sharpened | None:
         return None
     tuned, powers, problems = evidence.tuned, evidence.powers, path.draws.problems
     base_P, tuned_P = (_accuracies(records, problems) for records in (evidence.base, tuned))
-    rows = {"alpha 1, none": base_P}  # not to sharpen is always a choice
+    rows = {_NONE: base_P}  # not to sharpen is always a choice
     rows |= {f"alpha {alpha:g}": accuracy_P for alpha, accuracy_P in path.accuracy.items() if alpha > 1}
     rows |= {name: _accuracies(records, problems) for name, records in (*evidence.rivals.items(), *powers.items())}
     known = ~np.isnan(np.stack([base_P, tuned_P, *rows.values()])).any(0)

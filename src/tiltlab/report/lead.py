@@ -1,0 +1,125 @@
+"""What a study says, in a line a task, and what must be known before anybody believes it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import isfinite
+
+from tiltlab.report.findings import Findings
+from tiltlab.report.headline import best_sampler
+from tiltlab.report.load import Study
+from tiltlab.report.styles import family
+from tiltlab.report.tables import Row, accuracies
+from tiltlab.report.text import number
+from tiltlab.verdict.verdict import Outcome, Verdict
+
+_CHIPS: dict[Outcome, tuple[str, str]] = {
+    "beyond sharpening": ("taught", "good"),
+    "sharpening explains it": ("only sharpened", "plain"),
+    "cannot tell": ("cannot tell", "plain"),
+    "no gain": ("no gain", "plain"),
+    "collapse": ("worse", "bad"),
+}
+"""The best news first: a task is called by the best outcome of its arms."""
+
+
+@dataclass(frozen=True)
+class Lead:
+    """chip: a word or two. look: good, plain or bad. words: one sentence, without the task's name."""
+
+    chip: str
+    look: str
+    words: str
+
+
+def lead(study: Study, rows: Sequence[Row], task: str, found: Findings) -> Lead | None:
+    """None where there is no verdict, for want of a base or of a trained arm."""
+    last = {row.arm: row for row in rows if row.task == task and row.which != "best"}
+    base = study.base(task)
+    if base is None or not found.verdicts:
+        return None
+    best = min(found.verdicts, key=lambda arm: (list(_CHIPS).index(found.verdicts[arm].outcome), -_height(last[arm])))
+    verdict = found.verdicts[best]
+    chip, look = _CHIPS[verdict.outcome]
+    before, after = number(last[base.name].accuracy.value, 2), number(last[best].accuracy.value, 2)
+    sampler = best_sampler(study, rows, task)
+    match verdict.outcome:
+        case "beyond sharpening":
+            said = f"{_capital(best)} lifts {before} to {after}; {_of_sharpening(study, list(last.values()), found)}."
+        case "sharpening explains it" if sampler and sampler.accuracy.value > last[base.name].accuracy.value:
+            top = max((last[arm] for arm in found.verdicts), key=_height)
+            said = f"Untrained, {sampler.arm}: {number(sampler.accuracy.value, 2)}; best trained arm, {top.arm}: "
+            said += f"{number(top.accuracy.value, 2)}; the base: {before}."
+        case "sharpening explains it":
+            said = f"{_capital(best)} lifts {before} to {after}; {_told_by_forecast(verdict)}."
+        case "cannot tell":
+            said = f"{_capital(best)}: {before} to {after}"
+            said += f"; what it would take to tell: {verdict.needs}." if verdict.needs else "."
+        case "no gain":
+            said = f"No trained arm is above the base ({before}) by more than chance and 0.05."
+        case "collapse":
+            said = f"Every trained arm is below the base ({before}); the best of them, {best}: {after}."
+    return Lead(chip, look, said)
+
+
+def caveats(study: Study, found: Mapping[str, Findings]) -> list[str]:
+    """What the figures do not account for."""
+    counts = sorted({len(accuracies(arm, "last")) for arm in study.arms})
+    said = []
+    if study.seeds == 1:
+        said.append("one seed: how much another training would differ is in no interval")
+    said.append(f"{'–'.join(str(count) for count in dict.fromkeys((counts[0], counts[-1])))} test problems a task")
+    if any(one.forecast is None and study.base(task) for task, one in found.items()):
+        said.append("too few samples of the base for a forecast")
+    stopped = sum(bool(seeded.stopped) for arm in study.arms for seeded in arm.seeds)
+    if stopped:
+        said.append(f"{stopped} training{'s' if stopped > 1 else ''} stopped early")
+    return said
+
+
+def cost_in_words(study: Study) -> str:
+    """Seconds and tokens that training and sampling took, over all cells."""
+    cells = [seeded for arm in study.arms for seeded in arm.seeds]
+    steps = [line for cell in cells for line in cell.metrics]
+    seconds = sum(cell.sampling["seconds"] for cell in cells)
+    seconds += sum(sum(line["seconds"].values()) for line in steps if isinstance(line.get("seconds"), dict))
+    tokens = sum(cell.sampling["drawn"] for cell in cells)
+    tokens += sum(line["tokens"].get("rollout", 0) for line in steps if isinstance(line.get("tokens"), dict))
+    took = (
+        f"{seconds:.0f} s"
+        if seconds < 100
+        else f"{seconds / 60:.0f} min"
+        if seconds < 6000
+        else f"{seconds / 3600:.1f} h"
+    )
+    drawn = f"{tokens / 1e6:.1f} M" if tokens >= 1e6 else f"{tokens / 1e3:.0f} k" if tokens >= 1e3 else f"{tokens:.0f}"
+    return f"{took} and {drawn} tokens in all"
+
+
+def _of_sharpening(study: Study, last: Sequence[Row], found: Findings) -> str:
+    """What sharpening, trained or not, does on this task."""
+    base = next(row for row in last if study.configs[row.arm]["arm"] == "base").accuracy.value
+    sharp = [row for row in last if family(study.configs[row.arm]) in ("sampler", "likelihood")]
+    sharp = [row for row in sharp if isfinite(row.accuracy.value)]
+    if not sharp:
+        return "nothing in this study sharpens the base"
+    best = max(sharp, key=_height)
+    if best.accuracy.value > base:
+        return f"the best sharpening, {best.arm}, reaches {number(best.accuracy.value, 2)}"
+    fallen = [row for row in sharp if row.arm in found.verdicts and found.verdicts[row.arm].outcome == "collapse"]
+    if fallen:
+        return f"sharpening ruins it ({number(min(map(_height, fallen)), 2)})"
+    return "no sharpening tried beats the base"
+
+
+def _told_by_forecast(verdict: Verdict) -> str:
+    if verdict.sharpened is None:
+        return "sharpening alone does as much"
+    return f"sharpening the base alone reaches {number(verdict.sharpened.accuracy.value, 2)}"
+
+
+def _height(row: Row) -> float:
+    return row.accuracy.value if isfinite(row.accuracy.value) else -1.0
+
+
+def _capital(name: str) -> str:
+    return name[:1].upper() + name[1:]

@@ -1,0 +1,80 @@
+"""How an arm looks in every figure: a colour that tells its family, and within the family a shade, a dash and a symbol,
+so that nobody has to tell shades apart.
+
+One palette serves light and dark pages: each colour stands out from both (a contrast of 3 and more, WCAG 1.4.11).
+"""
+
+from typing import Literal, get_args
+
+from tiltlab.report.load import Study
+from tiltlab.storage.files import Json
+from tiltlab.storage.shapes import Trained
+
+Family = Literal["base", "null control", "sampler", "likelihood", "reward", "objective"]
+
+_SHADES: dict[Family, tuple[str, ...]] = {
+    "base": ("#78838f",),
+    "null control": ("#a8763e",),
+    "sampler": ("#0d9488", "#6b9126", "#1490b8", "#3f9b5f", "#4f8f80", "#14a08a"),
+    "likelihood": ("#d9484f", "#e06a1b", "#c58412", "#e0527a", "#b5561d", "#c2652f"),
+    "reward": ("#3b82f6", "#8b6cf0", "#2a8fd6", "#a35fe0", "#4f6df0", "#5b7fd6"),
+    "objective": ("#d455b0", "#b84fc4"),
+}
+_DASHES = (None, "dot", "dashdot", "longdash", "longdashdot")
+"""In curves; plain dashes are left to what failed."""
+
+_SYMBOLS = ("circle", "square", "triangle-up", "cross", "star")
+_HOLLOW = ("diamond", "diamond-open", "diamond-tall", "diamond-wide-open", "diamond-wide", "diamond-tall-open")
+
+IN_WORDS = (
+    "Grey: the base. Brown: the null control, which nothing drives. Teal and green: samplers of the untrained base. "
+    "Red and orange: trained on the base’s own likelihood. Blue and violet: given the reward. Pink: other objectives."
+)
+
+
+def family(config: Json) -> Family:
+    """What an arm has to go on, told from its part of the recipe."""
+    match config:
+        case {"arm": "base"}:
+            return "base"
+        case {"arm": "tempered", "alpha": 1}:
+            return "null control"
+        case {"arm": "objective"}:
+            return "objective"
+        case {"arm": "task_reward" | "tilted"} | {"arm": "best_of_n", "by": "reward"}:
+            return "reward"
+        case {"arm": "power_mcmc" | "power_smc", "beta": float() | int()}:
+            return "reward"
+    return "likelihood" if is_trained(config) else "sampler"
+
+
+def is_trained(config: Json) -> bool:
+    return config["arm"] in get_args(Trained)
+
+
+def arm_colours(study: Study) -> dict[str, str]:
+    """A colour for each arm by name, the same in every figure of a study."""
+    return {name: _SHADES[of][at % len(_SHADES[of])] for name, of, at in _places(study)}
+
+
+def arm_dashes(study: Study) -> dict[str, str | None]:
+    """A dash for each arm's curves; None is a whole line."""
+    return {name: "dot" if of == "null control" else _DASHES[at % len(_DASHES)] for name, of, at in _places(study)}
+
+
+def arm_symbols(study: Study) -> dict[str, str]:
+    """A symbol for each arm's points: diamonds of some kind sample the untrained base."""
+    untrained = {name for name, config in study.configs.items() if not is_trained(config)}
+    kinds = {name: _HOLLOW if name in untrained else _SYMBOLS for name in study.configs}
+    return {name: kinds[name][at % len(kinds[name])] for name, _, at in _places(study)}
+
+
+def _places(study: Study) -> list[tuple[str, Family, int]]:
+    """Each arm, its family, and its number within that."""
+    seen: dict[Family, int] = {}
+    places = []
+    for name, config in study.configs.items():
+        of = family(config)
+        places.append((name, of, seen.setdefault(of, 0)))
+        seen[of] += 1
+    return places
