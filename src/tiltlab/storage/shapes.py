@@ -33,11 +33,20 @@ def _share(value: float) -> float:
     return value
 
 
+Number = float | None
+Notes = dict[str, list[Number | list[Number]]]
+
+
+def _flat_log_z(notes: Notes) -> Notes:
+    if any(isinstance(value, list) for value in notes.get("log_z", ())):
+        raise ValueError("log_z is a number a problem")
+    return notes
+
+
 Count = Annotated[int, Field(ge=0, le=10**9)]
 Positive = Annotated[int, Field(ge=1, le=10**9)]
 Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Strength = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Number = float | None
 LogP = Annotated[float, AfterValidator(_log_probability)]
 Share = Annotated[float, AfterValidator(_share)]
 
@@ -52,7 +61,8 @@ class Info(_Shape):
     drawn: Count
     rescored: Count
     seconds: Amount
-    notes: dict[str, list[Number | list[Number]]]
+    notes: Annotated[Notes, AfterValidator(_flat_log_z)]
+    """By name a value a prompt; of power_mcmc also lists of values, by the place of the cut."""
     warnings: list[str]
 
 
