@@ -1,12 +1,13 @@
 """Tokens' figures against a plain forward pass, and their text against the response's."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 
 from tests.models import tiny
-from tiltlab.evaluation.token_logprobs import COUNTED, SPELLED, Tokens, spell, told_by
+from tiltlab.evaluation.token_logprobs import COUNTED, SPELLED, spell, token_lines, told_by
 from tiltlab.models.table import TableLanguage
 from tiltlab.types import Problem
 
@@ -62,12 +63,12 @@ def test_half_a_character_waits_for_its_other_half() -> None:
 
 def test_only_so_many_are_kept() -> None:
     model = tiny.model()
-    tokens = Tokens(model)
     prompts = ["abcdefgh"[i % 8] for i in range(40)]
     problems = [Problem(str(i), prompt, "") for i, prompt in enumerate(prompts)]
+    lines: list[dict[str, Any]] = []
     for seed in range(2):
         first = [group[0] for group in model.generate(prompts, n=1, max_tokens=4, seed=seed)]
-        tokens(problems, prompts, first)
-    assert len(tokens.lines) == COUNTED
-    assert [line.pieces is not None for line in tokens.lines] == [i < SPELLED for i in range(COUNTED)]
-    assert tokens.lines[5].logp == pytest.approx(tokens.lines[5].ref_logp, abs=1e-4)
+        lines += token_lines(model, problems, prompts, first, told=len(lines))
+    assert len(lines) == COUNTED
+    assert [line["pieces"] is not None for line in lines] == [i < SPELLED for i in range(COUNTED)]
+    assert lines[5]["logp"] == pytest.approx(lines[5]["ref_logp"], abs=1e-4)

@@ -5,6 +5,7 @@ Left out on purpose: figures. Records are kept whole, and every figure is comput
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import NamedTuple
 
 import torch
 
@@ -12,12 +13,23 @@ from tiltlab.models.base import LanguageModel
 from tiltlab.rewards.functions import Reward
 from tiltlab.samplers.base import Info, Sampler, together
 from tiltlab.tasks.base import Task, grade_all
-from tiltlab.types import Grade, Problem, Prompt, Record, Rollout
-
-OnFirst = Callable[[Sequence[Problem], Sequence[Prompt], Sequence[Rollout]], None]
+from tiltlab.types import Grade, Problem, Record, Rollout
 
 CHUNK = 32
 """Problems between two reports of progress."""
+
+
+class Evaluated(NamedTuple):
+    """What an evaluation came to.
+
+    records: problem by problem, in order, n each.
+    info: what the sampler says of all its draws together.
+    first_P: the first response to each problem, token by token as it was drawn; all of them would not fit in memory.
+    """
+
+    records: list[Record]
+    info: Info
+    first_P: list[Rollout]
 
 
 def evaluate(
@@ -32,17 +44,17 @@ def evaluate(
     seed: int,
     reward: Reward | None = None,
     on_progress: Callable[[int], None] = lambda _: None,
-    on_first: OnFirst = lambda *_: None,
-) -> tuple[list[Record], Info]:
-    """n graded responses to each problem, with their log-probabilities under the model and the reference; and what the
-    sampler says of itself.
+) -> Evaluated:
+    """n graded responses to each problem, of `max_tokens` at most, with their log-probabilities under the model and the
+    reference, in nats.
 
     Both score the responses that the sampler gave, whatever law it drew them from, by the same code: where the weights
-    agree, so do the two. `on_first` is given the first response to each problem, as it was drawn; `on_progress` is told
-    how many problems are done. Records come problem by problem, in order.
+    agree, so do the two. `on_progress` is told how many problems are done. Raises UserError for a prompt that the model
+    has no room for, and for a reward that cannot be called.
     """
     records: list[Record] = []
     infos: list[Info] = []
+    first_P: list[Rollout] = []
     for start in range(0, len(problems), CHUNK):
         some = problems[start : start + CHUNK]
         prompts = [task.render(problem) for problem in some]
@@ -50,31 +62,37 @@ def evaluate(
             model, prompts, n=n, max_tokens=max_tokens, seed=seed, judge=partial(_judged, task, some, reward)
         )
         rollouts = samples.rollouts
-        infos.append(samples.info)
-        on_first(some, prompts, [group[0] for group in rollouts])
         grades = grade_all(task, some, rollouts, reward)
         with torch.no_grad():
             ref_logp = reference.logprobs(prompts, rollouts).total_PG.tolist()
             logp = ref_logp if model is reference else model.logprobs(prompts, rollouts).total_PG.tolist()
         records += [
-            Record(
-                task=task.name,
-                problem=some[p].id,
-                sample=g,
-                text=rollout.text,
-                answer=grades[p][g].answer,
-                reward=grades[p][g].reward,
-                reason=grades[p][g].reason,
-                tokens=len(rollout.tokens),
-                complete=rollout.complete,
-                logp=logp[p][g],
-                ref_logp=ref_logp[p][g],
-            )
+            _record(task, some[p], g, rollout, grades[p][g], logp[p][g], ref_logp[p][g])
             for p, group in enumerate(rollouts)
             for g, rollout in enumerate(group)
         ]
+        infos.append(samples.info)
+        first_P += [group[0] for group in rollouts]
         on_progress(min(start + CHUNK, len(problems)))
-    return records, together(infos)
+    return Evaluated(records, together(infos), first_P)
+
+
+def _record(
+    task: Task, problem: Problem, sample: int, rollout: Rollout, grade: Grade, logp: float, ref_logp: float
+) -> Record:
+    return Record(
+        task=task.name,
+        problem=problem.id,
+        sample=sample,
+        text=rollout.text,
+        answer=grade.answer,
+        reward=grade.reward,
+        reason=grade.reason,
+        tokens=len(rollout.tokens),
+        complete=rollout.complete,
+        logp=logp,
+        ref_logp=ref_logp,
+    )
 
 
 def _judged(

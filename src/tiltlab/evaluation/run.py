@@ -12,17 +12,18 @@ import datetime as dt
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 from tiltlab.config.recipe import SampleRecipe
 from tiltlab.errors import UserError
 from tiltlab.evaluation.evaluate import evaluate
 from tiltlab.evaluation.responses import read_responses
-from tiltlab.evaluation.token_logprobs import COUNTED, Tokens
+from tiltlab.evaluation.token_logprobs import COUNTED, token_lines
 from tiltlab.models.chat import today
 from tiltlab.models.codec import Codec
 from tiltlab.models.hf import HFModel
 from tiltlab.models.loading import ModelConfig, load_codec, load_reference
-from tiltlab.rewards.functions import load_reward
+from tiltlab.rewards.functions import Reward, load_reward
 from tiltlab.samplers.base import Info, together
 from tiltlab.seeds import derive
 from tiltlab.storage import shapes
@@ -70,28 +71,26 @@ def run_sample(
     done = _done(folder, recipe.n, lots)
     if done < len(lots):
         model, other = models or _models(recipe, config, codec)
-        for lot in lots[done:]:
-            tokens = Tokens(other, before=len(read_lines(folder / "tokens.jsonl")))
-            records, info = evaluate(
-                model,
-                other,
-                recipe.sampler.sampler(),
-                recipe.task,
-                lot,
-                n=recipe.n,
-                max_tokens=recipe.max_tokens,
-                seed=derive(recipe.seed, recipe.split),
-                reward=reward,
-                on_first=tokens,
-            )
-            append_lines(folder / "tokens.jsonl", tokens.json)
-            append_lines(folder / "records.jsonl", [record_line(record) for record in records])
-            append_lines(folder / "lots.jsonl", [asdict(info)])
-            done += 1
-            on_progress(sum(map(len, lots[:done])), len(problems))
+        for number, lot in enumerate(lots[done:], start=done + 1):
+            _draw_lot(recipe, folder, model, other, reward, lot)
+            on_progress(sum(map(len, lots[:number])), len(problems))
     info = together([Info(**(line | {"warnings": tuple(line["warnings"])})) for line in _lots(folder)])
     write_json(folder / "sample.json", about | {"info": asdict(info), "questions": _questions(problems)})
     return read_records(folder / "records.jsonl"), info
+
+
+def _draw_lot(
+    recipe: SampleRecipe, folder: Path, model: HFModel, other: HFModel, reward: Reward | None, lot: Sequence[Problem]
+) -> None:
+    """Draw and grade the responses to some problems, and add them to the folder."""
+    seed = derive(recipe.seed, recipe.split)
+    settings: dict[str, Any] = {"n": recipe.n, "max_tokens": recipe.max_tokens, "seed": seed, "reward": reward}
+    records, info, first_P = evaluate(model, other, recipe.sampler.sampler(), recipe.task, lot, **settings)
+    prompts = [recipe.task.render(problem) for problem in lot]
+    told = len(read_lines(folder / "tokens.jsonl"))
+    append_lines(folder / "tokens.jsonl", token_lines(other, lot, prompts, first_P, told))
+    append_lines(folder / "records.jsonl", [record_line(record) for record in records])
+    append_lines(folder / "lots.jsonl", [asdict(info)])
 
 
 def _models(recipe: SampleRecipe, config: ModelConfig, codec: Codec) -> tuple[HFModel, HFModel]:

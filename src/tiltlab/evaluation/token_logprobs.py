@@ -20,6 +20,9 @@ SPELLED = 8
 COUNTED = 64
 """Problems whose responses are kept with figures."""
 
+AT_ONCE = 32
+"""Responses that are read side by side."""
+
 
 @dataclass(frozen=True)
 class TokenLine:
@@ -34,26 +37,26 @@ class TokenLine:
     pieces: tuple[str, ...] | None
 
 
-class Tokens:
-    """Collects lines: an `on_first` of `evaluate`. `before`: how many there are already, of earlier problems."""
+def token_lines(
+    base: LanguageModel,
+    problems: Sequence[Problem],
+    prompts: Sequence[Prompt],
+    first_P: Sequence[Rollout],
+    told: int = 0,
+) -> list[dict[str, Any]]:
+    """Lines of tokens.jsonl (the fields of TokenLine) for the first response to each problem, as far as there is room.
 
-    def __init__(self, base: LanguageModel, before: int = 0) -> None:
-        self._base, self._before = base, before
-        self.lines: list[TokenLine] = []
-
-    def __call__(self, problems: Sequence[Problem], prompts: Sequence[Prompt], first_P: Sequence[Rollout]) -> None:
-        room = COUNTED - self._before - len(self.lines)
-        some = [p for p, rollout in enumerate(first_P) if rollout.tokens][: max(0, room)]
-        if not some:
-            return
-        told = told_by(self._base, [prompts[p] for p in some], [first_P[p] for p in some])
-        for p, (ref_logp, ranks) in zip(some, told, strict=True):
-            spelled = spell(self._base, first_P[p]) if self._before + len(self.lines) < SPELLED else None
-            self.lines.append(TokenLine(problems[p].id, first_P[p].logprobs, ref_logp, ranks, spelled))
-
-    @property
-    def json(self) -> list[dict[str, Any]]:
-        return [asdict(line) for line in self.lines]
+    told: how many lines there are already, of earlier problems.
+    """
+    lines: list[TokenLine] = []
+    for start in range(0, len(problems), AT_ONCE):
+        room = max(0, COUNTED - told - len(lines))
+        some = [p for p in range(start, min(start + AT_ONCE, len(problems))) if first_P[p].tokens][:room]
+        found = told_by(base, [prompts[p] for p in some], [first_P[p] for p in some]) if some else []
+        for p, (ref_logp, ranks) in zip(some, found, strict=True):
+            spelled = spell(base, first_P[p]) if told + len(lines) < SPELLED else None
+            lines.append(TokenLine(problems[p].id, first_P[p].logprobs, ref_logp, ranks, spelled))
+    return [asdict(line) for line in lines]
 
 
 @torch.no_grad()

@@ -16,12 +16,11 @@ from typing import Protocol
 from tiltlab.config.methods import Arm, Base, Trained
 from tiltlab.config.recipe import Recipe
 from tiltlab.errors import Stopped, UserError, brief, said
-from tiltlab.evaluation.evaluate import OnFirst, evaluate
-from tiltlab.evaluation.token_logprobs import Tokens
+from tiltlab.evaluation.evaluate import Evaluated, evaluate
+from tiltlab.evaluation.token_logprobs import token_lines
 from tiltlab.models.hf import HFModel
 from tiltlab.models.loading import ModelConfig, load_codec, load_reference, policy_from
 from tiltlab.objective import Objective
-from tiltlab.samplers.base import Info
 from tiltlab.seeds import derive
 from tiltlab.stats.metrics import averages
 from tiltlab.storage.files import Json, append_line, make_folder, read_lines, write_json, write_text
@@ -33,7 +32,7 @@ from tiltlab.tasks.base import Task
 from tiltlab.training.alarms import Alarm, Watch, watched
 from tiltlab.training.optimizer import Optimizer
 from tiltlab.training.train import TrainConfig, train
-from tiltlab.types import UNKNOWN, Record, Split
+from tiltlab.types import UNKNOWN, Problem, Split
 
 
 class Tell(Protocol):
@@ -233,7 +232,7 @@ def _resume(work: Work, policy: HFModel, optimizer: Optimizer) -> State:
 
 def _select(work: Work, policy: HFModel, reference: HFModel, step: int) -> Json:
     """Evaluate on the select split; the figures, as they were logged."""
-    records, _ = _evaluate(work, policy, reference, "select")
+    records = _evaluate(work, policy, reference, "select").records
     graded = sum(record.reason not in UNKNOWN for record in records)
     found: Json = {"step": step} | averages(records) | {"graded": graded}
     append_line(work.folder.select, found)
@@ -243,10 +242,12 @@ def _select(work: Work, policy: HFModel, reference: HFModel, step: int) -> Json:
 def _report(work: Work, which: str, policy: HFModel, reference: HFModel) -> None:
     """Evaluate on the test split and keep the records; done once."""
     if not work.folder.records(which).exists():
-        tokens = Tokens(reference)
-        records, info = _evaluate(work, policy, reference, "test", tokens)
+        records, info, first_P = _evaluate(work, policy, reference, "test")
+        problems = _problems(work, "test")
+        prompts = [work.cell.task.render(problem) for problem in problems]
+        tokens = token_lines(reference, problems, prompts, first_P)
         write_json(work.folder.sampling(which), asdict(info) | {"responses": len(records)})
-        write_text(work.folder.tokens(which), "".join(json.dumps(line) + "\n" for line in tokens.json))
+        write_text(work.folder.tokens(which), "".join(json.dumps(line) + "\n" for line in tokens))
         write_records(work.folder.records(which), records)
 
 
@@ -254,7 +255,7 @@ def _draw_for_forecast(work: Work, base: HFModel) -> None:
     """More of the base's responses to the problems of the test split, kept apart from those that it is scored by."""
     records, n = work.folder.records("forecast"), work.recipe.test.forecast_n
     if n and not records.exists():
-        write_records(records, _evaluate(work, base, base, "test", n=n, draw="forecast")[0])
+        write_records(records, _evaluate(work, base, base, "test", n=n, draw="forecast").records)
 
 
 def _evaluate(
@@ -262,15 +263,14 @@ def _evaluate(
     policy: HFModel,
     reference: HFModel,
     split: Split,
-    on_first: OnFirst = lambda *_: None,
     *,
     n: int | None = None,
     draw: str | None = None,
-) -> tuple[list[Record], Info]:
+) -> Evaluated:
     """n: responses a problem, as the recipe has it where left out. draw: what else than the split names the draws."""
     cell, recipe = work.cell, work.recipe
     settings = recipe.test if split == "test" else recipe.select
-    problems = cell.task.problems(split)[: settings.problems]
+    problems = _problems(work, split)
 
     def on_progress(done: int) -> None:
         work.tell(draw or f"{split} split", done, len(problems))
@@ -288,8 +288,13 @@ def _evaluate(
         seed=derive(cell.seed, draw or split),
         reward=recipe.train.own_reward(),
         on_progress=on_progress,
-        on_first=on_first,
     )
+
+
+def _problems(work: Work, split: Split) -> Sequence[Problem]:
+    """Those of a split that the recipe has evaluated."""
+    settings = work.recipe.test if split == "test" else work.recipe.select
+    return work.cell.task.problems(split)[: settings.problems]
 
 
 @lru_cache(maxsize=1)

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from tiltlab.errors import UserError
-from tiltlab.evaluation.evaluate import evaluate
-from tiltlab.evaluation.token_logprobs import Tokens
+from tiltlab.evaluation.evaluate import Evaluated, evaluate
+from tiltlab.evaluation.token_logprobs import token_lines
 from tiltlab.forecast.frontier import kl_by_z
 from tiltlab.models.base import LanguageModel
 from tiltlab.models.hf import HFModel
@@ -27,7 +27,7 @@ from tiltlab.tasks.base import Task
 from tiltlab.types import UNKNOWN, Record
 from tiltlab.verdict.verdict import Evidence
 
-POWERS: dict[str, Sampler] = {f"power SMC {alpha}": PowerSMC(alpha, 16) for alpha in (2, 4, 8)}
+POWERS: dict[str, PowerSMC] = {f"power SMC {alpha}": PowerSMC(alpha, 16) for alpha in (2, 4, 8)}
 """Samplers that sharpen the base with nothing but its likelihood."""
 
 OnProgress = Callable[[str, int, int], None]
@@ -102,49 +102,42 @@ def from_models(
     """Draw n responses to each problem of the test split from both models, score each under both, and sharpen the base.
 
     tuned: a model as for `ModelConfig.path`, or a folder with adapters on the base. `on_note` is told what there is to
-    say of the models. Raises UserError for models that
-    cannot be used, and for two that do not share a vocabulary.
+    say of the models. Raises UserError for models that cannot be used, and for two that do not share a vocabulary.
     """
     chosen = task.problems("test")[:problems]
     if not chosen:
         raise UserError(f"task {task.name} has no problem in its test split")
+    prompts = [task.render(problem) for problem in chosen]
 
-    tokens: dict[str, list[dict[str, Any]]] = {}
-
-    kls: dict[str, list[float]] = {}
-
-    def draw(what: str, model: LanguageModel, other: LanguageModel, sampler: Sampler) -> list[Record]:
+    def draw(what: str, model: LanguageModel, other: LanguageModel, sampler: Sampler) -> Evaluated:
         def tell(done: int) -> None:
             on_progress(what, done, len(chosen))
 
         settings: dict[str, Any] = {"n": n, "max_tokens": max_tokens, "seed": derive(seed, what), "on_progress": tell}
-        found = Tokens(of_base)
-        if what in ("base", "tuned"):
-            settings["on_first"] = found
-        records, info = evaluate(model, other, sampler, task, chosen, **settings)
-        tokens[what] = found.json
-        if isinstance(sampler, PowerSMC):
-            kls[what] = list(kl_by_z(records, info.notes["log_z"], sampler.alpha).values())
-        return records
+        return evaluate(model, other, sampler, task, chosen, **settings)
 
     with _both(base, tuned) as (of_base, of_tuned):
-        prompts = [task.render(problem) for problem in chosen[:1]]
-        for note in dict.fromkeys(note for model in (of_base, of_tuned) for note in model.codec.notes(prompts)):
+        for note in dict.fromkeys(note for model in (of_base, of_tuned) for note in model.codec.notes(prompts[:1])):
             on_note(note)
-        crossed = draw("base", of_base, of_tuned, Temperature())
-        after = draw("tuned", of_tuned, of_base, Temperature())
+        crossed, after = draw("base", of_base, of_tuned, Temperature()), draw("tuned", of_tuned, of_base, Temperature())
+        first = {"base": crossed.first_P, "tuned": after.first_P}
+        tokens = {what: token_lines(of_base, chosen, prompts, first_P) for what, first_P in first.items()}
         powers = {name: draw(name, of_base, of_base, sampler) for name, sampler in POWERS.items()}
-    before = [replace(record, ref_logp=record.logp) for record in crossed]
-    _in_common(before, base.path, after, tuned)
+    before = [replace(record, ref_logp=record.logp) for record in crossed.records]
+    _in_common(before, base.path, after.records, tuned)
     return Examined(
         before,
-        after,
-        [record.ref_logp for record in crossed],
-        powers=powers,
-        power_kls=kls,
-        tokens={what: tokens[what] for what in ("base", "tuned")},
+        after.records,
+        [record.ref_logp for record in crossed.records],
+        powers={name: found.records for name, found in powers.items()},
+        power_kls={name: _kls(POWERS[name], found) for name, found in powers.items()},
+        tokens=tokens,
         questions={problem.id: problem.question for problem in chosen},
     )
+
+
+def _kls(sampler: PowerSMC, found: Evaluated) -> list[float]:
+    return list(kl_by_z(found.records, found.info.notes["log_z"], sampler.alpha).values())
 
 
 @contextmanager
