@@ -94,7 +94,9 @@ def draw(plan: "SampleRecipe", folder: Path, output: Output) -> dict[str, Any]:
             plan,
             folder,
             usable_devices(plan.model.device)[0],
-            lambda done, of: shown.update(bar, completed=done, total=of),
+            lambda at: shown.update(
+                bar, completed=at.done, total=at.of, description=on_one_line(f"{name}, {at.tokens} tokens")
+            ),
             print_note,
         )
     costs = asdict(info)

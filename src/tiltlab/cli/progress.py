@@ -2,7 +2,9 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
+from threading import Event, Thread
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -10,6 +12,7 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    Task,
     TaskID,
     TextColumn,
     TimeElapsedColumn,
@@ -27,7 +30,43 @@ if TYPE_CHECKING:
 errors = Console(file=stderr, stderr=True, soft_wrap=True, highlight=False)
 
 
-def bars() -> Progress:
+EVERY = 10.0
+"""Seconds between two lines of progress where there is no terminal."""
+
+
+@contextmanager
+def bars() -> Iterator[Progress]:
+    """Bars on a terminal; elsewhere a line for each, every so many seconds, however long a step takes."""
+    ended = Event()
+    with _bars() as shown:
+        teller = Thread(target=_tell, args=(shown, ended), daemon=True)
+        if not errors.is_terminal:
+            teller.start()
+        try:
+            yield shown
+        finally:
+            ended.set()
+            if teller.is_alive():
+                teller.join()
+
+
+def _tell(shown: Progress, ended: Event) -> None:
+    while not ended.wait(EVERY):
+        for task in shown.tasks:
+            errors.print(line(_in_words(task)))
+
+
+def _in_words(task: Task) -> str:
+    """How far a task is, with the time that it may take yet: rather more, as responses may end before their limit."""
+    said = f"{task.description}: {timedelta(seconds=int(task.elapsed or 0))} so far"
+    if task.total:
+        said += f", {int(task.completed)} of {int(task.total)}"
+    if task.time_remaining:
+        said += f", about {timedelta(seconds=int(task.time_remaining))} left"
+    return said
+
+
+def _bars() -> Progress:
     """Names may look like markup, and are none."""
     columns = (
         TextColumn("{task.description}", markup=False),
@@ -36,7 +75,7 @@ def bars() -> Progress:
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    return Progress(*columns, console=errors, transient=True)
+    return Progress(*columns, console=errors, transient=True, speed_estimate_period=300)
 
 
 @contextmanager

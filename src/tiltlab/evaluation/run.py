@@ -10,7 +10,7 @@ Left out on purpose: figures (report/evaluation.py).
 
 import datetime as dt
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,18 +36,28 @@ from tiltlab.tasks.base import Task, grade_texts
 from tiltlab.types import Problem, Record
 
 LOT = 16
-"""Problems between two writes."""
+"""Problems between two writes, at most: fewer where their responses do not fit one forward side by side."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far an evaluation is. done: problems, of which a part may be a share of those that are being drawn: what is
+    done of them at least, as their responses may end before the limit. tokens: drawn by this process."""
+
+    done: float
+    of: int
+    tokens: int
 
 
 def run_sample(
     recipe: SampleRecipe,
     folder: Path,
     device: str,
-    on_progress: Callable[[int, int], None],
+    on_progress: Callable[[Progress], None],
     on_note: Callable[[str], None] = lambda _: None,
 ) -> tuple[list[Record], Info]:
-    """Draw, grade and write, or go on. `on_progress` is told how many problems are done, out of how many; `on_note`
-    what there is to say of the model.
+    """Draw, grade and write, or go on. `on_progress` is told at each step of decoding how far that is; `on_note` what
+    there is to say of the model.
 
     Raises UserError, before anything is written, for a model, a problem or a reward that cannot be used, and for a
     folder that holds something else.
@@ -58,22 +68,27 @@ def run_sample(
     date = recipe.model.date or kept_date(folder / "sample.json") or today()
     config = replace(recipe.model, device=device, date=date)
     codec = load_codec(config)
-    for problem in problems:
-        codec.encode(recipe.task.render(problem), recipe.max_tokens)
-    about = _about(recipe, folder, date)
+    longest = max(len(codec.encode(recipe.task.render(problem), recipe.max_tokens)) for problem in problems)
+    fits = recipe.model.batch_tokens // (longest + recipe.max_tokens) // recipe.n
+    about = _about(recipe, folder, date, lot=max(1, min(LOT, fits)))
     models = None if "info" in about else _models(recipe, config, codec)
     reward = load_reward(recipe.reward) if recipe.reward else None
     for note in codec.notes([recipe.task.render(problems[0])]):
         on_note(note)
-    lots = [problems[start : start + LOT] for start in range(0, len(problems), LOT)]
+    size = about.get("lot", LOT)
+    lots = [problems[start : start + size] for start in range(0, len(problems), size)]
     if "info" not in about:
         write_json(folder / "sample.json", about)
     done = _done(folder, recipe.n, lots)
     if done < len(lots):
         model, other = models or _models(recipe, config, codec)
-        for number, lot in enumerate(lots[done:], start=done + 1):
+        counted = _Counted(len(problems), on_progress, sum(map(len, lots[:done])))
+        model.tell = counted.drew
+        most = recipe.sampler.sampler().drawn(recipe.n) * recipe.max_tokens
+        for lot in lots[done:]:
+            counted.begin(len(lot), len(lot) * most)
             _draw_lot(recipe, folder, model, other, reward, lot)
-            on_progress(sum(map(len, lots[:number])), len(problems))
+        counted.begin(0, 1)
     info = together([Info(**(line | {"warnings": tuple(line["warnings"])})) for line in _lots(folder)])
     write_json(folder / "sample.json", about | {"info": asdict(info), "questions": _questions(problems)})
     return read_records(folder / "records.jsonl"), info
@@ -91,6 +106,26 @@ def _draw_lot(
     append_lines(folder / "tokens.jsonl", token_lines(other, lot, prompts, first_P, told))
     append_lines(folder / "records.jsonl", [record_line(record) for record in records])
     append_lines(folder / "lots.jsonl", [asdict(info)])
+
+
+class _Counted:
+    """Adds up what decoding tells of each step, and tells how far the evaluation is."""
+
+    def __init__(self, of: int, on_progress: Callable[[Progress], None], done: int) -> None:
+        self._of, self._on_progress, self._done = of, on_progress, done
+        self._tokens = self._before = 0
+        self._problems, self._most = 0, 1
+
+    def begin(self, problems: int, most: int) -> None:
+        """So many problems are drawn next, with so many tokens at most; those before are done."""
+        self._done += self._problems
+        self._problems, self._most, self._before = problems, most, self._tokens
+        self.drew(0)
+
+    def drew(self, tokens: int) -> None:
+        self._tokens += tokens
+        share = min(1.0, (self._tokens - self._before) / self._most)
+        self._on_progress(Progress(self._done + share * self._problems, self._of, self._tokens))
 
 
 def _models(recipe: SampleRecipe, config: ModelConfig, codec: Codec) -> tuple[HFModel, HFModel]:
@@ -142,7 +177,7 @@ def _require_no_drawn(folder: Path) -> None:
         raise UserError(f"{folder} holds records that a model drew; choose another --out, or remove the folder")
 
 
-def _about(recipe: SampleRecipe, folder: Path, date: dt.date) -> Json:
+def _about(recipe: SampleRecipe, folder: Path, date: dt.date, lot: int) -> Json:
     """What sample.json is to say, or says already. Raises UserError for a folder that holds records of something else;
     one in which no lot was finished holds none."""
     wanted = recipe.model_dump(mode="json")
@@ -150,7 +185,7 @@ def _about(recipe: SampleRecipe, folder: Path, date: dt.date) -> Json:
     if found is None and whole_lines(folder / "records.jsonl"):
         raise UserError(f"{folder} holds records, and no sample.json that says of what; choose another --out")
     if found is None or ("recipe" in found and not whole_lines(folder / "lots.jsonl")):
-        return {"recipe": wanted, "made": provenance(), "date": str(date)}
+        return {"recipe": wanted, "made": provenance(), "date": str(date), "lot": lot}
     for key, value in wanted.items():
         if (found.get("recipe") or {}).get(key) != value:
             raise UserError(f"{folder} holds records of another {key}; choose another --out, or remove the folder")
@@ -168,7 +203,7 @@ def _lots(folder: Path) -> list[Json]:
         return read_shaped_lines(folder / "lots.jsonl", shapes.Info, ended=False)
 
 
-def _done(folder: Path, n: int, lots: list[Sequence[Problem]]) -> int:
+def _done(folder: Path, n: int, lots: Sequence[Sequence[Problem]]) -> int:
     """How many lots are whole on the disk: records, tokens and notes. What was written of others is dropped."""
     paths = [folder / name for name in ("records.jsonl", "tokens.jsonl", "lots.jsonl")]
     records, tokens, notes = (whole_lines(path) for path in paths)

@@ -83,16 +83,20 @@ def decode(
     noise_NT: Tensor,
     temperature: float,
     ends_V: Tensor,
+    tell: Callable[[int], None],
 ) -> list[Drawn]:
-    """Continue every row of `context` until it draws a token marked in `ends_V` or reaches the noise's last column."""
+    """Continue every row of `context` until it draws a token marked in `ends_V` or reaches the noise's last column.
+    `tell` is told at each step how many tokens it drew."""
     size, limit = noise_NT.shape
     tokens_NT = torch.zeros(size, limit, dtype=torch.long, device=ends_V.device)
     logp_NT = torch.zeros(size, limit, device=ends_V.device)
     length_N = torch.full((size,), limit, device=ends_V.device)
     complete_N = torch.zeros(size, dtype=torch.bool, device=ends_V.device)
     row_N, going_N = torch.arange(size, device=ends_V.device), torch.ones_like(complete_N)
+    left = size
     for t in range(limit):
         token_N, logp_N, _ = draw(head(context.hidden_NH), noise_NT[row_N, t], temperature)
+        tell(left)
         tokens_NT[row_N, t], logp_NT[row_N, t] = token_N, logp_N
         ended_N = going_N & ends_V[token_N]
         length_N[row_N[ended_N]], complete_N[row_N[ended_N]] = t + 1, True

@@ -10,7 +10,7 @@ one model. An HFModel checks itself when it is made and refuses a model that it 
 """
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -46,6 +46,8 @@ class HFModel:
         self.module, self.codec, self.batch_tokens = module, codec, batch_tokens
         self.checkpointing, self.adapter = checkpointing, adapter
         self._version = 0
+        self.tell: Callable[[int], None] = lambda _: None
+        """Told at each step of decoding how many tokens it drew: for whoever shows how far drawing is."""
         _quiet_dropout(module)
         base = module.get_base_model() if hasattr(module, "get_base_model") else module
         with self._refusing(base):
@@ -81,7 +83,9 @@ class HFModel:
                 prompts_here = sorted(set(owner_N[rows]))
                 context = self._read_prompts([ids_P[p] for p in prompts_here], growing=True)
                 context = context.select(self._indices([prompts_here.index(p) for p in owner_N[rows]]))
-                drawn += decoding.decode(self._head, self._read_on, context, noise_NT[rows], temperature, ends_V)
+                drawn += decoding.decode(
+                    self._head, self._read_on, context, noise_NT[rows], temperature, ends_V, self.tell
+                )
         texts = self.codec.decode([draw.tokens for draw in drawn])
         flat = [
             Rollout(draw.tokens, text, draw.complete or ignore_eos, draw.logprobs, self._version)
@@ -98,7 +102,7 @@ class HFModel:
         last_N = [ids_P[p][-1] for p in owner_N]
         bare = self._has_adapter and not self.adapter
         read_on = self._read_on_without_adapter if bare else self._read_on
-        return Stepper(read_on, self._head, context, last_N, self._ends(), max_tokens)
+        return Stepper(read_on, self._head, context, last_N, self._ends(), max_tokens, self.tell)
 
     def capacity(self, prompts: Sequence[Prompt], tokens: int) -> int:
         longest = max(len(self.codec.encode(prompt)) for prompt in prompts)

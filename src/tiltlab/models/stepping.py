@@ -37,8 +37,10 @@ class Stepper:
         last_N: Sequence[int],
         ends_V: Tensor,
         max_tokens: int,
+        tell: Callable[[int], None],
     ) -> None:
-        self._read_on, self._head, self._context = read_on, head, context
+        """`tell` is told at each step how many tokens were appended."""
+        self._read_on, self._head, self._context, self._tell = read_on, head, context, tell
         self.ends_V = ends_V
         self._start = context.cache.get_seq_length() - 1
         size, device = len(last_N), ends_V.device
@@ -75,6 +77,7 @@ class Stepper:
         self._length_N = self._length_N + 1
         self._tokens_NT.scatter_(1, self._length_N[:, None], tokens_N[:, None])
         self._pending = True
+        self._tell(len(tokens_N))
 
     def select(self, rows_N: Tensor) -> None:
         self._context = self._context.select(rows_N)
