@@ -7,7 +7,7 @@ PYTHON ?= python3
 PIP_ARGS ?=
 BIN := .venv/bin
 
-.PHONY: study test test-fast lab check smollm2 embedded pictures requirements
+.PHONY: study test test-fast lab check smollm2 embedded pictures requirements docs wheel
 
 study: .venv/ready
 	$(BIN)/tiltlab study
@@ -47,21 +47,47 @@ embedded: .venv/ready
 pictures: .venv/ready
 	$(BIN)/python docs/pictures.py runs/sums docs/pictures
 
-# requirements.txt, made again of what is installed in .venv: each package but torch pinned, with the hashes of all its
-# files. Add to .venv or upgrade there what should change, and run this. uv, which reads the hashes, lives as long as it takes.
-requirements: .venv/ready
+# requirements.txt and requirements-docs.txt, made again of what is installed in .venv and .venv-docs: each package but torch
+# pinned, with the hashes of all its files. Add or upgrade there what should change, and run this. uv, which reads the
+# hashes, lives as long as it takes.
+requirements: .venv/ready .venv-docs/ready
 	$(PYTHON) -m venv .venv/uv
 	.venv/uv/bin/pip install --quiet $(PIP_ARGS) uv
-	$(BIN)/pip freeze --exclude torch --exclude-editable > .venv/uv/pins.txt
-	.venv/uv/bin/uv pip compile --quiet --generate-hashes --no-deps --universal --python-version 3.11 \
-		--no-header --no-annotate --output-file .venv/uv/hashed.txt .venv/uv/pins.txt
-	(grep '^#' requirements.txt; cat .venv/uv/hashed.txt) > .venv/uv/requirements.txt
-	mv .venv/uv/requirements.txt requirements.txt
+	$(call pin,.venv,requirements.txt,3.11)
+	$(call pin,.venv-docs,requirements-docs.txt,3.11.5)
 	rm -r .venv/uv
+
+define pin
+	$(1)/bin/pip freeze --exclude torch --exclude-editable > .venv/uv/pins.txt
+	.venv/uv/bin/uv pip compile --quiet --generate-hashes --no-deps --universal --python-version $(3) \
+		--no-header --no-annotate --output-file .venv/uv/hashed.txt .venv/uv/pins.txt
+	(grep '^#' $(2); cat .venv/uv/hashed.txt) > .venv/uv/requirements.txt
+	mv .venv/uv/requirements.txt $(2)
+	rm .venv/uv/hashed.txt
+endef
+
+# The site of docs/, into site/, with pages of real runs (a few minutes); every link is checked
+docs: .venv/ready .venv-docs/ready
+	$(BIN)/python docs/gallery.py docs/gallery
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict --quiet
+
+# The wheel, installed by itself (what it depends on is lent from .venv, torch above all), does a small study in an empty folder
+wheel: .venv/ready
+	rm -rf .venv/wheel
+	$(BIN)/pip wheel --quiet $(PIP_ARGS) --no-deps --wheel-dir .venv/wheel .
+	$(BIN)/python -m venv .venv/wheel/clean
+	.venv/wheel/clean/bin/pip install --quiet --no-index --no-deps .venv/wheel/*.whl
+	.venv/wheel/clean/bin/python tests/installed.py .venv/lib/python*/site-packages
+	rm -r .venv/wheel
 
 .venv/ready: requirements-torch.txt requirements.txt pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet $(PIP_ARGS) -r requirements-torch.txt
 	$(BIN)/pip install --quiet $(PIP_ARGS) -r requirements.txt
 	$(BIN)/pip install --quiet --no-deps --editable .
+	touch $@
+
+.venv-docs/ready: requirements-docs.txt
+	$(PYTHON) -m venv .venv-docs
+	.venv-docs/bin/pip install --quiet $(PIP_ARGS) -r requirements-docs.txt
 	touch $@

@@ -31,7 +31,7 @@ OTHER = ["study", "--out", "two", "--set", "arms=[base, {arm: tilted, beta: 0.1}
 
 
 def run(arguments: list[str], folder: Path, *, may_fail: bool = False) -> None:
-    done = subprocess.run([Path(sys.executable).parent / "tiltlab", *arguments], cwd=folder, check=False)
+    done = subprocess.run([Path(sys.executable).with_name("tiltlab"), *arguments], cwd=folder, check=False)
     if done.returncode not in ((0, 1) if may_fail else (0,)):
         raise SystemExit(f"tiltlab {arguments[0]} ended with {done.returncode}")
 

@@ -5,6 +5,7 @@ import tomllib
 from pathlib import Path
 
 TEXT = Path("requirements.txt").read_text(encoding="utf-8")
+DOCS = Path("requirements-docs.txt").read_text(encoding="utf-8")
 TORCH = Path("requirements-torch.txt").read_text(encoding="utf-8")
 
 
@@ -14,7 +15,7 @@ def entries(text: str) -> list[str]:
 
 
 def test_every_package_is_pinned_to_its_files() -> None:
-    for entry in entries(TEXT):
+    for entry in [*entries(TEXT), *entries(DOCS)]:
         pin, *hashes = entry.split()
         assert re.fullmatch(r"[\w.-]+==[\w.]+", pin), entry
         assert hashes
@@ -32,12 +33,13 @@ def test_all_that_tiltlab_needs_is_there() -> None:
     extras = project["optional-dependencies"]
     wanted = {name_of(need) for need in (*project["dependencies"], *extras["lora"], *extras["gguf"], *extras["dev"])}
     assert wanted <= {name_of(entry) for entry in entries(TEXT + TORCH)}
+    assert {name_of(need) for need in extras["docs"]} <= {name_of(entry) for entry in entries(DOCS)}
 
 
 def name_of(entry: str) -> str:
-    return re.split(r"[<>=~! ]", entry)[0].lower().replace("_", "-")
+    return re.split(r"[<>=~! \[]", entry)[0].lower().replace("_", "-")
 
 
 def test_no_index_is_named() -> None:
-    assert "://" not in TEXT + TORCH
-    assert not re.search(r"^\s*(-i|--index-url|--extra-index-url|--find-links|-f)\b", TEXT + TORCH, re.MULTILINE)
+    assert "://" not in TEXT + TORCH + DOCS
+    assert not re.search(r"^\s*(-i|--index-url|--extra-index-url|--find-links|-f)\b", TEXT + TORCH + DOCS, re.MULTILINE)
