@@ -4,12 +4,14 @@ import re
 import shlex
 from dataclasses import fields
 from pathlib import Path
+from pkgutil import resolve_name
 
 import click
 import pytest
 import typer
 from typer.testing import CliRunner
 
+import tiltlab
 from tiltlab.cli.main import app
 from tiltlab.config import recipe as recipes
 from tiltlab.models.loading import LoraConfig, ModelConfig
@@ -141,6 +143,19 @@ def test_the_example_in_python_runs(capsys: pytest.CaptureFixture[str]) -> None:
     *steps, verdict = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in steps] == ["0", "1"]
     assert re.match(r"(beyond sharpening|sharpening explains it|no gain|collapse|cannot tell) \S", verdict)
+
+
+def test_the_reference_has_a_page_for_every_room() -> None:
+    pages = {path.stem: path.read_text(encoding="utf-8") for path in (ROOT / "docs" / "reference").glob("*.md")}
+    named = [name for text in pages.values() for name in re.findall(r"^::: ([\w.]+)$", text, re.MULTILINE)]
+    for name in named:
+        resolve_name(name)  # raises for what is not there
+    rooms = {path.parent.name for path in (ROOT / "src" / "tiltlab").glob("*/__init__.py")}
+    assert {f"tiltlab.{room}" for room in rooms - {"cli", "embedded", "examples"}} <= set(named)
+    site = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    assert not [page for page in pages if f"reference/{page}.md" not in site]
+    offered = set(tiltlab.__all__)
+    assert not {name for name in offered if f"`{name}`" not in pages["tiltlab"]}
 
 
 def test_recipes_md_names_every_key() -> None:
