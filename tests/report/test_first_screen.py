@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.report.test_report import made_study, samples
+from tiltlab.forecast.forecast import Forecast, Point
 from tiltlab.report.figures import cost, log_ticks
 from tiltlab.report.findings import Findings
 from tiltlab.report.frontier import Reached, frontier
@@ -94,7 +95,7 @@ def test_caveats_and_cost_are_of_what_was_run(run: Path) -> None:
     said = caveats(study, found)
     assert said[0].startswith("one seed")
     assert said[1] == "2 test problems a task"
-    assert cost_in_words(study) == "6 s and 240 tokens in all"
+    assert cost_in_words(study) == "6 s of computing and 240 tokens in all"
 
 
 def test_the_headline_names_its_points_and_sorts_them(run: Path) -> None:
@@ -138,6 +139,20 @@ def test_an_outlier_does_not_stretch_the_frontier_and_is_told(far: float) -> Non
     assert outlier.marker.symbol == "triangle-right"
     assert outlier.x[0] == figure.layout.xaxis.range[1]
     assert f"arm 4, KL {far:.0f}" in [note.text for note in figure.layout.annotations]
+
+
+def test_a_long_forecast_does_not_squeeze_the_policies() -> None:
+    """Of a path that goes on far beyond them the part near them is shown, and its name is where that ends."""
+    none = Interval(0.5, 0.4, 0.6)
+    kls = {1.0: 0.0, 2.0: 0.6, 4.0: 9.0}
+    points = tuple(
+        Point(alpha, None, none, none, Interval(kl, kl, kl), {}, 8.0, 8.0, True, None, None)
+        for alpha, kl in kls.items()
+    )
+    figure = frontier(Forecast(points, none, 20, 0, 8.0, 0, 0), reached((0.0, 0.4), (0.5, 0.6)))
+    assert figure.layout.xaxis.range[1] == pytest.approx(1.06 * 1.5)
+    (named,) = [note for note in figure.layout.annotations if note.text == "forecast: sharpening"]
+    assert named.x == 0.6
 
 
 def test_names_of_points_on_top_of_each_other_keep_apart() -> None:
@@ -226,3 +241,19 @@ def test_long_parts_are_folded_and_best_rows_behind_a_switch(run: Path) -> None:
     assert outside.count("<details") == outside.count("</details>")
     assert outside.count('<tr class="of-best">') == 3
     assert outside.count('id="best"') == 1
+
+
+def test_an_interval_is_broken_in_front_of_its_brackets_at_most(run: Path) -> None:
+    table = re.search(r'<table class="results">.*?</table>', write_report(run).read_text(), re.DOTALL)
+    assert table
+    intervals = re.findall(r"<td[^>]*>([^<]*\[[^<]*)</td>", table[0])
+    assert len(intervals) > 6
+    assert all(len(cell.split(" ")) == 2 for cell in intervals)
+
+
+def test_the_legend_of_the_curves_shows_their_dashes(run: Path) -> None:
+    page = write_report(run).read_text()
+    strokes = dict(
+        re.findall(r'<button type="button" data-arm="([^"]*)"[^>]*><svg><line [^>]*stroke-dasharray="([^"]*)"', page)
+    )
+    assert len({strokes[name] for name in ("null control", "tempered 4", "task reward")}) == 3

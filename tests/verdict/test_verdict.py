@@ -156,6 +156,21 @@ def test_not_to_sharpen_is_always_a_choice() -> None:
     assert found.recovered.value == pytest.approx(0.0)
 
 
+def test_what_sharpening_reaches_is_said_in_words_for_people() -> None:
+    """Where nothing beats the base it is not called alpha 1; where it reaches more than training did, no share of the
+    gain is told."""
+    world = World.make("lazy", 0, 60)
+    base, _ = world.drawn(world.logp_PS, 8, 1)
+    tuned, _ = world.drawn(world.taught(), 8, 2)
+    none = judge(Evidence(base, tuned)).why
+    assert "; no sharpening tried beats the base" in none
+    assert "alpha 1" not in none
+    perfect = [replace(record, reason="correct", reward=1.0) for record in base]
+    found = judge(Evidence(base, tuned, rivals={"colder": perfect}))
+    assert f"sharpening alone (colder) reaches 1.000, training reached {found.gain.b.value:.3f}" in found.why
+    assert "of the gain" not in found.why
+
+
 def test_more_samples_of_the_base_tell_of_its_sharpening_and_of_nothing_else() -> None:
     world = World.make("helpful", 0, 60)
     base, _ = world.drawn(world.logp_PS, 8, 1)

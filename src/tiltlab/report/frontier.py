@@ -32,8 +32,8 @@ def frontier(found: Forecast | None, reached: Sequence[Reached], title: str = ""
     their names beside them. A policy far beyond the others does not stretch the axis: it is an arrow at its end."""
     figure = go.Figure()
     known = [policy for policy in reached if isfinite(policy.kl.value) and isfinite(policy.accuracy.value)]
-    ends = _paths(figure, found) if found is not None else []
-    edge = _edge([policy.kl.value for policy in known], max((end.x for end in ends), default=0.0))
+    paths = _paths(figure, found) if found is not None else []
+    edge = _edge([policy.kl.value for policy in known], max((at.x for path in paths for at in path), default=0.0))
     for policy in known:
         _add_policy(figure, policy, edge)
     left = min([0.0, *(policy.kl.value for policy in known)]) - 0.03 * edge
@@ -42,32 +42,32 @@ def frontier(found: Forecast | None, reached: Sequence[Reached], title: str = ""
     top = 36 if title else 10
     figure = titled(dressed(figure, height).update_layout(margin={"t": top, "b": 44, "l": 8}), title)
     points = [Named(_told(p, edge), min(p.kl.value, edge), p.accuracy.value) for p in known]
-    ends = [Named(end.name, min(end.x, edge), end.y) for end in ends]
+    ends = [next((at for at in reversed(path) if at.x <= edge), path[0]) for path in paths]
     name_beside(figure, [*points, *ends], edge, _HEIGHT)
     return figure
 
 
-def _paths(figure: go.Figure, found: Forecast) -> list[Named]:
-    """Draws the paths; returns where those end that have a name."""
+def _paths(figure: go.Figure, found: Forecast) -> list[list[Named]]:
+    """Draws the paths; returns the points of those that have a name."""
     carried = [point for point in found.points if point.carried]
     for alpha in sorted({point.alpha for point in carried} - {1.0}):
         _path(figure, [p for p in carried if p.alpha == alpha], "both", (_BOTH, None), thin=True)
     sharpened = [p for p in carried if p.beta is None and p.alpha >= 1]
     rewarded = [p for p in carried if p.alpha == 1]
-    ends = [
+    paths = [
         _path(figure, sharpened, "sharpening: p^α", (_SHARPENING, "dash")),
         _path(figure, rewarded, "reward: p exp(r/β)", (_REWARD, None)),
     ]
-    return [end for end in ends if end is not None]
+    return [path for path in paths if path]
 
 
 def _edge(kls: Sequence[float], path: float) -> float:
     """Where the x axis ends: past the last of the policies that are not farther out than three times the middle one of
-    those that went anywhere, and past the paths' end where that is within it too."""
+    those that went anywhere; and as far as the paths go, up to there."""
     moved = [kl for kl in kls if kl > 0.05]
     bound = 3 * median(moved) if moved else inf
-    within = [kl for kl in [*moved, path] if kl <= bound]
-    return 1.06 * max(within) if within and max(within) > 0 else 1.0
+    last = max([kl for kl in moved if kl <= bound] + [min(path, bound)])
+    return 1.06 * last if last > 0 else 1.0
 
 
 def _told(policy: Reached, edge: float) -> str:
@@ -93,11 +93,11 @@ def _add_policy(figure: go.Figure, policy: Reached, edge: float) -> None:
 
 def _path(
     figure: go.Figure, points: Sequence[Point], name: str, look: tuple[str, str | None], *, thin: bool = False
-) -> Named | None:
-    """`look`: colour and dash. Returns where the path ends; None where it is too short to draw."""
+) -> list[Named]:
+    """`look`: colour and dash. Returns the points; none where they are too few to draw."""
     known = [(p, p.kl, p.accuracy) for p in points if p.kl is not None and p.accuracy is not None]
     if len(known) < 2:
-        return None
+        return []
     colour, dash = look
     figure.add_scatter(
         x=[kl.value for _, kl, _ in known],
@@ -111,8 +111,7 @@ def _path(
         hovertemplate="forecast, %{customdata[0]}<br>KL %{x:.2f} nats<br>accuracy %{y:.3f} "
         "[%{customdata[1]:.3f}, %{customdata[2]:.3f}]<br>ESS %{customdata[3]:.0f} a problem<extra></extra>",
     )
-    _, kl, accuracy = known[-1]
-    return Named(f"forecast: {name.partition(':')[0]}", kl.value, accuracy.value)
+    return [Named(f"forecast: {name.partition(':')[0]}", kl.value, accuracy.value) for _, kl, accuracy in known]
 
 
 def _said(point: Point) -> str:

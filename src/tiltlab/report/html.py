@@ -3,7 +3,7 @@ model or a data file can become markup, and none of it works unseen."""
 
 import base64
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib.resources import files
 from typing import Any
 
@@ -26,9 +26,19 @@ def render_page(template: str, figures: Mapping[str, go.Figure], **values: Any) 
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"number": number, "interval": interval, "signed": signed, "tokens": length}
+    environment.filters |= {
+        "number": number,
+        "interval": _unbroken(interval),
+        "signed": _unbroken(signed),
+        "tokens": length,
+    }
     drawn = {name: plain(figure.to_plotly_json()) for name, figure in figures.items()}
     return environment.get_template(template).render(figures=drawn, plotly=get_plotlyjs(), **values)
+
+
+def _unbroken(shown: Callable[..., str]) -> Callable[..., str]:
+    """A filter for intervals that are broken over two lines in front of the brackets at most."""
+    return lambda *values: shown(*values).replace(", ", ",\N{NO-BREAK SPACE}")
 
 
 def _seen(value: Any) -> Any:

@@ -92,7 +92,7 @@ def cost_in_words(study: Study) -> str:
         else f"{seconds / 3600:.1f} h"
     )
     drawn = f"{tokens / 1e6:.1f} M" if tokens >= 1e6 else f"{tokens / 1e3:.0f} k" if tokens >= 1e3 else f"{tokens:.0f}"
-    return f"{took} and {drawn} tokens in all"
+    return f"{took} of computing and {drawn} tokens in all"
 
 
 def _of_sharpening(study: Study, last: Sequence[Row], found: Findings) -> str:

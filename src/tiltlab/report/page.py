@@ -17,7 +17,7 @@ from tiltlab.report.headline import headline
 from tiltlab.report.html import render_page
 from tiltlab.report.lead import caveats, cost_in_words, lead
 from tiltlab.report.load import ArmOnTask, Study, load_study
-from tiltlab.report.styles import IN_WORDS, arm_colours, is_trained
+from tiltlab.report.styles import IN_WORDS, STROKES, arm_colours, arm_dashes, is_trained
 from tiltlab.report.tables import Row, result_rows
 from tiltlab.report.tokens import Shown, line_of, ranks, shown, where
 from tiltlab.storage.files import write_text
@@ -99,6 +99,7 @@ def render(study: Study, rows: Sequence[Row], found: Mapping[str, Findings]) -> 
         caveats=caveats(study, found),
         cost=cost_in_words(study),
         colours=arm_colours(study),
+        strokes={arm: STROKES[dash] for arm, dash in arm_dashes(study).items()},
         colours_in_words=IN_WORDS,
         curves=[key for _, key, _ in CURVES],
         alarmed=alarmed,

@@ -20,8 +20,11 @@ _SHADES: dict[Family, tuple[str, ...]] = {
     "reward": ("#3b82f6", "#8b6cf0", "#2a8fd6", "#a35fe0", "#4f6df0", "#5b7fd6"),
     "objective": ("#d455b0", "#b84fc4"),
 }
-_DASHES = (None, "dot", "dashdot", "longdash", "longdashdot")
+_DASHES = (None, "dot", "dashdot", "longdash")
 """In curves; plain dashes are left to what failed."""
+
+STROKES = {None: "none", "dot": "2 3", "dashdot": "8 3 2 3", "longdash": "11 4", "longdashdot": "11 3 2 3"}
+"""The dashes as a page's own drawing has them."""
 
 _SYMBOLS = ("circle", "square", "triangle-up", "cross", "star")
 _HOLLOW = ("diamond", "diamond-open", "diamond-tall", "diamond-wide-open", "diamond-wide", "diamond-tall-open")
@@ -59,7 +62,9 @@ def arm_colours(study: Study) -> dict[str, str]:
 
 def arm_dashes(study: Study) -> dict[str, str | None]:
     """A dash for each arm's curves; None is a whole line."""
-    return {name: "dot" if of == "null control" else _DASHES[at % len(_DASHES)] for name, of, at in _places(study)}
+    return {
+        name: "longdashdot" if of == "null control" else _DASHES[at % len(_DASHES)] for name, of, at in _places(study)
+    }
 
 
 def arm_symbols(study: Study) -> dict[str, str]:

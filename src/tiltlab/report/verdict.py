@@ -20,7 +20,7 @@ from tiltlab.storage.files import Json, write_text
 from tiltlab.types import Record
 from tiltlab.verdict.verdict import Verdict
 
-_BASE, _TUNED, _SHARPENED = "#6b7280", "#2563eb", "#ea580c"
+_BASE, _TUNED, _SHARPENED = "#78838f", "#3b82f6", "#e06a1b"
 
 SAMPLES = 6
 """Problems whose responses are shown side by side."""
@@ -40,14 +40,14 @@ def write_verdict_page(
     those that are known. powers: by name, the base sharpened by a sampler, and the KL of its law by problem."""
     told = _forecast(base)
     sharpened = [
-        Reached(name, accuracy_of(records), mean_interval(kls), _SHARPENED)
+        Reached(name, accuracy_of(records), mean_interval(kls), _SHARPENED, "diamond")
         for name, (records, kls) in (powers or {}).items()
     ]
     figures = {
-        "frontier": frontier(told, [*sharpened, *_reached(found, tuned)]),
+        "frontier": frontier(told, [*sharpened, *_reached(found, tuned)], "What was reached, and what it cost"),
         "pass": _pass(found),
         "likelihood": _spread(base, tuned, lambda r: r.ref_logp, "log p under the base, nats"),
-        "length": _spread(base, tuned, lambda r: float(r.tokens), "tokens a response"),
+        "length": _spread(base, tuned, lambda r: float(r.tokens or "nan"), "tokens a response"),
     }
     samples = [
         (
@@ -92,7 +92,7 @@ def _reached(found: Verdict, tuned: Sequence[Record]) -> list[Reached]:
     groups = by_problem(record for record in tuned if record.complete)
     kl = mean_interval([sum(r.logp - r.ref_logp for r in group) / len(group) for group in groups.values()])
     nowhere = Interval(0.0, 0.0, 0.0)
-    return [Reached("base", found.gain.a, nowhere, _BASE), Reached("tuned", found.gain.b, kl, _TUNED)]
+    return [Reached("base", found.gain.a, nowhere, _BASE, "diamond"), Reached("tuned", found.gain.b, kl, _TUNED)]
 
 
 def _pass(found: Verdict) -> go.Figure:
@@ -106,7 +106,7 @@ def _pass(found: Verdict) -> go.Figure:
             customdata=[[at.low, at.high] for at in curve],
             hovertemplate="k=%{x}: %{y:.3f} [%{customdata[0]:.3f}, %{customdata[1]:.3f}]",
             mode="lines+markers",
-            line={"color": colour, "width": 2},
+            line={"color": colour, "width": 2, "dash": "dot" if name == "base" else None},
             name=name,
         )
     figure.update_xaxes(type="log", dtick=0.30103, title={"text": "k", "standoff": 6})

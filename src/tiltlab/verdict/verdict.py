@@ -178,7 +178,7 @@ def _of_a_gain(told: str, reached: float, found: Sharpened) -> tuple[Outcome, st
     if share.low >= MOST:
         return "sharpening explains it", f"A gain: {told}; {by}.", None
     if rest.low > 0 and found.covers:
-        return "beyond sharpening", f"A gain: {told}; {by}. Beyond it: {_signed(rest)}.", None
+        return "beyond sharpening", f"A gain: {told}; {by}.{_beyond(found)}", None
     if share.low >= 0.5 and rest.low <= 0:
         return "sharpening explains it", f"A gain: {told}; {by}, and what is left may be nothing.", None
     why = f"A gain: {told}; up to alpha {found.reach:g}, where the samples carry, {by}"
@@ -189,10 +189,19 @@ def _of_a_gain(told: str, reached: float, found: Sharpened) -> tuple[Outcome, st
 
 def _by_sharpening(reached: float, found: Sharpened) -> str:
     """What sharpening comes to. A share is given where it is one: sharpening may reach more than training did."""
-    if set(found.chosen) == {_NONE}:
+    if _is_none(found):
         return "no sharpening tried beats the base"
     by = f"sharpening alone ({found.named}) reaches {found.accuracy.value:.3f}, training reached {reached:.3f}"
     return f"{by} ({_percent(found.recovered)} of the gain)" if 0 <= found.recovered.value <= 1 else by
+
+
+def _beyond(found: Sharpened) -> str:
+    """Beyond no sharpening lies the whole gain, which is told already."""
+    return "" if _is_none(found) else f" Beyond sharpening: {_signed(found.rest)}."
+
+
+def _is_none(found: Sharpened) -> bool:
+    return set(found.chosen) == {_NONE}
 
 
 _FELL = {
