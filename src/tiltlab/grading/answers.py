@@ -52,10 +52,22 @@ def _boxes(text: str) -> tuple[list[str], bool]:
             opened.append(None if match[0] == "{" else match.end())
         elif match[0] == "}" and opened and (start := opened.pop()) is not None:
             spans.append((start, match.start()))
-    return [text[start:end].strip() for start, end in sorted(spans)], any(opened)
+    return [text[start:end].strip() for start, end in _outermost(text, spans)], any(opened)
+
+
+def _outermost(text: str, spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """The boxes that stand in no other, but for one that is all that the other holds."""
+    kept: list[tuple[int, int]] = []
+    for start, end in sorted(spans):
+        if not kept or start > kept[-1][1]:
+            kept.append((start, end))
+        elif _ONLY_A_BOX.fullmatch(text[kept[-1][0] : start]) and not text[end + 1 : kept[-1][1]].strip(" \n$."):
+            kept[-1] = (start, end)
+    return kept
 
 
 _BOX = re.compile(r"\\(?:boxed|fbox|framebox)\s*\{")
+_ONLY_A_BOX = re.compile(rf"[\s$]*{_BOX.pattern}")
 _BRACE = re.compile(r"\\(?:boxed|fbox|framebox)\s*\{|\\\\(?!boxed|fbox|framebox)|\\[{}]|[{}]")
 _NOTHING = re.compile(r"(?:[.…\s]|\\[lc]?dots|\\(?:quad|[;, ]))*")
 

@@ -12,8 +12,8 @@ from fractions import Fraction
 from functools import lru_cache
 
 from tiltlab.grading.formula import differ, is_constant, values
-from tiltlab.grading.labels import labelled
-from tiltlab.grading.latex import for_reading, without_unit
+from tiltlab.grading.labels import denies, labelled
+from tiltlab.grading.latex import for_reading, letters_of, told_apart, without_unit
 from tiltlab.grading.lists import items_of
 from tiltlab.grading.numbers import Quantity, quantity, shortest
 from tiltlab.grading.spelling import BASES, LONGEST, plain, squeezed
@@ -81,7 +81,7 @@ def is_read(gold: str) -> bool | None:
 def for_algebra(answer: str, gold: str) -> tuple[str, str]:
     """Both as LaTeX for algebra: without label, unit or dress."""
     _, one, other = _unlabelled(plain(answer), plain(gold))
-    return for_reading(one), for_reading(other)
+    return told_apart(for_reading(one), for_reading(other))
 
 
 def _same_entry(one: str, other: str) -> bool | None:
@@ -94,13 +94,10 @@ def _same_entry(one: str, other: str) -> bool | None:
 def _unlabelled(one: str, other: str) -> tuple[bool, str, str]:
     """Whether the names that two answers give themselves go together (x = 5 is not y = 5), and the answers."""
     (label, a), (named, b) = labelled(one), labelled(other)
-    if "=" in a and named:
-        b = f"{named} = {b}"  # an equation beside one that looked like a name
-    elif "=" in b and label:
-        a = f"{label} = {a}"
-    else:
-        return not (label and named and label != named and _is_variable(label) and _is_variable(named)), a, b
-    return True, a, b
+    if not (("=" in a and named) or ("=" in b and label)):
+        return not label or not named or label == named or not _apart(label, named), a, b
+    # an equation beside one that looked like a name, or a list of them
+    return True, f"{label} = {a}" if label else a, f"{named} = {b}" if named else b
 
 
 def _same(one: str, other: str) -> bool | None:
@@ -119,9 +116,17 @@ def _same(one: str, other: str) -> bool | None:
 def _is_no_formula(one: str, other: str) -> bool:
     """Whether algebra would misread it: words that the other has not, or numbers side by side."""
     one, other = without_unit(one), without_unit(other)
-    return unread_words(one) != unread_words(other) or any(
-        re.search(r"(?<![\^_\d.])\d[\d.]* \d", text) for text in (one, other)
+    return (
+        unread_words(one) != unread_words(other)
+        or _dropped(one) != _dropped(other)
+        or any(re.search(r"(?<![\^_\d.])\d[\d.]* \d", text) for text in (one, other))
     )
+
+
+def _dropped(text: str) -> tuple[int, bool, bool]:
+    """What algebra drops: primes (y' is not y), the index of a number (0.11_2 is not 0.11), and what stands behind
+    \\approx."""
+    return len(re.findall(r"(?<!\d)'", text)), re.search(r"\d\s*_", text) is not None, "\\approx" in text
 
 
 def _by_base(one: str, other: str) -> bool | None:
@@ -136,6 +141,15 @@ def _by_base(one: str, other: str) -> bool | None:
 
 
 _IN_WORDS = dict(zip(BASES, (*range(2, 13), 16), strict=True))
+
+
+def _by_angle(one: str, other: str) -> bool | None:
+    """Angles are named by their points, which algebra would multiply: ABC is CBA and not ACB."""
+    a, b = (_ANGLE.fullmatch(text) for text in (one, other))
+    return a[1] in (b[1], b[1][::-1]) if a and b else None
+
+
+_ANGLE = re.compile(r"\\angle\s*\{?([A-Z]{3})\}?")
 
 
 def _numeral(text: str) -> tuple[str, int] | None:
@@ -217,7 +231,12 @@ def _by_equation(one: str, other: str) -> bool | None:
     if ("=" in one) == ("=" in other):
         return None
     *sides, last = one.split("=")
-    if "=" in other or any(_same(side, last) is False for side in sides if is_constant(for_reading(side))):
+    letters = letters_of(last)
+    if "=" in other or any(
+        denies(side) or is_constant(for_reading(side)) or (letters_of(side) and letters_of(side) <= letters)
+        for side in sides
+        if denies(side) or _same(side, last) is False
+    ):
         return False
     return _same(labelled(last)[1], other)
 
@@ -229,10 +248,31 @@ def _by_items(one: str, other: str) -> bool | None:
         # one number or word against a list of several
         single = other if gold is None else one
         several = found or gold
-        if several is None or several.nested or len(several.entries) < 2:
+        if several is None or len(several.entries) < 2:
             return None
-        return False if quantity(single) is not None or words_of(single) is not None else None
-    return found.agrees(gold, _same_entry)
+        return False if _is_one(single) else None
+    names = [sorted(labelled(entry)[0] for entry in items.entries) for items in (found, gold)]
+    return found.agrees(gold, _same_named if names[0] == names[1] and len(set(names[1])) > 1 else _same_entry)
+
+
+def _same_named(one: str, other: str) -> bool | None:
+    """Of lists with the same names: AB = 9, CD = 4 is not AB = 4, CD = 9."""
+    return _same_entry(one, other) if labelled(one)[0] == labelled(other)[0] else False
+
+
+def _by_variable(one: str, other: str) -> bool | None:
+    """x > 3 is not y > 3, as x = 3 is not y = 3."""
+    a, b = ({letter for pair in _BOUNDED.findall(text) for letter in pair if letter} for text in (one, other))
+    return False if a and b and not a & b else None
+
+
+_LESS_OR_MORE = r"(?:<|>|\\[lg]e(?![a-zA-Z]))"
+_BOUNDED = re.compile(rf"(?<![a-zA-Z\\])([a-zA-Z])\s*{_LESS_OR_MORE}|{_LESS_OR_MORE}\s*([a-zA-Z])(?![a-zA-Z])")
+
+
+def _is_one(text: str) -> bool:
+    """Whether an answer is one number, word or formula for sure: x is not x, x, which algebra takes for a set."""
+    return quantity(text) is not None or words_of(text) is not None or values(for_reading(text)) is not None
 
 
 _RULES: tuple[Callable[[str, str], bool | None], ...] = (
@@ -240,9 +280,17 @@ _RULES: tuple[Callable[[str, str], bool | None], ...] = (
     _by_choice,
     _by_quantity,
     _by_words,
+    _by_variable,
     _by_items,
+    _by_angle,
     _by_equation,
 )
+
+
+def _apart(label: str, named: str) -> bool:
+    """Whether two names that are not the same say different things: x and y, (x,y) and (y,x); not x and Area."""
+    turned = label.startswith("(") and sorted(label) == sorted(named)
+    return turned or (_is_variable(label) and _is_variable(named))
 
 
 def _is_variable(label: str) -> bool:

@@ -31,7 +31,7 @@ RELATIVE = 1e-5
 
 def equal(answer: str, gold: str) -> bool | None:
     """Whether `answer` is `gold`, both LaTeX or plain expressions. None where `answer` cannot be read."""
-    verdict = _same(_parsed(gold), _imaginary(parse(_boxed(answer), list(BOXED), parsing_timeout=None)))
+    verdict = _same(_parsed(gold), _imaginary(_in_box(answer)))
     return verdict or (True if same_to_fifty_digits(answer, gold) else verdict)
 
 
@@ -81,8 +81,11 @@ def _imaginary(found: list[Any]) -> list[Any]:
 
 @lru_cache(maxsize=4096)
 def _parsed(gold: str) -> list[Any]:
-    return _imaginary(parse(_boxed(gold), list(BOXED), parsing_timeout=None))
+    return _imaginary(_in_box(gold))
 
 
-def _boxed(expression: str) -> str:
-    return f"\\boxed{{{expression}}}"  # parsed bare, a tenth of MATH's gold answers are not equal to themselves
+def _in_box(expression: str) -> list[Any]:
+    """What the whole of an expression says. Parsed bare, a tenth of MATH's gold answers are not equal to themselves;
+    without "first_match", what cannot be read is searched for a fraction that can, and \\ne \\frac12 is one half."""
+    boxed = f"\\boxed{{{expression}}}"
+    return list(parse(boxed, list(BOXED), extraction_mode="first_match", parsing_timeout=None))

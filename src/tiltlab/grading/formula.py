@@ -41,6 +41,15 @@ def equal_constants(one: str, other: str) -> bool:
     return 1e-6 < abs(a) < 1e6 and abs(a - b) <= EQUAL * abs(a)
 
 
+def far_apart(one: str, other: str) -> bool:
+    """Whether two formulas without variables differ by more than one does from the other as a rough value: 3.14 or 3
+    for \\pi."""
+    if not (is_constant(one) and is_constant(other)):
+        return False
+    a, b = _pairs(one, other)[0]
+    return abs(a - b) > max(0.5, 0.1 * abs(a))
+
+
 @lru_cache(maxsize=8192)
 def values(formula: str) -> tuple[complex | None, ...] | None:
     """A formula's value at each point, None where it has no finite value of a usual size; None where the formula is not

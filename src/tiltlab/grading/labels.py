@@ -6,7 +6,7 @@ Left out on purpose: equations. x + y = 5 and x^2 = 4 say more than their right-
 import re
 from functools import lru_cache
 
-from tiltlab.grading.formula import equal_constants
+from tiltlab.grading.formula import equal_constants, far_apart, is_constant
 from tiltlab.grading.latex import for_reading
 from tiltlab.grading.spelling import ended, squeezed
 
@@ -25,12 +25,23 @@ _PHRASE = re.compile(
         )""",
     re.IGNORECASE | re.VERBOSE,
 )
+_DENIES = re.compile(
+    rf"""\s*(?:the\s+)?(?:(?:not|never|wrong|incorrect|false|neither|nor|nothing|nobody|none|anything|everything)\b
+        | (?:negative|minus|twice|half|either|about|under|over)\s*(?:$|\s[a-z]\b|\s(?:{_VERBS})\b)
+        | (?:at\s+(?:most|least)|(?:more|less|greater|fewer|smaller)\s+than)\b)""",
+    re.IGNORECASE | re.VERBOSE,
+)
+"""Names that say something else than that what follows is the answer: not equal to: 5, at most x = 5, twice makes 5."""
+
+_COLON = re.compile(  # but for a list: Ann: 5, Bob: 4
+    r'"?\s*([A-Za-z][A-Za-z ]{2,60})"?\s*:\s*"?\s*(?=[^\s"])(?!.*[,;]["\s]*[A-Za-z][A-Za-z ]{2,60}"?\s*:)(.+)'
+)
 LONGEST_NAME = 80
 """Characters of a name."""
 
 _ARGUMENT = r"(?:\([^()]*(?:\([^()]*\)[^()]*)*\)|\[[^\[\]]*\])"
 _OPERATORS = re.compile(
-    r"[+*/-]|\\(?:cdot|times|div|frac|sqrt|pm|mp|sum|int|prod|le|ge|ne|cup|cap|to|in|begin|equiv|sin|cos|tan|log|ln)(?![a-zA-Z])"
+    r"[+*/-]|\\(?:cdot|times|div|frac|sqrt|pm|mp|sum|int|prod|le|ge|ne|cup|cap|to|in|begin|equiv|neg|lnot|mid|sin|cos|tan|log|ln)(?![a-zA-Z])"
 )
 
 
@@ -48,9 +59,14 @@ def labelled(text: str) -> tuple[str, str]:
     return label, ended(text)
 
 
+def denies(name: str) -> bool:
+    """Whether a name says something else than that what follows is the answer."""
+    return _DENIES.match(name) is not None
+
+
 def _without_phrase(text: str) -> str:
     found = _PHRASE.match(text.replace('"', " ")) if text.startswith('"') else _PHRASE.match(text)
-    if not found or not found.end() or not text[found.end() :].strip():
+    if not found or not found.end() or not text[found.end() :].strip() or denies(found[0]):
         return text
     rest = text[found.end() :]
     return (rest.replace('"', "", 1) if text.startswith('"') and rest.count('"') % 2 else rest).strip()
@@ -70,18 +86,21 @@ def _split(text: str) -> tuple[str, str] | None:
         return ("", value) if equal_constants(for_reading(name), for_reading(value)) else None
     if found := re.match(r"([a-zA-Z])\s*\\in(?![a-zA-Z])\s*(.+)", text):
         return found[1], found[2]
-    found = re.match(r'"?\s*([A-Za-z][A-Za-z ]{2,60})"?\s*:\s*"?\s*(?=[^\s"])(.+)', text)
-    if found and re.search(r"[A-Za-z]{3}", found[1]):
+    found = _COLON.match(text)
+    if found and re.search(r"[A-Za-z]{3}", found[1]) and not denies(found[1]):
         value = found[2]
         return found[1].strip(), value.replace('"', "", 1) if value.count('"') % 2 else value
     if found := re.match(r"(.+?)\s*\\approx(?![a-zA-Z])\s*([\d.,+-]+.*)", text):
-        return (squeezed(found[1]), found[2]) if _is_name(found[1]) else ("", found[1])
+        if far_apart(for_reading(found[1]), for_reading(found[2])):
+            return None  # \\pi \\approx 9
+        named = _is_name(found[1]) and not is_constant(for_reading(found[1]))
+        return (squeezed(found[1]), found[2]) if named else ("", found[1])
     return None
 
 
 def _is_name(name: str) -> bool:
     """f(2), \\det A, P(X > 2), x_1, |A|, Area: something that has a value, and no arithmetic, number or power."""
-    if len(name) > LONGEST_NAME:
+    if len(name) > LONGEST_NAME or denies(name):
         return False
     bare = re.sub(r"\s*\^\s*\{?\s*(?:-1|\(\d\)|[*])\s*\}?", "", name)
     bare = re.sub(_ARGUMENT + r"|\{[^{}]*\}|\|[^|]*\||_\w", "", bare)

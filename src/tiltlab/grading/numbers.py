@@ -152,12 +152,13 @@ def _mixed(text: str) -> tuple[Fraction, int] | None:
     if not found:
         return None
     over, under = int(found[2] or found[4]), int(found[3] or found[5])
-    if not over < under:
-        return None  # 2\frac{5}{3} may be a product
+    whole = int(found[1].replace(",", ""))
+    if not (whole and over < under):
+        return None  # 2\frac{5}{3} may be a product, 0 and 5/6 is two numbers
     joined = text[found.end(1) : found.start(2) if found[2] else found.start(4)]
     if "-" in joined or "+" in joined:
         return None
-    return int(found[1].replace(",", "")) + Fraction(over, under), found.end()
+    return whole + Fraction(over, under), found.end()
 
 
 def _fraction(text: str) -> tuple[Fraction, int] | None:
@@ -199,19 +200,26 @@ _WORD = re.compile(rf"(?:{'|'.join(sorted([*_NAMED, *SCALES, 'and'], key=len, re
 
 
 def _in_words(text: str) -> tuple[Fraction, int] | None:
-    """Twenty-one, two hundred and five."""
+    """Twenty-one, two hundred and five; not one two, five twenty."""
     total = part = end = 0
+    room, largest = 100, 10**15  # what the next word must be smaller than: a number, and a scale word
     seen = False
     while found := _WORD.match(text, end):
         word = found[0].lower()
-        if word == "and" and not seen:
-            return None
         if word in _NAMED:
+            if _NAMED[word] >= room:
+                return None
             part += _NAMED[word]
+            room = 10 if _NAMED[word] >= 20 else 0
         elif word in SCALES:
+            if SCALES[word] >= largest:
+                return None
             part = max(part, 1) * SCALES[word]
+            room = 100
             if SCALES[word] >= 1000:
-                total, part = total + part, 0
+                total, part, largest = total + part, 0, SCALES[word]
+        elif not seen:
+            return None  # and five
         seen = True
         after = re.match(r"[\s-]+", text[found.end() :])
         end = found.end() + (after.end() if after else 0)

@@ -137,9 +137,13 @@ _CHANGE = """
     four five six seven eight nine ten eleven twelve twenty thirty forty fifty sixty seventy eighty ninety pi alpha
     beta gamma delta theta lambda sigma omega phi sin cos tan cot sec csc log ln exp sqrt infinity infinitely negative
     positive does maybe perhaps probably either neither both versus vs approximately about roughly almost nearly wrong
-    incorrect undefined
+    incorrect undefined false untrue else alternatively invalid impossible never nothing nobody nowhere factorials
+    percentage percentages percents
 """
 _CHANGES = frozenset(_CHANGE.split())
+_SCALED = re.compile(
+    r"[a-z]+(?:illion|illionth|[a-z]teenth|tieth)s?|(?:eleven|twelf)ths?|(?:ten|eleven|twelve|[a-z]+teen)s"
+)
 _IRREGULAR = "people men women children feet teeth mice geese fish sheep deer dice oxen"
 _PLURALS = frozenset(_IRREGULAR.split())
 _TAIL = (
@@ -149,8 +153,10 @@ _TAILS = frozenset(_TAIL.split())
 
 
 def changes_nothing(remark: str) -> bool:
-    """Whether a remark in words leaves the number before it as it is: "by symmetry", "in total"."""
-    return not _CHANGES.intersection(re.findall(r"[a-z]+", remark.lower()))
+    """Whether a remark in words leaves the number before it as it is: "by symmetry", "in total"; not with "minus" in
+    it or "elevenths"."""
+    words = re.findall(r"[a-z]+", remark.lower())
+    return not _CHANGES.intersection(words) and not any(map(_SCALED.fullmatch, words))
 
 
 def things_counted(text: str, one: bool) -> bool:
@@ -159,8 +165,10 @@ def things_counted(text: str, one: bool) -> bool:
     words = text.lower().replace("-", " ").split()
     if not words or len(words) > 8 or not all(re.fullmatch(r"[a-z][a-z&]*(?:'s)?|\(s\)", word) for word in words):
         return False
-    if _CHANGES.intersection(words):
-        return False
+    if not changes_nothing(text) or any(
+        re.fullmatch("[b-z]", word) and (i < 2 or words[i - 1] not in _TAILS) for i, word in enumerate(words)
+    ):
+        return False  # 5 of x; but values of n
     if words[0] in _TAILS:
         return words[-1] not in ("of", "per", "for", "from", "every") and (
             len(words) > 1 or words[0] not in ("in", "each")

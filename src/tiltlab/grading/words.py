@@ -20,6 +20,10 @@ _CHOICE = re.compile(
     r"\s*(?:(?:option|choice|answer)\s+)?(?:\(([A-Za-z])\)|\[([A-Z])\]|([A-Z])\)|([A-Z])\s*[:.](?!\d)|([A-Z])(?=\s*$))\s*(.*)",
     re.I,
 )
+_TAKES_BACK = re.compile(  # (B) or (C), B) C), (B) is wrong
+    r"^(?:or|and|nor|,|/)(?![a-z])|\([A-Z]\)|^[A-J][).]|\[[A-J]\]|^is\s+(?:not|wrong|incorrect|false|impossible)\b",
+    re.I,
+)
 
 
 def words_of(text: str) -> str | None:
@@ -64,7 +68,7 @@ def choice(text: str) -> tuple[str, str, bool] | None:
     alone; None where there is no such letter."""
     bare = re.sub(r"\s+", " ", text.replace('"', " ")).strip()
     found = _CHOICE.fullmatch(bare)
-    if not found or re.search(r"^(?:or|and|nor|,|/)(?![a-z])|\([A-Z]\)", found[6]):
+    if not found or _TAKES_BACK.search(found[6]):
         return None
     letter = next(group for group in found.groups()[:5] if group)
     alone = found[5] is not None and len(bare) == 1
