@@ -150,6 +150,15 @@ def test_hostile_text_hangs_nothing(mode: grading.Mode) -> None:
     assert grade_maths(r"\boxed{(x+1)^2}", "x^2+2x+1", mode).reason == "correct"
 
 
+@pytest.mark.parametrize(
+    "piece", ["~", "` ", "\n", "\\, ", '" ', "A.**", "\\left", "base 2 ", "x = ", "Ann: 5, ", "{,}", "\\pm "]
+)
+def test_no_answer_is_slow_to_read(piece: str) -> None:
+    start = time.process_time()
+    agree((piece * 1000)[:1000], "7")
+    assert time.process_time() - start < 1.0  # 0.05 on a quiet machine; ~ once took 43 seconds
+
+
 def test_an_answer_past_the_guards_is_right_to_the_letter() -> None:
     assert grade_maths(r"\boxed{2^{100000}}", r"2^{100000}").reason == "correct"
     assert grade_maths(r"\boxed{4^{50000}}", r"2^{100000}").reason == "wrong"

@@ -49,7 +49,7 @@ _STEPS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r",\\!", ","),
         (r"\\!", ""),
         (
-            r"(?<!\\)\\(?:[,;:>]|(?=\s))|~|\\(?:q?quad|enspace|thinspace|medspace|thickspace|space|nobreakspace)(?![a-zA-Z])|\s+",
+            r"(?:(?<!\\)\\(?:[,;:>]|(?=\s))|~|\\(?:q?quad|enspace|thinspace|medspace|thickspace|space|nobreakspace)(?![a-zA-Z])|\s)+",
             " ",
         ),
         (r"\\[dtc]frac|\\(?:nice|s|x)frac", r"\\frac"),
@@ -82,7 +82,7 @@ _STEPS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"\\end\s*\{small", r"\\end{p"),
         (r"(?<![\w)*])\*\*(?=[^\s*])(.+?)(?<=[^\s*])\*\*(?![\w(*])", r"\1"),
         (r"`+", ""),
-        (rf'[\s"]*\(?\s*(?:in )?\s*base[\s"]*(\d+|{"|".join(BASES)})\s*\)?[\s"]*$', r"_{\1}"),
+        (rf'(?<![\s"])[\s"]*(?:\(\s*)?(?:in\s+)?base[\s"]*(\d+|{"|".join(BASES)})(?:\s*\))?[\s"]*$', r"_{\1}"),
         (r"\\\s*$", ""),
         (r"\s+", " "),
     )
@@ -94,7 +94,8 @@ def plain(answer: str) -> str:
     """The plain spelling of an answer."""
     if len(answer) > LONGEST or _IS_NUMBER.fullmatch(answer):
         return answer.strip()
-    text = _SEPARATED.sub(lambda found: re.sub(r"\D", "", found[0]), in_ascii(answer))
+    text = re.sub(r"\s+", " ", in_ascii(answer))  # long runs of spaces are slow in what follows
+    text = _SEPARATED.sub(lambda found: re.sub(r"\D", "", found[0]), text)
     text = _undressed(text)
     for pattern, by in _STEPS:
         text = pattern.sub(by, text)
