@@ -41,6 +41,8 @@ NEEDS = {
     "lab": "half a minute; run by tests/lab",
     "study my-study.yaml": "a model of the hub",
     "report runs/my-study": "the study before it",
+    "status runs/my-study": "the study before it",
+    "list samplers": "run by tests/cli",
     "compare runs/one": "two studies",
     "check math500": "a data set",
     "check data": "a data set",

@@ -10,6 +10,7 @@ import typer
 
 from tiltlab.cli.evaluate import evaluate
 from tiltlab.cli.judge import check, forecast, verdict
+from tiltlab.cli.look import list_, status
 from tiltlab.cli.output import print_error
 from tiltlab.cli.progress import errors
 from tiltlab.cli.study import compare, lab, report, study
@@ -37,8 +38,9 @@ def _options(
     """Was the model taught something, or only sharpened?"""
 
 
-for command in (study, evaluate, check, forecast, verdict, report, compare, lab):
+for command in (study, evaluate, check, forecast, verdict, report, status, compare, lab):
     app.command()(command)
+app.command("list")(list_)
 app.command("sample", help="The same as evaluate, by another name.")(evaluate)
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tiltlab.cli.look import dry_run
 from tiltlab.cli.output import AsJson, Output, print_note, print_notes
 from tiltlab.cli.progress import bars, cells_progress, errors
 from tiltlab.errors import UserError, gathered
@@ -29,6 +30,9 @@ def study(
     ] = None,
     track: Annotated[str | None, typer.Option(help="Also send metrics to trackio, wandb or tensorboard.")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="Change a key of the recipe: train.steps=5")] = None,
+    dry: Annotated[
+        bool, typer.Option("--dry-run", help="Tell what would be done and what it takes; write nothing.")
+    ] = False,
 ) -> None:
     """Train and sample every regime by one procedure, and report them side by side.
 
@@ -39,6 +43,9 @@ def study(
 
     plan = load_recipe(recipe, set_ or ())
     run = out or Path("runs") / shortened(plan.name)
+    if dry:
+        dry_run(plan, run, seeds, Output())
+        return
     devices = _devices(plan)
     on_gpu = devices[0].startswith("cuda")
     for task in plan.tasks:

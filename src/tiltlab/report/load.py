@@ -114,7 +114,7 @@ class Study:
 
 def load_study(run: Path) -> Study:
     """Read a run folder. Raises UserError where it holds no study, or no finished cell, or a damaged file."""
-    about = _about(run)
+    about = about_study(run)
     recipe, seeds = about["recipe"], range(about["recipe"]["seed"], about["recipe"]["seed"] + about["seeds"])
     arms: list[ArmOnTask] = []
     failed: list[Failure] = []
@@ -135,7 +135,7 @@ def load_study(run: Path) -> Study:
     return Study(recipe["name"], recipe, about["made"], about["data"], about["seeds"], arms, problems, missing, failed)
 
 
-def _about(run: Path) -> Json:
+def about_study(run: Path) -> Json:
     """study.json. Raises UserError where there is none, or one of something else."""
     path = run / "study.json"
     if not run.is_dir():

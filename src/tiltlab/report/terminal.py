@@ -1,6 +1,7 @@
 """The result tables on a terminal, or in whatever else the output goes to."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import timedelta
 from math import isfinite
 from statistics import mean
 from typing import Any
@@ -16,6 +17,7 @@ from tiltlab.report.compare import Compared
 from tiltlab.report.evaluation import Evaluation
 from tiltlab.report.findings import Findings
 from tiltlab.report.load import Study
+from tiltlab.report.status import Status
 from tiltlab.report.tables import Row
 from tiltlab.report.text import interval, number, signed
 from tiltlab.stats.metrics import averages
@@ -92,6 +94,48 @@ def print_comparison(found: Compared, console: Console) -> None:
     for key, values in found.differing.items():
         said = " | ".join("–" if value is None else str(value) for value in values)
         console.print(line((f"{key}: ", "bold"), said), soft_wrap=True)
+
+
+def print_status(found: Status, console: Console) -> None:
+    """One row a cell; then why some failed, and what rang."""
+    title = f"{found.name}: last change {_time(found.changed)} ago"
+    table = _table(title, ("step", "steps a minute", "left"), names=("task", "arm", "seed", "state"))
+    for cell in found.cells:
+        step = "–" if cell.step is None else f"{cell.step} of {cell.of}"
+        rate = "–" if cell.rate is None else f"{60 * cell.rate:.1f}"
+        left = "–" if cell.left is None else _time(cell.left)
+        table.add_row(*map(line, (cell.task, cell.arm, str(cell.seed), cell.state, step, rate, left)))
+    _print_whole(table, console)
+    for cell in found.cells:
+        name = f"{cell.task} / {cell.arm} / seed {cell.seed}: "
+        for alarm in cell.alarms:
+            console.print(line(("alarm: ", "yellow"), name + alarm), soft_wrap=True)
+        if cell.why:
+            console.print(line(("Failed: ", "bold red"), name + cell.why), soft_wrap=True)
+
+
+def print_estimate(found: Any, console: Console) -> None:
+    """`found`: a study.estimate.Estimate, which this module does not import, as it comes with models."""
+    for task, splits in found.splits.items():
+        sizes = ", ".join(f"{split} {of['problems']}" for split, of in splits.items())
+        console.print(line((f"{task}: ", "bold"), sizes), soft_wrap=True)
+        for note in (note for of in splits.values() for note in of["notes"]):
+            console.print(line(f"    {note}"), soft_wrap=True)
+    table = _table(f"{found.name}: {len(found.cells)} cells", ("tokens at most",), names=("task", "arm", "seed", ""))
+    for cell in found.cells:
+        does = "trains" if cell.trains else "samples"
+        table.add_row(*map(line, (cell.task, cell.arm, str(cell.seed), does, f"{cell.tokens:,}")))
+    _print_whole(table, console)
+    said = f"{found.tokens:,} tokens at most"
+    if found.rate:
+        said += f"; at {found.rate:.0f} a second, as in the run folder so far, {_time(found.seconds)} in one process"
+    else:
+        said += "; how long that takes is not known before the run folder holds a step or a sampler's draws"
+    console.print(line(said), soft_wrap=True)
+
+
+def _time(seconds: float) -> str:
+    return str(timedelta(seconds=int(seconds)))
 
 
 def print_check(name: str, found: Any, console: Console) -> None:

@@ -34,7 +34,7 @@ SIZES: dict[Split, int] = {"test": 300, "select": 200, "train": 3145}
 
 @dataclass(frozen=True)
 class Sums:
-    """Either task. Both have the same problems in the same splits."""
+    """Two-digit sums, as imaginary students answer them; both tasks have the same problems in the same splits."""
 
     task: Literal["lazy-sum", "noisy-sum"]
     __pydantic_config__: ClassVar = {"extra": "forbid"}

@@ -1,0 +1,55 @@
+"""What there is, and how it stands: `tiltlab list`, `tiltlab status`; and `tiltlab study --dry-run`. None writes."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from tiltlab.cli.output import AsJson, Output
+
+if TYPE_CHECKING:
+    from tiltlab.config.recipe import Recipe
+
+
+def list_(
+    what: Annotated[Literal["arms", "samplers", "tasks"], typer.Argument(help="What to list.")],
+    as_json: AsJson = False,
+) -> None:
+    """What a recipe can name, with its keys and what they are where left out."""
+    from tiltlab.config.offered import offered
+
+    output, found = Output(as_json), offered(what)
+    for entry in found:
+        output.say((entry.name, "bold"), f": {entry.says}")
+        keys = (f"{key}: {_as_yaml(value)}" for key, value in entry.keys.items())
+        output.say("    " + (", ".join(keys) or "no keys"))
+    output.figures({what: [asdict(entry) for entry in found]})
+
+
+def _as_yaml(value: object) -> str:
+    return {"None": "null", "True": "true", "False": "false"}.get(str(value)) or (
+        repr(value) if isinstance(value, str) and not value.startswith("(") else str(value)
+    )
+
+
+def status(
+    run: Annotated[Path, typer.Argument(help="A folder of `tiltlab study`, finished or not.")], as_json: AsJson = False
+) -> None:
+    """Where each cell of a study is: step, rate, time left, alarms. Reads the folder, and disturbs nobody."""
+    from tiltlab.report.status import status_of
+    from tiltlab.report.terminal import print_status
+
+    output, found = Output(as_json), status_of(run)
+    print_status(found, output.console)
+    output.figures(found)
+
+
+def dry_run(recipe: "Recipe", run: Path, seeds: int, output: Output) -> None:
+    """Tell what a study would do."""
+    from tiltlab.report.terminal import print_estimate
+    from tiltlab.study.estimate import estimate
+
+    found = estimate(recipe, run, seeds)
+    print_estimate(found, output.console)
+    output.figures(found, tokens=found.tokens, seconds=found.seconds)

@@ -1,0 +1,91 @@
+"""Where the cells of a run are, from its folder alone: for whoever looks in while it runs. Imports no torch."""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+from tiltlab.report.load import about_study
+from tiltlab.storage import shapes
+from tiltlab.storage.files import Json
+from tiltlab.storage.run_folder import CellDir
+from tiltlab.storage.shapes import or_else, read_shaped, read_steps
+from tiltlab.training.alarms import alarms
+
+RECENT = 10
+"""Steps that tell how long the next ones take."""
+
+State = Literal["waiting", "begun", "training", "testing", "done", "failed"]
+
+
+@dataclass(frozen=True)
+class CellStatus:
+    """step, of: None for arms that do not train. rate: steps a second of late; left: seconds of training that they
+    leave; None where nothing is known. why: of a cell that failed."""
+
+    task: str
+    arm: str
+    seed: int
+    state: State
+    step: int | None = None
+    of: int | None = None
+    rate: float | None = None
+    left: float | None = None
+    alarms: tuple[str, ...] = ()
+    why: str | None = None
+
+
+@dataclass(frozen=True)
+class Status:
+    """changed: seconds since anything was written."""
+
+    name: str
+    cells: tuple[CellStatus, ...]
+    changed: float
+
+
+def status_of(run: Path) -> Status:
+    """Raises UserError where the folder holds no study, or a damaged file."""
+    about = about_study(run)
+    recipe = about["recipe"]
+    numbers = range(recipe["seed"], recipe["seed"] + about["seeds"])
+    arms = list(zip(about["arms"], recipe["arms"], strict=True))
+    with or_else("remove its cell's folder, and the study's command makes it again"):
+        cells = tuple(
+            _cell(run, task, arm, seed, config["arm"] in get_args(shapes.Trained), recipe["train"]["steps"])
+            for seed in numbers
+            for task in about["data"]
+            for arm, config in arms
+        )
+    newest = max(path.stat().st_mtime for path in (run / "study.json", *run.glob("cells/*/*/*/*")))
+    return Status(recipe["name"], cells, max(0.0, time.time() - newest))
+
+
+def _cell(run: Path, task: str, arm: str, seed: int, trained: bool, of: int) -> CellStatus:
+    folder = CellDir.of(run, task, arm, seed)
+    metrics = read_steps(folder.metrics, shapes.Step, ended=False)
+    rang = alarms(metrics, read_steps(folder.select, shapes.Selected, ended=False))
+    step = metrics[-1]["step"] + 1 if metrics else 0
+    state = _state(folder, step, of)
+    why = read_shaped(folder.failed, shapes.Failed)["error"] if state == "failed" else None
+    if not trained:
+        return CellStatus(task, arm, seed, state, why=why)
+    rate = _rate(metrics)
+    left = (of - step) / rate if rate and state == "training" else None
+    return CellStatus(task, arm, seed, state, step, of, rate, left, tuple(map(str, rang)), why)
+
+
+def _state(folder: CellDir, step: int, of: int) -> State:
+    if folder.result.exists():
+        return "done"
+    if folder.failed.exists():
+        return "failed"
+    if step:
+        return "training" if step < of else "testing"
+    return "begun" if folder.path.is_dir() else "waiting"
+
+
+def _rate(metrics: list[Json]) -> float | None:
+    """Steps a second, of the last few."""
+    spent = [sum(line.get("seconds", {}).values()) for line in metrics[-RECENT:]]
+    return len(spent) / sum(spent) if sum(spent) > 0 else None

@@ -1,0 +1,91 @@
+"""What a study would do, before it does it: sizes of splits, tokens at most, and time where a rate is known."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tiltlab.config.recipe import Recipe
+from tiltlab.storage import shapes
+from tiltlab.storage.files import Json
+from tiltlab.storage.shapes import read_shaped, read_shaped_lines
+from tiltlab.study.run import Cell
+from tiltlab.study.study import check, plan
+from tiltlab.types import Split
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One cell. tokens: that it draws, at most."""
+
+    task: str
+    arm: str
+    seed: int
+    trains: bool
+    tokens: int
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """splits: by task and split, the number of problems, and notes on what was left out. rate: tokens a second that the
+    run folder's own cells have drawn so far, None where there are none."""
+
+    name: str
+    splits: dict[str, dict[str, Any]]
+    cells: tuple[Planned, ...]
+    rate: float | None
+
+    @property
+    def tokens(self) -> int:
+        return sum(cell.tokens for cell in self.cells)
+
+    @property
+    def seconds(self) -> float | None:
+        """One cell after another, at most; None where no rate is known."""
+        return self.tokens / self.rate if self.rate else None
+
+
+def estimate(recipe: Recipe, run: Path, seeds: int) -> Estimate:
+    """Writes nothing. Raises UserError, with a line for each, for whatever is wrong with the recipe."""
+    facts = check(recipe)
+    splits = {
+        task: {split: {"problems": fact["problems"], "notes": fact.get("notes", [])} for split, fact in of.items()}
+        for task, of in facts.items()
+    }
+    cells = tuple(
+        Planned(cell.task.name, cell.arm.name, cell.seed, cell.arm.objective() is not None, _tokens(cell, recipe))
+        for cell in plan(recipe, seeds)
+    )
+    return Estimate(recipe.name, splits, cells, _rate(run))
+
+
+def _tokens(cell: Cell, recipe: Recipe) -> int:
+    """Responses of a cell, each as long as it may be."""
+    test, train, select = recipe.test, recipe.train, recipe.select
+    tested = _problems(cell, "test", test.problems)
+    responses = tested * cell.arm.sampler().drawn(test.n)
+    if cell.arm.objective() is None:
+        responses += tested * test.forecast_n * (cell.arm.arm == "base")
+    else:
+        evaluations = 1 + -(-train.steps // select.every)  # before the first step, every so many, after the last
+        responses *= 2  # of the last checkpoint and of the best
+        responses += evaluations * _problems(cell, "select", select.problems) * select.n
+        responses += train.steps * train.prompts * train.responses
+    return responses * train.max_tokens
+
+
+def _problems(cell: Cell, split: Split, wanted: int | None) -> int:
+    return len(cell.task.problems(split)[:wanted])
+
+
+def _rate(run: Path) -> float | None:
+    """Tokens drawn a second by what the run folder holds: training steps with all that they take, and samplers."""
+    tokens = seconds = 0.0
+    for path in run.glob("cells/*/*/*/metrics.jsonl"):
+        for line in read_shaped_lines(path, shapes.Step, ended=False):
+            spent = line.get("seconds", {})
+            seconds += sum(spent.values())
+            tokens += max(line.get("tokens", {}).values(), default=0) if spent else 0
+    for path in run.glob("cells/*/*/*/sampling-*.json"):
+        drawn: Json = read_shaped(path, shapes.Sampling)
+        tokens, seconds = tokens + drawn["drawn"], seconds + drawn["seconds"]
+    return tokens / seconds if tokens and seconds else None
