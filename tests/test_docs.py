@@ -114,6 +114,7 @@ def test_what_is_quick_runs(command: str, tmp_path: Path, monkeypatch: pytest.Mo
     assert list(tmp_path.rglob("*.html"))
 
 
+@pytest.mark.slow
 def test_the_tutorial_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for command in commands(ROOT / "docs" / "tutorial.md"):
