@@ -321,3 +321,19 @@ def test_too_many_rows_for_selection_name_the_key(
     assert run(monkeypatch, "study", path, "--out", str(tmp_path / "run")) == 2
     (said,) = capsys.readouterr().err.strip().splitlines()
     assert "tasks.1.select" in said
+
+
+def test_all_that_is_wrong_with_an_evaluation_is_told_before_a_model_is_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("tiltlab.evaluation.run.load_reference", lambda *_: pytest.fail("weights were loaded"))
+    options = ["--task", "data", "--data", data(tmp_path / "none.jsonl"), "--out", str(tmp_path / "out")]
+    options += ["--model", str(tmp_path / "a" / "b"), "--reference", str(tmp_path / "c" / "d")]
+    capsys.readouterr()
+    assert run(monkeypatch, "evaluate", *options, "--set", "reward=tests.rewards_for_tests:nothing") == 2
+    said = capsys.readouterr().err.strip().splitlines()
+    wanted = ["none.jsonl is empty", "a.b does not exist", "c.d does not exist", "nothing.* cannot be loaded"]
+    assert len(said) == len(wanted)
+    for line, message in zip(said, wanted, strict=True):
+        assert re.search(f"error: .*{message}", line), line
+    assert not (tmp_path / "out").exists()

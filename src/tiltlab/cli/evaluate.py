@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -11,6 +12,7 @@ import typer
 
 from tiltlab.cli.output import AsJson, Output, print_note, print_notes
 from tiltlab.cli.progress import bars
+from tiltlab.errors import UserError
 from tiltlab.storage.files import slug
 from tiltlab.storage.folder import alone_in
 from tiltlab.system.devices import usable_devices
@@ -86,7 +88,8 @@ def draw(plan: "SampleRecipe", folder: Path, output: Output) -> dict[str, Any]:
     from tiltlab.evaluation.run import run_sample
     from tiltlab.report.terminal import print_sample
 
-    print_notes(plan.task, [plan.split])
+    with suppress(UserError):  # told below, with whatever else is wrong
+        print_notes(plan.task, [plan.split])
     name = f"{plan.task.name}: {plan.sampler.name}"
     with bars() as shown:
         bar = shown.add_task(on_one_line(name), total=None)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tiltlab.config.recipe import SampleRecipe
-from tiltlab.errors import UserError
+from tiltlab.errors import UserError, gathered
 from tiltlab.evaluation.evaluate import evaluate
 from tiltlab.evaluation.responses import read_responses
 from tiltlab.evaluation.token_logprobs import COUNTED, token_lines
@@ -62,17 +62,13 @@ def run_sample(
     Raises UserError, before anything is written, for a model, a problem or a reward that cannot be used, and for a
     folder that holds something else.
     """
-    problems = recipe.task.problems(recipe.split)[: recipe.problems]
-    if not problems:
-        raise UserError(f"task {recipe.task.name} has no problem in its {recipe.split} split")
     date = recipe.model.date or kept_date(folder / "sample.json") or today()
     config = replace(recipe.model, device=device, date=date)
-    codec = load_codec(config)
+    problems, codec, reward = _checked(recipe, config)
     longest = max(len(codec.encode(recipe.task.render(problem), recipe.max_tokens)) for problem in problems)
     fits = recipe.model.batch_tokens // (longest + recipe.max_tokens) // recipe.n
     about = _about(recipe, folder, date, lot=max(1, min(LOT, fits)))
     models = None if "info" in about else _models(recipe, config, codec)
-    reward = load_reward(recipe.reward) if recipe.reward else None
     for note in codec.notes([recipe.task.render(problems[0])]):
         on_note(note)
     size = about.get("lot", LOT)
@@ -92,6 +88,27 @@ def run_sample(
     info = together([Info(**(line | {"warnings": tuple(line["warnings"])})) for line in _lots(folder)])
     write_json(folder / "sample.json", about | {"info": asdict(info), "questions": _questions(problems)})
     return read_records(folder / "records.jsonl"), info
+
+
+def _checked(recipe: SampleRecipe, config: ModelConfig) -> tuple[Sequence[Problem], Codec, Reward | None]:
+    """What the recipe names, but for weights. Raises UserError with a line for each thing that cannot be used."""
+    wrong: list[str] = []
+    problems: Sequence[Problem] = ()
+    codec, reward = None, None
+    with gathered(wrong, "task"):
+        problems = recipe.task.problems(recipe.split)[: recipe.problems]
+        if not problems:
+            raise UserError(f"task {recipe.task.name} has no problem in its {recipe.split} split")
+    with gathered(wrong):
+        codec = load_codec(config)
+    with gathered(wrong):
+        if recipe.reference:
+            load_codec(replace(config, path=recipe.reference))
+    with gathered(wrong):
+        reward = load_reward(recipe.reward) if recipe.reward else None
+    if wrong or codec is None:
+        raise UserError(*wrong)
+    return problems, codec, reward
 
 
 def _draw_lot(
