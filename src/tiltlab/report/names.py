@@ -36,7 +36,7 @@ def name_beside(figure: go.Figure, points: Sequence[Named], edge: float, y: tupl
     log = figure.layout.xaxis.type == "log"
     at = log10 if log else float
     first, last = figure.layout.xaxis.range
-    beyond = at(edge) + 0.04 * (last - first)
+    beyond = at(edge) + 0.025 * (last - first)
     for point, text, place in zip(points, told, places, strict=True):
         figure.add_annotation(
             {"x": at(point.x), "y": point.y, "text": text, "xanchor": "left", "showarrow": True, "arrowhead": 0},
@@ -50,7 +50,7 @@ def name_beside(figure: go.Figure, points: Sequence[Named], edge: float, y: tupl
             font={"size": 11},
             borderpad=0,
         )
-    figure.update_layout(margin={"r": 30 + 6 * max(len(point.name[:_LONGEST]) for point in points)})
+    figure.update_layout(margin={"r": 42 + 6 * max(len(point.name[:_LONGEST]) for point in points)})
 
 
 def spread(values: Sequence[float], gap: float, low: float, high: float) -> list[float]:

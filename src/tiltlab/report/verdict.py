@@ -20,7 +20,7 @@ from tiltlab.storage.files import Json, write_text
 from tiltlab.types import Record
 from tiltlab.verdict.verdict import Verdict
 
-_BASE, _TUNED, _SHARPENED = "#78838f", "#3b82f6", "#e06a1b"
+_BASE, _TUNED, _SHARPENED = "#78838f", "#8b6cf0", "#e06a1b"
 
 SAMPLES = 6
 """Problems whose responses are shown side by side."""
@@ -44,7 +44,7 @@ def write_verdict_page(
         for name, (records, kls) in (powers or {}).items()
     ]
     figures = {
-        "frontier": frontier(told, [*sharpened, *_reached(found, tuned)], "What was reached, and what it cost"),
+        "frontier": frontier(told, [*sharpened, *_reached(found, tuned)], "Accuracy against KL"),
         "pass": _pass(found),
         "likelihood": _spread(base, tuned, lambda r: r.ref_logp, "log p under the base, nats"),
         "length": _spread(base, tuned, lambda r: float(r.tokens or "nan"), "tokens a response"),
