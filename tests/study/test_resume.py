@@ -23,6 +23,7 @@ from tiltlab.storage.run_folder import CellDir
 from tiltlab.study.resume import State
 from tiltlab.study.run import Work, run_cell
 from tiltlab.study.study import plan
+from tiltlab.training.alarms import Watch
 
 pytestmark = pytest.mark.slow
 
@@ -76,6 +77,14 @@ def stopped(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(stopped: Path, tmp_path: Path) -> Path:
     shutil.copytree(stopped, tmp_path / "run")
     return tmp_path / "run"
+
+
+def test_alarms_read_what_an_earlier_try_left_once(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+    stepped = Watch.stepped
+    monkeypatch.setattr(Watch, "stepped", lambda self, line: (seen.append(line["step"]), stepped(self, line))[1])
+    train(run)
+    assert seen == list(range(SMALL["train"]["steps"]))
 
 
 def older(run: Path) -> int:

@@ -12,6 +12,7 @@ from tiltlab.errors import UserError
 from tiltlab.models.hf import HFModel
 from tiltlab.storage.files import Json, read_json, whole_lines, write_json, write_lines
 from tiltlab.storage.run_folder import CellDir
+from tiltlab.training.alarms import Watch, watched
 from tiltlab.training.optimizer import Optimizer
 
 
@@ -26,8 +27,18 @@ class State:
     best_accuracy: float = -1.0
 
 
-Ended = Callable[[State, Sequence[Json], Sequence[Json]], bool]
-"""Whether a training with this state and these lines of metrics.jsonl and select.jsonl takes no further step."""
+@dataclass(frozen=True)
+class Resumed:
+    """Where to go on. watch: it has seen what an earlier try left, and rings the same as if there had been no stop.
+    wrong: what is wrong with the newest checkpoint, where that was not whole."""
+
+    state: State
+    watch: Watch
+    wrong: UserError | None = None
+
+
+Ended = Callable[[State, Watch], bool]
+"""Whether a training with this state, and with a watch that has seen its lines, takes no further step."""
 
 
 def save(folder: CellDir, policy: HFModel, optimizer: Optimizer, state: State) -> None:
@@ -43,18 +54,16 @@ def save(folder: CellDir, policy: HFModel, optimizer: Optimizer, state: State) -
     checkpoints.keep({state.best_step, state.step})
 
 
-def resume(
-    folder: CellDir, policy: HFModel, optimizer: Optimizer, every: int, ended: Ended
-) -> tuple[State, UserError | None]:
-    """Where to go on, with weights, optimiser and lines as they were then; and, where the newest checkpoint was not
-    whole, what is wrong with it. What came after is dropped: it will be made again.
+def resume(folder: CellDir, policy: HFModel, optimizer: Optimizer, every: int, ended: Ended) -> Resumed:
+    """Where to go on, with weights, optimiser and lines as they were then. What came after is dropped: it will be made
+    again.
 
     every: steps between two evaluations. Raises UserError where there are checkpoints, and none is whole.
     """
     checkpoints, wrong = folder.checkpoints, None
     for step in reversed(checkpoints.steps()):
         try:
-            state, metrics, select = _restored(folder, policy, optimizer, step, every, ended)
+            state, watch, metrics, select = _restored(folder, policy, optimizer, step, every, ended)
         except UserError as error:
             wrong = wrong or error
             continue
@@ -63,14 +72,15 @@ def resume(
             _forget_end(folder)
         write_lines(folder.metrics, metrics)
         write_lines(folder.select, select)
-        return state, wrong
+        return Resumed(state, watch, wrong)
     if wrong:
         raise _beyond_repair(folder, wrong)
     checkpoints.keep(())
     _forget_end(folder)
+    select = [line for line in whole_lines(folder.select)[:1] if line.get("step") == 0]
     write_lines(folder.metrics, [])
-    write_lines(folder.select, [line for line in whole_lines(folder.select)[:1] if line.get("step") == 0])
-    return State(), None
+    write_lines(folder.select, select)
+    return Resumed(State(), watched([], select))
 
 
 def require_whole(folder: CellDir, every: int) -> None:
@@ -90,21 +100,22 @@ def _beyond_repair(folder: CellDir, error: Exception) -> UserError:
 
 def _restored(
     folder: CellDir, policy: HFModel, optimizer: Optimizer, step: int, every: int, ended: Ended
-) -> tuple[State, list[Json], list[Json]]:
+) -> tuple[State, Watch, list[Json], list[Json]]:
     """The state of a checkpoint, put on the policy and the optimiser, and the lines of metrics.jsonl and select.jsonl
-    that it counts. Raises UserError for one that is not whole."""
+    that it counts, with a watch that has seen them. Raises UserError for one that is not whole."""
     checkpoints = folder.checkpoints
     state = _state(checkpoints.state(step), step)
     metrics, select = _counted(folder, step, state.evaluated, every)
     for needed in sorted({state.best_step, step} - {0}):  # the best, too: it is wanted at the end
         policy.restore(checkpoints.step(needed), needed)
     try:
-        over = ended(state, metrics, select)
+        watch = watched(metrics, select)
+        over = ended(state, watch)
     except (KeyError, TypeError) as error:
         raise UserError(f"a line of {folder.metrics} or {folder.select.name} is damaged: {error!r}") from error
     if not over:  # else its optimiser may have been removed already
         optimizer.restore(checkpoints.optimizer(step))
-    return state, metrics, select
+    return state, watch, metrics, select
 
 
 def _state(path: Path, step: int) -> State:

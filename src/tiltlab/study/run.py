@@ -1,12 +1,15 @@
 """One cell of a study: one arm, one task, one seed, from the base model to graded records.
 
+`run_cell` is what the others call. `_Training` is the way of a cell that trains, from where an earlier try left it to
+its result; `_Evaluation` is what cells that train and cells that do not have in common.
+
 Left out on purpose: comparison. A cell knows nothing of the others; what they share (prompts, their order, seeds,
 budget) they share by being functions of the same recipe.
 """
 
 import json
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from math import isnan
@@ -29,8 +32,9 @@ from tiltlab.storage.records import write_records
 from tiltlab.storage.run_folder import CellDir
 from tiltlab.study.resume import State, resume, save
 from tiltlab.tasks.base import Task
-from tiltlab.training.alarms import Alarm, Watch, watched
+from tiltlab.training.alarms import Alarm, Watch
 from tiltlab.training.optimizer import Optimizer
+from tiltlab.training.step_metrics import Metrics
 from tiltlab.training.train import TrainConfig, train
 from tiltlab.types import UNKNOWN, Problem, Split
 
@@ -94,105 +98,140 @@ def run_cell(work: Work) -> None:
 
 
 def _run(work: Work) -> None:
-    base = load_base(work.recipe.model)
-    objective = work.cell.arm.objective()
+    base, objective = load_base(work.recipe.model), work.cell.arm.objective()
     if objective is None:
-        _report(work, "last", base, base)
+        evaluation = _Evaluation(work, base, base)
+        evaluation.report("last")
         if isinstance(work.cell.arm, Base):
-            _draw_for_forecast(work, base)
+            evaluation.draw_for_forecast()
         write_json(work.folder.result, {"trained": False, "reference": base.fingerprint()})
         return
     with policy_from(base, work.recipe.model, derive(work.cell.seed, "adapters")) as (policy, reference):
-        _run_trained(work, objective, policy, reference)
+        _Training(work, objective, policy, reference).run()
 
 
-def _run_trained(work: Work, objective: Objective, policy: HFModel, reference: HFModel) -> None:
-    folder = work.folder
-    optimizer = Optimizer(policy.trainable(), work.recipe.train.optimizer)
-    untouched = reference.fingerprint()
-    state = _resume(work, policy, optimizer)
-    if not read_lines(folder.select):
-        _select(work, policy, reference, 0)
-    state = _train(work, objective, policy, reference, optimizer, state)
-    _report(work, "last", policy, reference)
-    if state.best_step != state.step:
-        policy.restore(folder.checkpoints.step(state.best_step), state.best_step)
-        _report(work, "best", policy, reference)
-    if reference.fingerprint() != untouched:
-        raise RuntimeError(f"{work.cell.key}: the reference's weights changed during training; its results are void")
-    for step in folder.checkpoints.steps():
-        folder.checkpoints.optimizer(step).unlink(missing_ok=True)
-    stopped = _stops(work, _watch(work))
-    write_json(
-        folder.result,
-        {"trained": True, "reference": untouched} | asdict(state) | ({"stopped": str(stopped)} if stopped else {}),
-    )
+class _Training:
+    """A cell that trains.
 
+    Between two calls the policy and the optimiser stand as they were after `state.step` steps, metrics.jsonl and
+    select.jsonl hold that many steps and their evaluations, and the watch has seen every one of those lines.
+    """
 
-def _train(
-    work: Work, objective: Objective, policy: HFModel, reference: HFModel, optimizer: Optimizer, state: State
-) -> State:
-    """Train to the last step, or to an alarm that the recipe stops on, evaluating and saving as the recipe says."""
-    recipe, config, watch = work.recipe, _train_config(work), _watch(work)
-    reward = recipe.train.own_reward()
-    if (_due(work, state.step) or _stops(work, watch)) and state.evaluated < state.step:  # a stop came in between
-        state = _evaluated(work, policy, reference, optimizer, state, watch)
-    if _stops(work, watch):
-        return state
-    for metrics in train(
-        policy, reference, work.cell.task, objective, config, optimizer, start=state.step, reward=reward
-    ):
-        append_line(work.folder.metrics, metrics)
-        rang = watch.stepped(metrics)
-        state = replace(state, step=metrics["step"] + 1)
-        work.tell(_doing(watch), state.step, config.steps, _news(rang))
-        if work.stopping():
-            save(work.folder, policy, optimizer, state)
-            raise Stopped(f"{work.cell.key} stopped after step {state.step}")
-        if _due(work, state.step) or _stops(work, watch):
-            state = _evaluated(work, policy, reference, optimizer, state, watch)
-        if _stops(work, watch):
-            break
-    return state
+    def __init__(self, work: Work, objective: Objective, policy: HFModel, reference: HFModel) -> None:
+        self.work, self.folder, self.recipe = work, work.folder, work.recipe
+        self.objective, self.policy, self.reference = objective, policy, reference
+        self.optimizer = Optimizer(policy.trainable(), work.recipe.train.optimizer)
+        self.evaluation = _Evaluation(work, policy, reference)
+        self.state, self.watch = State(), Watch()
 
+    def run(self) -> None:
+        untouched = self.reference.fingerprint()
+        self._resume()
+        self._train()
+        self._report()
+        if self.reference.fingerprint() != untouched:
+            raise RuntimeError(
+                f"{self.work.cell.key}: the reference's weights changed during training; its results are void"
+            )
+        self._close(untouched)
 
-def _watch(work: Work) -> Watch:
-    """A watch that has seen what an earlier try of the cell left: it rings the same as if there had been no stop."""
-    return watched(read_lines(work.folder.metrics), read_lines(work.folder.select))
+    def _resume(self) -> None:
+        """Go to where an earlier try left the training; told, where that is not its newest checkpoint."""
 
+        def ended(state: State, watch: Watch) -> bool:
+            return state.step == self.recipe.train.steps or self._fatal(watch) is not None
 
-def _stops(work: Work, watch: Watch) -> Alarm | None:
-    """The alarm that the recipe says to stop on, once it has rung."""
-    return next((alarm for alarm in watch.rung if alarm.kind in work.recipe.train.stop_on), None)
+        found = resume(self.folder, self.policy, self.optimizer, self.recipe.select.every, ended)
+        self.state, self.watch = found.state, found.watch
+        if found.wrong:
+            self._tell("training", f"{found.wrong}; going on from the checkpoint of step {self.state.step}")
+        if not read_lines(self.folder.select):
+            self.watch.evaluated(self.evaluation.select(0))
+
+    def _train(self) -> None:
+        """Train to the last step, or to an alarm that the recipe stops on, evaluating and saving as the recipe says."""
+        if self._due() and self.state.evaluated < self.state.step:  # a stop came in between
+            self._evaluate()
+        if self._fatal(self.watch):
+            return
+        for metrics in self._steps():
+            append_line(self.folder.metrics, metrics)
+            rang = self.watch.stepped(metrics)
+            self.state = replace(self.state, step=metrics["step"] + 1)
+            self._tell(self._doing(), _news(rang))
+            if self.work.stopping():
+                self._save()
+                raise Stopped(f"{self.work.cell.key} stopped after step {self.state.step}")
+            if self._due():
+                self._evaluate()
+            if self._fatal(self.watch):
+                break
+
+    def _steps(self) -> Iterator[Metrics]:
+        task, reward = self.work.cell.task, self.recipe.train.own_reward()
+        return train(
+            self.policy,
+            self.reference,
+            task,
+            self.objective,
+            _train_config(self.work),
+            self.optimizer,
+            start=self.state.step,
+            reward=reward,
+        )
+
+    def _evaluate(self) -> None:
+        """Evaluate on the select split and save; a stop while evaluating saves what training has done."""
+        try:
+            found = self.evaluation.select(self.state.step)
+        except Stopped:
+            self._save()
+            raise
+        rang = self.watch.evaluated(found)
+        if rang:
+            self._tell(self._doing(), _news(rang))
+        self.state = _judged(self.state, found["accuracy"])
+        self._save()
+
+    def _save(self) -> None:
+        save(self.folder, self.policy, self.optimizer, self.state)
+
+    def _report(self) -> None:
+        """Records of the last policy and, where it is another one, of the best; the policy is left as the latter."""
+        self.evaluation.report("last")
+        best = self.state.best_step
+        if best != self.state.step:
+            self.policy.restore(self.folder.checkpoints.step(best), best)
+            self.evaluation.report("best")
+
+    def _close(self, reference: str) -> None:
+        """Write result.json, last: from then on the cell is done."""
+        for step in self.folder.checkpoints.steps():
+            self.folder.checkpoints.optimizer(step).unlink(missing_ok=True)
+        fatal = self._fatal(self.watch)
+        about = {"trained": True, "reference": reference} | asdict(self.state)
+        write_json(self.folder.result, about | ({"stopped": str(fatal)} if fatal else {}))
+
+    def _due(self) -> bool:
+        """Whether an evaluation belongs after the step that was done last."""
+        step = self.state.step
+        planned = step == self.recipe.train.steps or step % self.recipe.select.every == 0
+        return planned or self._fatal(self.watch) is not None
+
+    def _fatal(self, watch: Watch) -> Alarm | None:
+        """The alarm that the recipe says to stop on, once it has rung."""
+        return next((alarm for alarm in watch.rung if alarm.kind in self.recipe.train.stop_on), None)
+
+    def _doing(self) -> str:
+        rung = self.watch.rung
+        return f"training (alarm: {rung[-1].kind}, step {rung[-1].step})" if rung else "training"
+
+    def _tell(self, doing: str, news: str) -> None:
+        self.work.tell(doing, self.state.step, self.recipe.train.steps, news)
 
 
 def _news(rang: Sequence[Alarm]) -> str:
     return "; ".join(f"alarm: {alarm}" for alarm in rang)
-
-
-def _doing(watch: Watch) -> str:
-    return f"training (alarm: {watch.rung[-1].kind}, step {watch.rung[-1].step})" if watch.rung else "training"
-
-
-def _due(work: Work, step: int) -> bool:
-    return step == work.recipe.train.steps or step % work.recipe.select.every == 0
-
-
-def _evaluated(
-    work: Work, policy: HFModel, reference: HFModel, optimizer: Optimizer, state: State, watch: Watch
-) -> State:
-    """Evaluate on the select split and save; a stop while evaluating saves what training has done."""
-    try:
-        found = _select(work, policy, reference, state.step)
-    except Stopped:
-        save(work.folder, policy, optimizer, state)
-        raise
-    rang = watch.evaluated(found)
-    if rang:
-        work.tell(_doing(watch), state.step, work.recipe.train.steps, _news(rang))
-    state = _judged(state, found["accuracy"])
-    save(work.folder, policy, optimizer, state)
-    return state
 
 
 def _judged(state: State, accuracy: float) -> State:
@@ -217,84 +256,72 @@ def _train_config(work: Work) -> TrainConfig:
     )
 
 
-def _resume(work: Work, policy: HFModel, optimizer: Optimizer) -> State:
-    """Where an earlier try left the training; told, where that is not its newest checkpoint."""
-    steps = work.recipe.train.steps
+@dataclass(frozen=True)
+class _Evaluation:
+    """A cell's policy, evaluated as it is at the moment and as the recipe says. Where nothing trains, policy and
+    reference are one."""
 
-    def ended(state: State, metrics: Sequence[Json], select: Sequence[Json]) -> bool:
-        return state.step == steps or _stops(work, watched(metrics, select)) is not None
+    work: Work
+    policy: HFModel
+    reference: HFModel
 
-    state, wrong = resume(work.folder, policy, optimizer, work.recipe.select.every, ended)
-    if wrong:
-        work.tell("training", state.step, steps, f"{wrong}; going on from the checkpoint of step {state.step}")
-    return state
+    def select(self, step: int) -> Json:
+        """Evaluate on the select split; the figures, as they were logged."""
+        records = self._evaluated("select").records
+        graded = sum(record.reason not in UNKNOWN for record in records)
+        found: Json = {"step": step} | averages(records) | {"graded": graded}
+        append_line(self.work.folder.select, found)
+        return found
 
+    def report(self, which: str) -> None:
+        """Evaluate on the test split and keep the records; done once."""
+        folder = self.work.folder
+        if not folder.records(which).exists():
+            records, info, first_P = self._evaluated("test")
+            problems = self._problems("test")
+            prompts = [self.work.cell.task.render(problem) for problem in problems]
+            tokens = token_lines(self.reference, problems, prompts, first_P)
+            write_json(folder.sampling(which), asdict(info) | {"responses": len(records)})
+            write_text(folder.tokens(which), "".join(json.dumps(line) + "\n" for line in tokens))
+            write_records(folder.records(which), records)
 
-def _select(work: Work, policy: HFModel, reference: HFModel, step: int) -> Json:
-    """Evaluate on the select split; the figures, as they were logged."""
-    records = _evaluate(work, policy, reference, "select").records
-    graded = sum(record.reason not in UNKNOWN for record in records)
-    found: Json = {"step": step} | averages(records) | {"graded": graded}
-    append_line(work.folder.select, found)
-    return found
+    def draw_for_forecast(self) -> None:
+        """More responses to the problems of the test split, kept apart from those that the policy is scored by."""
+        path, n = self.work.folder.records("forecast"), self.work.recipe.test.forecast_n
+        if n and not path.exists():
+            write_records(path, self._evaluated("test", n=n, draw="forecast").records)
 
+    def _evaluated(self, split: Split, *, n: int | None = None, draw: str | None = None) -> Evaluated:
+        """n: responses a problem, as the recipe has it where left out. draw: what else than the split names the draws.
 
-def _report(work: Work, which: str, policy: HFModel, reference: HFModel) -> None:
-    """Evaluate on the test split and keep the records; done once."""
-    if not work.folder.records(which).exists():
-        records, info, first_P = _evaluate(work, policy, reference, "test")
-        problems = _problems(work, "test")
-        prompts = [work.cell.task.render(problem) for problem in problems]
-        tokens = token_lines(reference, problems, prompts, first_P)
-        write_json(work.folder.sampling(which), asdict(info) | {"responses": len(records)})
-        write_text(work.folder.tokens(which), "".join(json.dumps(line) + "\n" for line in tokens))
-        write_records(work.folder.records(which), records)
+        Raises Stopped, with nothing kept, between two batches of problems.
+        """
+        cell, recipe = self.work.cell, self.work.recipe
+        settings = recipe.test if split == "test" else recipe.select
+        problems = self._problems(split)
 
+        def on_progress(done: int) -> None:
+            self.work.tell(draw or f"{split} split", done, len(problems))
+            if self.work.stopping():
+                raise Stopped(f"{cell.key} stopped while evaluating")
 
-def _draw_for_forecast(work: Work, base: HFModel) -> None:
-    """More of the base's responses to the problems of the test split, kept apart from those that it is scored by."""
-    records, n = work.folder.records("forecast"), work.recipe.test.forecast_n
-    if n and not records.exists():
-        write_records(records, _evaluate(work, base, base, "test", n=n, draw="forecast").records)
+        return evaluate(
+            self.policy,
+            self.reference,
+            cell.arm.sampler(),
+            cell.task,
+            problems,
+            n=n or settings.n,
+            max_tokens=recipe.train.max_tokens,
+            seed=derive(cell.seed, draw or split),
+            reward=recipe.train.own_reward(),
+            on_progress=on_progress,
+        )
 
-
-def _evaluate(
-    work: Work,
-    policy: HFModel,
-    reference: HFModel,
-    split: Split,
-    *,
-    n: int | None = None,
-    draw: str | None = None,
-) -> Evaluated:
-    """n: responses a problem, as the recipe has it where left out. draw: what else than the split names the draws."""
-    cell, recipe = work.cell, work.recipe
-    settings = recipe.test if split == "test" else recipe.select
-    problems = _problems(work, split)
-
-    def on_progress(done: int) -> None:
-        work.tell(draw or f"{split} split", done, len(problems))
-        if work.stopping():
-            raise Stopped(f"{cell.key} stopped while evaluating")
-
-    return evaluate(
-        policy,
-        reference,
-        cell.arm.sampler(),
-        cell.task,
-        problems,
-        n=n or settings.n,
-        max_tokens=recipe.train.max_tokens,
-        seed=derive(cell.seed, draw or split),
-        reward=recipe.train.own_reward(),
-        on_progress=on_progress,
-    )
-
-
-def _problems(work: Work, split: Split) -> Sequence[Problem]:
-    """Those of a split that the recipe has evaluated."""
-    settings = work.recipe.test if split == "test" else work.recipe.select
-    return work.cell.task.problems(split)[: settings.problems]
+    def _problems(self, split: Split) -> Sequence[Problem]:
+        """Those of a split that the recipe has evaluated."""
+        settings = self.work.recipe.test if split == "test" else self.work.recipe.select
+        return self.work.cell.task.problems(split)[: settings.problems]
 
 
 @lru_cache(maxsize=1)
