@@ -19,6 +19,7 @@ from tiltlab.samplers.beam import Beam
 from tiltlab.samplers.power_mcmc import PowerMCMC
 from tiltlab.samplers.power_smc import PowerSMC
 from tiltlab.samplers.temperature import Temperature
+from tiltlab.types import Grade, Rollout
 
 SAMPLERS: list[Sampler] = [
     PowerMCMC(2, 12),
@@ -62,6 +63,19 @@ def test_the_batch_that_a_prompt_shares_changes_nothing(sampler: Sampler) -> Non
     assert [[r.tokens for r in g] for g in samples_of(sampler, small).rollouts] == [
         [r.tokens for r in g] for g in together.rollouts
     ]
+
+
+def test_chains_that_wait_to_leave_are_not_graded() -> None:
+    """Some chains are done before others, and end a response while no other one does."""
+
+    def judge(_: Sequence[int], rollouts: Sequence[Rollout]) -> list[Grade]:
+        assert rollouts
+        return [Grade(len(rollout.tokens) / 10, None, "wrong") for rollout in rollouts]
+
+    model = tiny.model()
+    samples = PowerMCMC(2, 30, beta=0.2)(model, PROMPTS, n=8, max_tokens=12, seed=3, judge=judge)
+    assert [len(group) for group in samples.rollouts] == [8] * len(PROMPTS)
+    assert model.rollouts([]) == []
 
 
 def power_law(model: HFModel, prompt: str, alpha: float) -> tuple[list[tuple[int, ...]], Tensor]:

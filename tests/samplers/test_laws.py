@@ -177,49 +177,45 @@ def test_the_error_of_chains_falls_with_their_steps(language: TableLanguage) -> 
     assert errors[0] > 4 * errors[-1]
 
 
-def uncounted_cut(self: power_mcmc._Chains, rows: Tensor, chains: Tensor, length: Tensor, target: Tensor) -> Tensor:
-    right = real_ratio(self, rows, chains, length, target)
-    return right + length.log() - self.length_C[chains].log()
+def uncounted_cut(old: power_mcmc._Responses, new: power_mcmc._Responses, cut: Tensor) -> Tensor:
+    return real_ratio(old, new, cut) + new.length_R.log() - old.length_R.log()
 
 
-def shorter_tails(self: power_mcmc._Chains, rows: Tensor, chains: Tensor, length: Tensor, target: Tensor) -> Tensor:
+def shorter_tails(old: power_mcmc._Responses, new: power_mcmc._Responses, cut: Tensor) -> Tensor:
     """Both tails only as far as the shorter response goes, in the target and in the proposal."""
-    short, cut = torch.minimum(length, self.length_C[chains]), self.cut_C[chains]
-    tails = []
-    for logp, logq in (
-        (self.logp_NT[rows], self.logq_NT[rows]),
-        (self.logp_CT[chains], self.logq_CT[chains]),
-    ):
-        target = self.sampler.objective.log_target(0.0, power_mcmc._masked(logp, cut, short).sum(1))
-        tails.append(target - power_mcmc._masked(logq, cut, short).sum(1))
-    known = self.target_C[chains] > -torch.inf
-    return torch.where(known, tails[0] - tails[1] + self.length_C[chains].log() - length.log(), torch.inf)
+    short, tails = torch.minimum(new.length_R, old.length_R), []
+    for one in (new, old):
+        target = tempered(2).log_target(0.0, power_mcmc._masked(one.logp_RT, cut, short).sum(1))
+        tails.append(target - power_mcmc._masked(one.logq_RT, cut, short).sum(1))
+    known = old.target_R > -torch.inf
+    return torch.where(known, tails[0] - tails[1] + old.length_R.log() - new.length_R.log(), torch.inf)
 
 
-def without_eos(self: power_mcmc._Chains, rows: Tensor, chains: Tensor, length: Tensor, target: Tensor) -> Tensor:
+def without_eos(old: power_mcmc._Responses, new: power_mcmc._Responses, cut: Tensor) -> Tensor:
     """EOS left out of the proposal's factor, there and back."""
-    last_new = self.logq_NT[rows].gather(1, length[:, None] - 1)[:, 0]
-    last_old = self.logq_CT[chains].gather(1, (self.length_C[chains][:, None] - 1).clamp(min=0))[:, 0]
-    return real_ratio(self, rows, chains, length, target) + last_new - last_old
+    last_new = new.logq_RT.gather(1, new.length_R[:, None] - 1)[:, 0]
+    last_old = old.logq_RT.gather(1, (old.length_R[:, None] - 1).clamp(min=0))[:, 0]
+    return real_ratio(old, new, cut) + last_new - last_old
 
 
-real_ratio = power_mcmc._Chains._log_ratio
+real_ratio = power_mcmc._log_ratio
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("fault", [uncounted_cut, shorter_tails, without_eos])
 def test_each_correction_of_the_ratio_is_needed(fault: Callable[..., Tensor], monkeypatch: pytest.MonkeyPatch) -> None:
     """With any one of them left out, `test_chains_run_long_hit_the_law` fails, by far, on two languages of three."""
-    monkeypatch.setattr(power_mcmc._Chains, "_log_ratio", fault)
+    monkeypatch.setattr(power_mcmc, "_log_ratio", fault)
     errors = [distance(PowerMCMC(2, 30), language, law_of(language, 2), CHAINS) for language in LANGUAGES.values()]
     assert sum(error > 0.04 for error in errors) >= 2, errors
 
 
 def test_proposals_that_could_only_keep_the_length_would_be_seen(monkeypatch: pytest.MonkeyPatch) -> None:
-    same = lambda self, *a: torch.where(  # noqa: E731
-        (a[2] == self.length_C[a[1]]) | (self.target_C[a[1]] == -torch.inf), real_ratio(self, *a), -torch.inf
-    )
-    monkeypatch.setattr(power_mcmc._Chains, "_log_ratio", same)
+    def same(old: power_mcmc._Responses, new: power_mcmc._Responses, cut: Tensor) -> Tensor:
+        allowed = (new.length_R == old.length_R) | (old.target_R == -torch.inf)
+        return torch.where(allowed, real_ratio(old, new, cut), -torch.inf)
+
+    monkeypatch.setattr(power_mcmc, "_log_ratio", same)
     language = LANGUAGES["short mode"]
     assert distance(PowerMCMC(2, 30), language, law_of(language, 2), CHAINS) > 0.04
 

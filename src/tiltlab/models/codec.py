@@ -123,6 +123,8 @@ class Codec:
             end = next((i for i, token in enumerate(row) if token in ends), len(row))
             keep = end + 1 if end < len(row) and row[end] not in eos else end  # a stop text is cut below
             shown.append(list(row[:keep]))
+        if not shown:
+            return []  # transformers takes no rows for one empty row
         texts = self.tokenizer.batch_decode(shown, skip_special_tokens=True, clean_up_tokenization_spaces=False)
         return [text.split(self.stop, 1)[0] for text in texts] if self.stop else list(texts)
 

@@ -12,12 +12,13 @@ All chains share a batch, and none waits for another: one that has finished a pr
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from tiltlab.models.base import LanguageModel
+from tiltlab.models.base import Decoder, LanguageModel
 from tiltlab.models.decoding import LEAVE, draw
 from tiltlab.objective import Objective, tempered, tilted
 from tiltlab.samplers.base import Info, Judge, Samples, Streams, in_turns, stopwatch
@@ -82,53 +83,98 @@ class PowerMCMC:
         streams = Streams(seed, prompts, n)
 
         def run(some: Sequence[Prompt], first: int) -> Samples:
-            return _Chains(self, model, some, first, n, max_tokens, streams, judge).run()
+            decoder = model.decoder(some, n=n, max_tokens=max_tokens)
+            return _Chains(self, model, decoder, streams, judge, first, n, max_tokens).run()
 
         # a chain holds its response and the proposal
         return in_turns(run, prompts, max(1, model.capacity(prompts, 2 * max_tokens) // n))
 
 
-class _Chains:
-    """Chain i belongs to prompt i // n. Decoder row r holds chain `chain_N[r]`; rows of chains that are done leave.
+class _Responses(NamedTuple):
+    """R responses side by side; what stands beyond the length of one is left-overs.
 
-    What is true of a proposal is kept by row, what is true of a chain's state by chain.
+    tokens_RT: int64. logp_RT, logq_RT: float32, nats, each token's log-probability under the model and under the
+    proposal. length_R: int64. target_R: float64, log of the target up to its constant; minus infinity for what the law
+    does not know.
     """
 
-    def __init__(
-        self,
-        sampler: PowerMCMC,
-        model: LanguageModel,
-        prompts: Sequence[Prompt],
-        first: int,
-        n: int,
-        max_tokens: int,
-        streams: Streams,
-        judge: Judge | None,
-    ) -> None:
-        self.sampler, self.model, self.judge, self.streams = sampler, model, judge, streams
-        self.first, self.n, self.limit = first, n, max_tokens
-        self.decoder = model.decoder(prompts, n=n, max_tokens=max_tokens)
-        size, device = len(prompts) * n, self.decoder.ends_V.device
-        self.chain_N = torch.arange(size, device=device)
-        self.logp_NT, self.logq_NT = (torch.zeros(size, max_tokens, device=device) for _ in range(2))
-        self.tokens_CT = torch.zeros(size, max_tokens, dtype=torch.long, device=device)
-        self.logp_CT, self.logq_CT = self.logp_NT.clone(), self.logq_NT.clone()
-        self.length_C, self.cut_C = (torch.zeros(size, dtype=torch.long, device=device) for _ in range(2))
-        self.target_C = torch.full((size,), -torch.inf, dtype=torch.float64, device=device)
-        self.proposals_C = torch.full((size,), -1, device=device)  # the first draw is no proposal
-        self.trace_CS = torch.zeros(size, sampler.steps + 1, dtype=torch.float64, device=device)
-        self.accepted_C = torch.zeros(size, device=device)
-        self.tried_B, self.accepted_B = (torch.zeros(BINS, device=device) for _ in range(2))
-        self.drawn = torch.zeros((), dtype=torch.long, device=device)
+    tokens_RT: Tensor
+    logp_RT: Tensor
+    logq_RT: Tensor
+    length_R: Tensor
+    target_R: Tensor
+
+    def at(self, rows_S: Tensor) -> "_Responses":
+        """Those named, or those marked."""
+        return _Responses(*(field[rows_S] for field in self))
+
+    def put(self, rows_S: Tensor, others: "_Responses") -> "_Responses":
+        """The same but for these rows (none twice), which hold the others."""
+        return _Responses(*(mine.index_copy(0, rows_S, new) for mine, new in zip(self, others, strict=True)))
+
+
+@dataclass(frozen=True)
+class _State:
+    """What is carried from token to token. Chain c belongs to prompt c // n.
+
+    held: the response that each chain stands on. cut_C: int64, how many tokens of it the proposal under way keeps.
+    decided_C: int64, proposals accepted or rejected so far; -1 before the first draw, which is no proposal.
+    chain_N: whose proposal each row of the decoder holds; the rows of chains that are done leave. logp_NT, logq_NT:
+    float32, of the tokens of each row, as in `_Responses`.
+    """
+
+    held: _Responses
+    cut_C: Tensor
+    decided_C: Tensor
+    chain_N: Tensor
+    logp_NT: Tensor
+    logq_NT: Tensor
+
+
+class _Decided(NamedTuple):
+    """What is seen as a proposal of each of S chains is accepted or rejected.
+
+    number_S: which proposal of its chain it was, from 1; 0 for the first draw. cut_S, before_S, length_S: tokens kept,
+    of the response stood on, and proposed. logp_S: float64, log p of the response that the chain stands on now.
+    """
+
+    chain_S: Tensor
+    number_S: Tensor
+    accepted_S: Tensor
+    cut_S: Tensor
+    before_S: Tensor
+    length_S: Tensor
+    logp_S: Tensor
+
+
+@dataclass(frozen=True)
+class _Chains:
+    """How the chains of some prompts move, all of them a token at a time.
+
+    All that they carry is in the `_State`, but for what the decoder has read and how far the streams have got: these
+    two go on with each step, so a state is good for one step. first: number of the first prompt among all of the call.
+    """
+
+    sampler: PowerMCMC
+    model: LanguageModel
+    decoder: Decoder
+    streams: Streams
+    judge: Judge | None
+    first: int
+    n: int
+    limit: int
 
     def run(self) -> Samples:
         with stopwatch() as seconds:
-            while len(self.chain_N):
-                self._step()
-            flat = self._rollouts(self.tokens_CT, self.logp_CT, self.length_C)
-            log_q = _masked(self.logq_CT, 0, self.length_C).sum(1).tolist()
+            state, seen = self._start(), []
+            while len(state.chain_N):
+                state, decided = self._step(state)
+                seen += [decided] if decided else []
+            held = state.held
+            flat = self._rollouts(held.tokens_RT, held.logp_RT, held.length_R)
+            log_q = _masked(held.logq_RT, 0, held.length_R).sum(1).tolist()
             groups = [flat[i : i + self.n] for i in range(0, len(flat), self.n)]
-            info = self._info(seconds())
+            info = self._info(state, _Decided(*map(torch.cat, zip(*seen, strict=True))), seconds())
         return Samples(
             groups,
             [log_q[i : i + self.n] for i in range(0, len(flat), self.n)],
@@ -136,103 +182,124 @@ class _Chains:
             info,
         )
 
-    def _step(self) -> None:
-        decoder = self.decoder
-        logits = decoder.next_logits()
-        drawn = draw(logits, self._uniform(self.chain_N), self.sampler.proposal_temperature)
-        place_N1 = decoder.length_N[:, None]
-        self.logp_NT.scatter_(1, place_N1, drawn.logp_N[:, None])
-        self.logq_NT.scatter_(1, place_N1, drawn.logq_N[:, None])
-        decoder.append(drawn.token_N)
-        over_N = decoder.ends_V[drawn.token_N] | (decoder.length_N == self.limit)
+    def _start(self) -> _State:
+        size, device = len(self.decoder.length_N), self.decoder.ends_V.device
+        blank, zero_C = torch.zeros(size, self.limit, device=device), torch.zeros(size, dtype=torch.long, device=device)
+        unknown_C = torch.full((size,), -torch.inf, dtype=torch.float64, device=device)
+        held = _Responses(blank.long(), blank, blank, zero_C, unknown_C)
+        return _State(held, zero_C, zero_C - 1, torch.arange(size, device=device), blank, blank)
+
+    def _step(self, state: _State) -> tuple[_State, _Decided | None]:
+        """One more token for every row; where that ends a proposal, it is decided and the next one begins."""
+        logits_NV = self.decoder.next_logits()
+        drawn = draw(logits_NV, self._uniform(state.chain_N), self.sampler.proposal_temperature)
+        place_N1 = self.decoder.length_N[:, None]
+        state = replace(
+            state,
+            logp_NT=state.logp_NT.scatter(1, place_N1, drawn.logp_N[:, None]),
+            logq_NT=state.logq_NT.scatter(1, place_N1, drawn.logq_N[:, None]),
+        )
+        self.decoder.append(drawn.token_N)
+        over_N = self.decoder.ends_V[drawn.token_N] | (self.decoder.length_N == self.limit)
         rows = over_N.nonzero()[:, 0]
-        if len(rows):
-            self._settle(rows)
+        if not len(rows):
+            return state, None
+        going = state.decided_C[state.chain_N[rows]] < self.sampler.steps
+        state, decided = self._decide(state, rows[going])  # the others are done, and idle along until they leave
+        return self._leave(self._begin(state, rows)), decided
 
-    def _settle(self, rows: Tensor) -> None:
-        """These rows hold whole proposals: accept or reject each, then cut its chain's state anew."""
-        going = self.proposals_C[self.chain_N[rows]] < self.sampler.steps
-        live = rows[going]  # the others have made their steps, and idle along until they leave
-        chains = self.chain_N[live]
-        length, target = self.decoder.length_N[live], self._targets(live)
-        accept = self._uniform(chains).log() < self._log_ratio(live, chains, length, target)
-        self._count(chains, accept, length)
-        taken, to = live[accept], chains[accept]
-        self.decoder.bookmark(taken)
-        self.tokens_CT[to], self.length_C[to] = self.decoder.tokens_NT[taken], length[accept]
-        self.logp_CT[to], self.logq_CT[to] = self.logp_NT[taken], self.logq_NT[taken]
-        self.target_C[to] = target[accept]
-        self.proposals_C[chains] += 1
-        self.trace_CS[chains, self.proposals_C[chains]] = _masked(self.logp_CT[chains], 0, self.length_C[chains]).sum(1)
-        self.cut_C[chains] = (self._uniform(chains) * self.length_C[chains]).long()
-        everyone = self.chain_N[rows]
-        self.decoder.rewind(rows, self.cut_C[everyone])
-        self.logp_NT[rows], self.logq_NT[rows] = self.logp_CT[everyone], self.logq_CT[everyone]
-        if not (self.proposals_C[chains] < self.sampler.steps).all():
-            self._leave()
+    def _decide(self, state: _State, rows_S: Tensor) -> tuple[_State, _Decided | None]:
+        """These rows hold whole proposals: accept or reject each, then choose where to cut what its chain stands on."""
+        if not len(rows_S):
+            return state, None
+        chain_S = state.chain_N[rows_S]
+        old, cut_S, new = state.held.at(chain_S), state.cut_C[chain_S], self._proposed(state, rows_S)
+        accepted_S = self._uniform(chain_S).log() < _log_ratio(old, new, cut_S)
+        self.decoder.bookmark(rows_S[accepted_S])
+        held = state.held.put(chain_S[accepted_S], new.at(accepted_S))
+        now, number_S = held.at(chain_S), state.decided_C[chain_S] + 1
+        next_cut_S = (self._uniform(chain_S) * now.length_R).long()
+        state = replace(
+            state,
+            held=held,
+            cut_C=state.cut_C.index_copy(0, chain_S, next_cut_S),
+            decided_C=state.decided_C.index_copy(0, chain_S, number_S),
+        )
+        logp_S = _masked(now.logp_RT, 0, now.length_R).sum(1)
+        return state, _Decided(chain_S, number_S, accepted_S, cut_S, old.length_R, new.length_R, logp_S)
 
-    def _log_ratio(self, rows: Tensor, chains: Tensor, length: Tensor, target: Tensor) -> Tensor:
-        """log of the Metropolis-Hastings ratio, float64: targets, tails, and the choice of the cut, there and back.
-
-        Infinite for a chain without a state, or with one that the law does not know: it takes what comes.
-        """
-        cut, old_length = self.cut_C[chains], self.length_C[chains]
-        back = _masked(self.logq_CT[chains], cut, old_length).sum(1) - length.log()
-        there = _masked(self.logq_NT[rows], cut, length).sum(1) - old_length.log()
-        old = self.target_C[chains]
-        return torch.where(old == -torch.inf, torch.inf, target - old + back - there)
-
-    def _targets(self, rows: Tensor) -> Tensor:
-        """log of the target, up to its constant, float64; minus infinity for what is no complete response."""
-        length, tokens = self.decoder.length_N[rows], self.decoder.tokens_NT[rows]
-        logp = _masked(self.logp_NT[rows], 0, length).sum(1)
-        reward = torch.zeros_like(logp)
+    def _proposed(self, state: _State, rows_S: Tensor) -> _Responses:
+        tokens_ST, length_S = self.decoder.tokens_NT[rows_S], self.decoder.length_N[rows_S]
+        logp_ST, logq_ST = state.logp_NT[rows_S], state.logq_NT[rows_S]
+        logp_S = _masked(logp_ST, 0, length_S).sum(1)
+        reward_S = torch.zeros_like(logp_S)
         if self.judge and self.sampler.beta is not None:
-            owners = (self.first + self.chain_N[rows] // self.n).tolist()
-            grades = self.judge(owners, self._rollouts(tokens, self.logp_NT[rows], length))
-            reward = torch.tensor([grade.reward for grade in grades], dtype=torch.float64, device=rows.device)
-        log = self.sampler.objective.log_target(reward, logp)
-        complete = self.decoder.ends_V[tokens.gather(1, length[:, None] - 1)[:, 0]]
-        return torch.where(complete & ~log.isnan(), log, -torch.inf)
+            owners = (self.first + state.chain_N[rows_S] // self.n).tolist()
+            grades = self.judge(owners, self._rollouts(tokens_ST, logp_ST, length_S))
+            reward_S = torch.tensor([grade.reward for grade in grades], dtype=torch.float64, device=rows_S.device)
+        log_S = self.sampler.objective.log_target(reward_S, logp_S)
+        complete_S = self.decoder.ends_V[tokens_ST.gather(1, length_S[:, None] - 1)[:, 0]]
+        target_S = torch.where(complete_S & ~log_S.isnan(), log_S, -torch.inf)
+        return _Responses(tokens_ST, logp_ST, logq_ST, length_S, target_S)
 
-    def _count(self, chains: Tensor, accept: Tensor, length: Tensor) -> None:
-        self.drawn += (length - self.cut_C[chains]).sum()
-        moved = self.proposals_C[chains] >= 0
-        chains, accept = chains[moved], accept[moved].float()
-        where = self.cut_C[chains] * BINS // self.length_C[chains]
-        self.tried_B.index_add_(0, where, torch.ones_like(accept))
-        self.accepted_B.index_add_(0, where, accept)
-        self.accepted_C[chains] += accept
+    def _begin(self, state: _State, rows_S: Tensor) -> _State:
+        """These rows go back to what their chains stand on, up to the cut."""
+        chain_S = state.chain_N[rows_S]
+        self.decoder.rewind(rows_S, state.cut_C[chain_S])
+        return replace(
+            state,
+            logp_NT=state.logp_NT.index_copy(0, rows_S, state.held.logp_RT[chain_S]),
+            logq_NT=state.logq_NT.index_copy(0, rows_S, state.held.logq_RT[chain_S]),
+        )
 
-    def _leave(self) -> None:
+    def _leave(self, state: _State) -> _State:
         """Chains that have made their steps leave the batch, several at a time."""
-        going = self.proposals_C[self.chain_N] < self.sampler.steps
-        if going.sum() <= (1 - LEAVE) * len(going):
-            stay = going.nonzero()[:, 0]
-            self.chain_N = self.chain_N[stay]
-            if len(stay):
-                self.decoder.select(stay)
-                self.logp_NT, self.logq_NT = self.logp_NT[stay], self.logq_NT[stay]
+        going_N = state.decided_C[state.chain_N] < self.sampler.steps
+        if going_N.sum() > (1 - LEAVE) * len(going_N):
+            return state
+        stay = going_N.nonzero()[:, 0]
+        if len(stay):
+            self.decoder.select(stay)
+        return replace(state, chain_N=state.chain_N[stay], logp_NT=state.logp_NT[stay], logq_NT=state.logq_NT[stay])
 
-    def _uniform(self, chains: Tensor) -> Tensor:
-        return self.streams.next(chains.cpu().numpy() + self.first * self.n).to(chains.device)
+    def _uniform(self, chain_S: Tensor) -> Tensor:
+        return self.streams.next(chain_S.cpu().numpy() + self.first * self.n).to(chain_S.device)
 
-    def _rollouts(self, tokens_NT: Tensor, logp_NT: Tensor, length_N: Tensor) -> list[Rollout]:
-        rows = zip(tokens_NT.tolist(), logp_NT.tolist(), length_N.tolist(), strict=True)
+    def _rollouts(self, tokens_RT: Tensor, logp_RT: Tensor, length_R: Tensor) -> list[Rollout]:
+        rows = zip(tokens_RT.tolist(), logp_RT.tolist(), length_R.tolist(), strict=True)
         return self.model.rollouts([(tokens[:end], logps[:end]) for tokens, logps, end in rows])
 
-    def _info(self, seconds: float) -> Info:
-        acceptance = (self.accepted_C / max(1, self.sampler.steps)).view(-1, self.n).mean(1).tolist()
+    def _info(self, state: _State, seen: _Decided, seconds: float) -> Info:
+        """seen: of every decision of the run."""
+        size, steps = len(state.cut_C), self.sampler.steps
+        proposal = seen.number_S > 0
+        taken = proposal & seen.accepted_S
+        accepted_C = seen.chain_S[taken].bincount(minlength=size)
+        acceptance = (accepted_C / max(1, steps)).view(-1, self.n).mean(1).tolist()
+        place_S = seen.cut_S * BINS // seen.before_S.clamp(min=1)
+        by_cut_B = place_S[taken].bincount(minlength=BINS) / place_S[proposal].bincount(minlength=BINS)
+        trace_CS = torch.zeros(size, steps + 1, dtype=torch.float64, device=seen.logp_S.device)
+        trace_CS[seen.chain_S, seen.number_S] = seen.logp_S
         warnings = []
-        if self.sampler.steps and min(acceptance) < RARELY:
+        if steps and min(acceptance) < RARELY:
             warnings.append(f"PowerMCMC hardly moved on some prompts (acceptance below {RARELY:.0%})")
-        if _trends(self.trace_CS):
+        if _trends(trace_CS):
             warnings.append("PowerMCMC has not settled: the chains' mean log p still trends; take more steps")
-        if (self.target_C == -torch.inf).any():
+        if (state.held.target_R == -torch.inf).any():
             warnings.append("PowerMCMC found no complete, gradable response for some chains; they end anywhere")
-        notes = {"acceptance": acceptance, "acceptance_by_cut": [(self.accepted_B / self.tried_B).tolist()]}
-        rescored = int(self.proposals_C.sum())  # the token before the cut is read again
-        return Info(int(self.drawn), rescored, seconds, notes, tuple(warnings))
+        notes = {"acceptance": acceptance, "acceptance_by_cut": [by_cut_B.tolist()]}
+        rescored = int(state.decided_C.sum())  # the token before the cut is read again
+        return Info(int((seen.length_S - seen.cut_S).sum()), rescored, seconds, notes, tuple(warnings))
+
+
+def _log_ratio(old: _Responses, new: _Responses, cut_R: Tensor) -> Tensor:
+    """log of the Metropolis-Hastings ratio, float64 [R]: targets, tails, and the choice of the cut, there and back.
+
+    Infinite for a chain without a state, or with one that the law does not know: it takes what comes.
+    """
+    back_R = _masked(old.logq_RT, cut_R, old.length_R).sum(1) - new.length_R.log()
+    there_R = _masked(new.logq_RT, cut_R, new.length_R).sum(1) - old.length_R.log()
+    return torch.where(old.target_R == -torch.inf, torch.inf, new.target_R - old.target_R + back_R - there_R)
 
 
 def _masked(values_NT: Tensor, start: Tensor | int, end_N: Tensor) -> Tensor:
