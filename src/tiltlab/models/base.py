@@ -15,9 +15,10 @@ from tiltlab.types import Prompt, Rollout
 class TokenLogprobs:
     """log p(y_t | x, y_<t) of every drawn token, EOS included.
 
-    token_PGT: [P, G, T] float32, nats, 0 beyond the end of a response; carries gradients unless computed under no_grad.
-    mask_PGT: [P, G, T] bool, True where there is a token.
-    entropy_PGT: [P, G, T] float32, entropy of the next-token law at each position in nats; never carries gradients.
+    token_PGT: float32 [P, G, T], nats, 0 beyond the end of a response; carries gradients unless computed under no_grad.
+    mask_PGT: bool [P, G, T], True where there is a token.
+    entropy_PGT: float32 [P, G, T], nats: entropy of the next-token law at each position, 0 beyond the end of a
+        response; never carries gradients.
     """
 
     token_PGT: Tensor
@@ -26,7 +27,7 @@ class TokenLogprobs:
 
     @property
     def total_PG(self) -> Tensor:
-        """l(y) = log p(y | x): the sum over tokens, float32 [P, G]."""
+        """l(y) = log p(y | x), the sum over tokens: float32 [P, G], nats."""
         return self.token_PGT.sum(-1)
 
     @property
@@ -42,44 +43,72 @@ class TokenLogprobs:
 class Decoder(Protocol):
     """Rows side by side, each a prompt and the tokens it was given so far, one step at a time. No gradients.
 
-    ends_V: bool [V], the tokens that end a response. length_N: int64 [N], tokens of each row. tokens_NT: int64
-    [N, max_tokens], 0 or left-overs beyond a row's length.
+    A step is `next_logits`, then `append`; `select`, `bookmark` and `rewind` come after it, before the next.
+
+    ends_V: bool [V], the tokens that end a response. Nothing happens to a row that holds one: it goes on like any
+        other, and who decodes drops it.
     """
 
     ends_V: Tensor
 
     @property
-    def length_N(self) -> Tensor: ...
+    def length_N(self) -> Tensor:
+        """Tokens given to each row, those of the prompt not counted: int64 [N]."""
+        ...
 
     @property
-    def tokens_NT(self) -> Tensor: ...
+    def tokens_NT(self) -> Tensor:
+        """The tokens given to each row: int64 [N, max_tokens], 0 or left-overs beyond its length."""
+        ...
 
     def next_logits(self) -> Tensor:
-        """The law of each row's next token, as float32 logits [N, V] at temperature 1."""
+        """The law of each row's next token, as logits at temperature 1: float32 [N, V]."""
         ...
 
     def append(self, tokens_N: Tensor) -> None:
-        """One more token for each row."""
+        """One more token for each row.
+
+        tokens_N: int64 [N]. No row may have max_tokens of them already.
+        """
         ...
 
     def select(self, rows_N: Tensor) -> None:
-        """Keep the rows named, in that order, repeats allowed."""
+        """Keep the rows named, with their bookmarks, in that order.
+
+        rows_N: int64, numbers of rows, repeats allowed; as many rows as these are left.
+        """
         ...
 
     def bookmark(self, rows_N: Tensor) -> None:
-        """Remember what these rows hold now, to come back to."""
+        """Remember what these rows hold now, to come back to. One bookmark a row: the last.
+
+        rows_N: int64, numbers of rows.
+        """
         ...
 
     def rewind(self, rows_N: Tensor, lengths_N: Tensor) -> None:
-        """Put these rows back to the first `lengths_N` tokens of their bookmarks. Only right after `append`."""
+        """Put these rows back to the first tokens of their bookmarks, of which they then hold no more. Only right after
+        `append`. The bookmarks stay; a row without one can only go back to its prompt.
+
+        rows_N: int64, numbers of rows, none twice.
+        lengths_N: int64, for each of them how many tokens, at most as many as its bookmark holds.
+
+        Raises UserError for a model that cannot go back (one with a sliding window).
+        """
         ...
 
 
 class LanguageModel(Protocol):
-    """Draws responses and says how likely responses are. `version` counts the updates it has seen."""
+    """Draws responses and says how likely responses are.
+
+    Every method that takes prompts raises UserError for one that the model cannot take: an empty one, one too long for
+    its context with the tokens that are to follow, chat messages where there is no chat template.
+    """
 
     @property
-    def version(self) -> int: ...
+    def version(self) -> int:
+        """How many updates its weights have seen; each rollout carries it."""
+        ...
 
     def generate(
         self,
@@ -91,37 +120,52 @@ class LanguageModel(Protocol):
         seed: int,
         ignore_eos: bool = False,
     ) -> list[list[Rollout]]:
-        """n responses to each prompt, drawn token by token from softmax(logits / temperature): no top-k, no top-p, no
-        penalties, whatever the model's own generation settings say. The same seed gives the same responses.
+        """n responses to each prompt, `[P][n]`, drawn token by token from softmax(logits / temperature): no top-k, no
+        top-p, no penalties, whatever the model's own generation settings say.
 
+        temperature: above 0. The rollouts' logprobs are those at temperature 1 all the same.
+        max_tokens: the limit on a response, EOS included; one that reaches it without an end is not complete.
+        seed: the same seed gives the same response to a prompt, whatever else is in the batch.
         ignore_eos: every response runs to max_tokens and EOS is a token like any other (the fixed-length twin).
         """
         ...
 
     def logprobs(self, prompts: Sequence[Prompt], rollouts: Sequence[Sequence[Rollout]]) -> TokenLogprobs:
-        """The one place where log p(y | x) is computed: at temperature 1, in float32 from the logits on."""
+        """The one place where log p(y | x) is computed: at temperature 1, in float32 from the logits on. With
+        gradients, unless under no_grad.
+
+        rollouts: `[P][G]`, the same number for each prompt.
+        """
         ...
 
     def decoder(self, prompts: Sequence[Prompt], *, n: int, max_tokens: int) -> Decoder:
-        """n rows for each prompt, prompt by prompt, that no token was given to yet."""
+        """N = P n rows, n for each prompt, prompt by prompt, that no token was given to yet.
+
+        max_tokens: the most that a row will be given.
+        """
         ...
 
     def capacity(self, prompts: Sequence[Prompt], tokens: int) -> int:
-        """How many rows with `tokens` tokens beyond the prompt may be held side by side."""
+        """How many rows may be held side by side, at least 1, whichever of the prompts they have.
+
+        tokens: the most that a row holds beyond its prompt.
+        """
         ...
 
     def rollouts(self, responses: Sequence[tuple[Sequence[int], Sequence[float]]]) -> list[Rollout]:
-        """Responses given as (tokens, log-probabilities at temperature 1) with their text; complete if the last token
-        ends one."""
+        """The same responses with their text, and this version; complete if the last token ends a response.
+
+        responses: (tokens, log-probability of each at temperature 1, nats).
+        """
         ...
 
     def fingerprint(self) -> str:
-        """A hash of all weights: equal exactly if nothing changed."""
+        """A hash of all weights, hexadecimal: equal exactly if nothing changed."""
         ...
 
 
 class Policy(LanguageModel, Protocol):
-    """A language model that can learn."""
+    """A language model that can learn: whoever changes its parameters says so by `updated`."""
 
     def trainable(self) -> Mapping[str, torch.nn.Parameter]:
         """The parameters that training changes, by name, in a fixed order."""
@@ -132,11 +176,17 @@ class Policy(LanguageModel, Protocol):
         ...
 
     def save(self, folder: Path) -> None:
-        """Write the weights (safetensors) and whatever it takes to load them again."""
+        """Write the weights (safetensors) and whatever it takes to load them again.
+
+        folder: exists. Where it cannot be written, the file system's own error is raised (OSError, SafetensorError).
+        """
         ...
 
     def restore(self, folder: Path, version: int) -> None:
-        """Read back weights that `save` wrote, as they were after `version` updates."""
+        """Read back weights that `save` wrote, as they were after `version` updates.
+
+        Raises UserError where they cannot be read or are another model's.
+        """
         ...
 
 

@@ -16,17 +16,19 @@ from tiltlab.seeds import derive
 from tiltlab.types import Grade, Prompt, Rollout
 
 Judge = Callable[[Sequence[int], Sequence[Rollout]], list[Grade]]
-"""Grades responses: (number of the prompt of each, the responses) -> their grades. For samplers that need rewards or
-answers; a sampler that needs one and gets none raises ValueError."""
+"""Grades responses, for samplers that need rewards or answers: (number of the prompt of each among those of the call,
+the responses) -> a grade for each, in order. A reward of NaN says that nobody knows."""
 
 
 @dataclass(frozen=True)
 class Info:
     """What a call cost and how well it went.
 
-    drawn: tokens drawn from the model, those of responses that were given up included. rescored: tokens read again to
-    be scored. seconds: wall time. notes: whatever the sampler has to say about itself, by name; figures a prompt stand
-    in lists. warnings: reasons to doubt that the samples follow the law that they should.
+    drawn: tokens drawn from the model, those of responses that were given up included.
+    rescored: tokens read again to be scored.
+    seconds: wall time.
+    notes: whatever the sampler has to say about itself, by name; figures a prompt stand in lists. JSON can hold it.
+    warnings: reasons to doubt that the samples follow the law that they should, one line each.
     """
 
     drawn: int
@@ -38,11 +40,14 @@ class Info:
 
 @dataclass(frozen=True)
 class Samples:
-    """What a sampler returns. Shapes `[P][G]`.
+    """What a sampler returns, `[P][n]`: n responses to each prompt, in the prompts' order.
 
-    rollouts carry log p a token under the model at temperature 1. log_q: log-probability of each response under the
-    law that its tokens were drawn from, in nats (NaN where there is no one such law). log_weight: log of the factor
-    that would make weighted averages exact, up to a constant; 0 where the samples are to be taken as they are.
+    rollouts: with log p a token under the model at temperature 1, in nats, whatever law they were drawn from.
+    log_q: log-probability of each response under the law that its tokens were drawn from, in nats (NaN where there is
+        no one such law).
+    log_weight: log of the factor that would make weighted averages exact, up to a constant; 0 where the samples are to
+        be taken as they are.
+    info: what it took.
     """
 
     rollouts: list[list[Rollout]]
@@ -52,6 +57,9 @@ class Samples:
 
 
 class Sampler(Protocol):
+    """A frozen value, all settings in it: equal samplers draw the same from the same model, prompts and seed. Settings
+    without a meaning raise ValueError as it is made. Each says which law it targets, and by whose method."""
+
     def drawn(self, n: int) -> int:
         """How many responses' worth of tokens are drawn for n responses to a prompt, at most."""
         ...
@@ -65,7 +73,18 @@ class Sampler(Protocol):
         max_tokens: int,
         seed: int,
         judge: Judge | None = None,
-    ) -> Samples: ...
+    ) -> Samples:
+        """Draw n responses to each prompt.
+
+        n: at least 1.
+        max_tokens: the limit on a response, EOS included.
+        seed: of all randomness; the other prompts of a call change nothing for a prompt.
+        judge: for those that need rewards or answers; the others ignore it.
+
+        Raises ValueError where a judge is needed and there is none, and whatever the model raises (UserError for a
+        prompt that it cannot take, or where it cannot go back in a response).
+        """
+        ...
 
 
 def plain(rollouts: list[list[Rollout]], info: Info, log_q: list[list[float]] | None = None) -> Samples:

@@ -7,34 +7,56 @@ from typing import Protocol, runtime_checkable
 from tiltlab.rewards.functions import Reward, rewarded, try_reward
 from tiltlab.types import Grade, Problem, Prompt, Rollout, Split
 
-"""train: learnt from. select: chooses the best checkpoint. test: reported. No problem stands in two of them."""
-
 
 class Task(Protocol):
     """Problems, how to put them to a model, and what a response is worth."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """What people and folders call it; no two tasks of a study have the same."""
+        ...
 
-    def problems(self, split: Split) -> Sequence[Problem]: ...
+    def problems(self, split: Split) -> Sequence[Problem]:
+        """All problems of a split, the same in the same order at each call.
 
-    def render(self, problem: Problem) -> Prompt: ...
+        split: "train" is learnt from, "select" chooses the best checkpoint, "test" is reported. No problem stands in
+            two of them.
 
-    def grade(self, problem: Problem, text: str) -> Grade: ...
+        Raises UserError where there is no such split, or its data cannot be read.
+        """
+        ...
+
+    def render(self, problem: Problem) -> Prompt:
+        """What the model is given: text, or chat messages."""
+        ...
+
+    def grade(self, problem: Problem, text: str) -> Grade:
+        """What a response is worth. Where grading takes too long or fails, the reward is NaN and the reason says so.
+
+        text: as a reader sees it, without the end and special tokens. It is read, never executed.
+        """
+        ...
 
 
 @runtime_checkable
 class BatchGrading(Protocol):
-    """A task that grades many responses at once, side by side, faster than one by one: problems and texts in pairs."""
+    """A task that grades many responses at once, side by side, faster than one by one."""
 
-    def grade_batch(self, problems: Sequence[Problem], texts: Sequence[str]) -> list[Grade]: ...
+    def grade_batch(self, problems: Sequence[Problem], texts: Sequence[str]) -> list[Grade]:
+        """As `grade` does, in order.
+
+        problems, texts: in pairs, as many of the one as of the other.
+        """
+        ...
 
 
 @runtime_checkable
 class Noting(Protocol):
     """A task with something to say of how a split was made: rows left out, which gold answers were read."""
 
-    def notes(self, split: Split) -> Sequence[str]: ...
+    def notes(self, split: Split) -> Sequence[str]:
+        """One line each. Raises what `problems` raises."""
+        ...
 
 
 def notes_of(task: Task, split: Split) -> list[str]:
