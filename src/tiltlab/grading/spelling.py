@@ -77,6 +77,8 @@ _STEPS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"\\rbrace(?![a-zA-Z])", r"\\}"),
         (r"\\lbrack(?![a-zA-Z])", "["),
         (r"\\rbrack(?![a-zA-Z])", "]"),
+        (r'(?<=:\d\d)[\s"]*[aA][\s".]*[mM]\b[".]*', ' "am"'),
+        (r'(?<=:\d\d)[\s"]*[pP][\s".]*[mM]\b[".]*', ' "pm"'),
         (r"\\varnothing(?![a-zA-Z])", r"\\emptyset "),
         (r"\\begin\s*\{small", r"\\begin{p"),
         (r"\\end\s*\{small", r"\\end{p"),

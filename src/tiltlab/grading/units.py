@@ -74,7 +74,7 @@ _BEFORE = re.compile(
 _ONE = re.compile(
     r"(?P<power>(?:square|sq\.?|cubic|cu\.)\s+)?"
     r"(?:(?P<circ>\^\\circ\s*[CFK]?(?![a-zA-Z]))|\\unit\{(?P<letter>[A-Za-z])\}|(?P<name>\\textcent|\\AA|[A-Za-zμÅ]+)|(?P<sign>[€£₹¥₩₽₺฿₫]|\\\$))"
-    r"(?:\s*\^\s*\{?\s*(?P<to>-?\d)\s*\}?|(?P<raised>[23])(?![\d.]))?"
+    r"(?:\s*\^\s*\{?\s*(?P<to>-?\d)\s*\}?|(?P<raised>(?<!circ)(?<!circ )[23])(?![\d.]))?"
 )
 _JOIN = re.compile(r"\s*(?P<over>/|\bper\b|\ba\b(?=\s+\w))\s*|\s*(?:\\cdot|\*|-)\s*|\s+")
 
