@@ -82,11 +82,6 @@ class Objective:
         gain = _weighed(self.reward, reward) + _weighed(self.sharpen, self._per_length(logp, tokens))
         return logp + gain / self.kl
 
-    @property
-    def alpha(self) -> float | None:
-        """The exponent of p in the optimum (1 + s / beta), or None where beta = 0."""
-        return 1 + self.sharpen / self.kl if self.kl else None
-
     def _per_length(self, logp: Array, tokens: Array) -> Array:
         omega = 0.0 if self.length == "sum" else 1.0 if self.length == "mean" else self.length
         return logp / tokens**omega if omega else logp

@@ -265,7 +265,8 @@ def test_a_failed_arm_is_told_beside_the_others(
 def test_all_that_is_wrong_is_told_before_a_model_is_loaded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("tiltlab.study.study.load_base", lambda *_: pytest.fail("weights were loaded"))
+    for loader in ("load_base", "load_reference"):
+        monkeypatch.setattr(f"tiltlab.study.study.{loader}", lambda *_: pytest.fail("weights were loaded"))
     first = changes("empty data", tmp_path)["tasks"]
     second = [task | {"name": "other"} for task in changes("no answer", tmp_path)["tasks"]]
     model = {"path": str(tmp_path / "nowhere" / "model"), "device": "gpu"}

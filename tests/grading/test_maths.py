@@ -1,6 +1,8 @@
 """The grader on answers of every kind, and on text that is out to hang it."""
 
 import signal
+import subprocess
+import sys
 import threading
 import time
 from math import isnan
@@ -188,3 +190,22 @@ def test_what_nobody_knows_has_no_reward(monkeypatch: pytest.MonkeyPatch) -> Non
     grade = grade_maths(r"\boxed{(x+1)^2}", "x^2+2x+1")
     assert grade.reason == "timeout"
     assert isnan(grade.reward)
+
+
+def test_importing_the_algebra_leaves_everybody_elses_log_alone() -> None:
+    code = """
+import logging
+from tiltlab.grading import equality
+logging.getLogger("mine").warning("heard")
+"""
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
+    assert found.stderr.strip() == "heard"
+
+
+def test_a_worker_says_nothing_of_time_limits_that_are_off() -> None:
+    code = """
+from tiltlab.grading.maths import grade_maths
+assert grade_maths(r"\\boxed{x + x}", "2x").reason == "correct"
+"""
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=300)
+    assert found.stderr == ""

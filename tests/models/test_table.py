@@ -1,12 +1,12 @@
 import pytest
 import torch
 
+from tests.models.exact import expected_objective
 from tests.tolerances import tv_tolerance
 from tiltlab.models.table import (
     TableLanguage,
     count_prefixes,
     counts,
-    expected_objective,
     optimum,
     sequence_lengths,
     total_variation,

@@ -17,10 +17,10 @@ import pytest
 
 from tests.planted import World
 from tests.report.test_report import made_study
+from tests.report.written import write_report
 from tiltlab.evaluation.run import from_elsewhere
 from tiltlab.report.compare import compare_runs, write_comparison
 from tiltlab.report.evaluation import write_evaluation_page
-from tiltlab.report.page import write_report
 from tiltlab.report.verdict import write_verdict_page
 from tiltlab.storage.files import read_json, write_text
 from tiltlab.tasks.sums import Sums

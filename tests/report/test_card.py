@@ -5,7 +5,7 @@ from pathlib import Path
 import yaml
 
 from tests.report.test_report import made_study
-from tiltlab.report.page import write_report
+from tests.report.written import write_report
 from tiltlab.storage.run_folder import CellDir
 
 

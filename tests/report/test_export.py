@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from tests.report.test_report import made_study
+from tests.report.written import write_report
 from tiltlab.report.export import Table, as_csv, latex, markdown
-from tiltlab.report.page import write_report
 from tiltlab.stats.metrics import Interval
 
 NASTY = 'a|b & 50%_"$x^2~{\\#}\n<b>'

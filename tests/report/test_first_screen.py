@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.report.test_report import made_study, samples
+from tests.report.written import write_report
 from tiltlab.forecast.forecast import Forecast, Point
 from tiltlab.report.figures import cost, log_ticks
 from tiltlab.report.findings import Findings
@@ -17,7 +18,7 @@ from tiltlab.report.headline import best_sampler, headline
 from tiltlab.report.lead import caveats, cost_in_words, lead
 from tiltlab.report.load import Study, load_study
 from tiltlab.report.names import spread
-from tiltlab.report.page import analysed, write_report
+from tiltlab.report.page import analysed
 from tiltlab.report.styles import _SHADES, arm_colours, arm_dashes, arm_symbols
 from tiltlab.report.tables import Row, result_rows
 from tiltlab.stats.metrics import Interval

@@ -13,6 +13,7 @@ import plotly.graph_objects as go
 import pytest
 
 from tests.config.test_recipe import SMALL
+from tests.report.written import write_report
 from tests.stats.test_metrics import record
 from tiltlab.config.recipe import Recipe
 from tiltlab.errors import UserError
@@ -22,7 +23,7 @@ from tiltlab.report.findings import findings
 from tiltlab.report.headline import headline
 from tiltlab.report.html import plain
 from tiltlab.report.load import load_study
-from tiltlab.report.page import analysed, render, write_report
+from tiltlab.report.page import analysed, render
 from tiltlab.report.styles import arm_colours
 from tiltlab.report.tables import curve_at_k, result_rows
 from tiltlab.storage.files import append_line, read_json, slug, write_json
@@ -349,10 +350,10 @@ import sys
 from pathlib import Path
 from rich.console import Console
 from tiltlab.report.load import load_study
-from tiltlab.report.page import analysed, write_report
+from tiltlab.report.page import analysed, write_analysed
 from tiltlab.report.terminal import print_tables
 run = Path({str(tmp_path)!r})
-write_report(run)
+write_analysed(run, load_study(run), *analysed(load_study(run)))
 print_tables(load_study(run), *analysed(load_study(run)), Console())
 assert not {{"torch", "transformers"}} & set(sys.modules)
 """

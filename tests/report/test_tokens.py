@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.report.test_report import made_study
-from tiltlab.report.page import write_report
+from tests.report.written import write_report
 from tiltlab.report.tokens import moved_by_part, ranks, share_off_top, shown, where
 from tiltlab.storage.files import write_text
 

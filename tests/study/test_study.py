@@ -16,11 +16,11 @@ import yaml
 
 from tests.config.test_recipe import SMALL
 from tests.models import tiny
+from tests.report.written import write_report
 from tiltlab.config.recipe import Recipe
 from tiltlab.errors import Stopped, UserError
 from tiltlab.report.findings import findings
 from tiltlab.report.load import load_study
-from tiltlab.report.page import write_report
 from tiltlab.report.tables import result_rows
 from tiltlab.storage.files import read_json, read_lines
 from tiltlab.study import study as study_module

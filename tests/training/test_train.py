@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.models.exact import expected_objective
 from tests.tolerances import tv_tolerance, worst_z
 from tiltlab.models.base import TokenLogprobs
 from tiltlab.models.table import (
     TableLanguage,
     counts,
-    expected_objective,
     optimum,
     rewards_of,
     sequence_lengths,

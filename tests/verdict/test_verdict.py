@@ -6,9 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.forecast.closed_form import tilted_by_binary_reward
 from tests.planted import PLANTS, Plant, World, verdict
 from tiltlab.errors import UserError
-from tiltlab.forecast.forecast import covariance, forecast, tilted_by_binary_reward
+from tiltlab.forecast.forecast import covariance, forecast
 from tiltlab.forecast.weighted_samples import from_records
 from tiltlab.models.loading import ModelConfig
 from tiltlab.models.table import optimum

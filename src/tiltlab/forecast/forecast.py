@@ -11,7 +11,7 @@ seen in a hundred samples, nor can any weight tell; only another proposal (a low
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from math import ceil, exp, inf
+from math import ceil, inf
 
 import numpy as np
 from scipy.special import softmax
@@ -125,19 +125,6 @@ def covariance(draws: Draws) -> Interval:
     """The mean of `covariances` over problems: the slope of accuracy in alpha at alpha = 1, before anything is drawn
     from p^alpha. Above 0, a little sharpening helps."""
     return mean_interval(covariances(draws))
-
-
-def tilted_by_binary_reward(accuracy: float, beta: float) -> tuple[float, float]:
-    """Accuracy and KL of p exp(r / beta) / Z where r is 1 for correct responses and 0 for others: closed form.
-
-    a e^(1/beta) / (a e^(1/beta) + 1 - a), and a' / beta - log(a e^(1/beta) + 1 - a). Self-normalised weights of samples
-    from p come to the same, with a the share of correct ones. 0 and 1 stay where they are.
-    """
-    log_z = (
-        float(np.logaddexp(np.log(accuracy) + 1 / beta, np.log1p(-accuracy))) if 0 < accuracy < 1 else accuracy / beta
-    )
-    tilted = accuracy * exp(1 / beta - log_z)
-    return tilted, tilted / beta - log_z
 
 
 def make_forecast(

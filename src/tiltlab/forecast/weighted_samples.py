@@ -6,6 +6,7 @@ Left out on purpose: scoring. Whoever drew at several temperatures must bring lo
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import isnan
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -54,7 +55,7 @@ def from_records(
     """Records of any number of problems, each with the base's log p in `ref_logp`; problems in order of appearance.
 
     By default the samples were drawn from the base, at temperature 1 and uncut. Else log_q is the log-density of each
-    record under the law that it was drawn from, [N], as `smc_log_q` gives it for particles; or, with `proposal` (which
+    record under the law that it was drawn from, [N]; or, with `proposal` (which
     of K drew each record, [N]), under every one of them, [K, N]: they are then combined by the balance heuristic.
     `unit`: number of the population that each record came in, [N].
 
@@ -71,37 +72,41 @@ def from_records(
     density = logp if log_q is None else np.asarray(log_q, dtype=float)
     if density.ndim == 2:
         density = balance(density, which, row)
-    for name, values in (("log p (ref_logp)", logp), ("log q", density)):
-        if lost := int((complete & graded & np.isnan(values)).sum()):
-            raise UserError(f"forecast: {lost} complete records have no {name}; score them under the base model first")
-    place = _rank(row)
-    ids = place if unit is None else _dense(row, np.asarray(unit))
-    shape = (len(names), int(place.max()) + 1)
-
-    def laid_out(values: ArrayLike) -> NDArray[np.generic]:
-        flat = np.asarray(values)
-        table = np.zeros(shape, dtype=flat.dtype)
-        table[row, place] = flat
-        return table
-
+    _require_known(complete & graded, logp, density)
     used = complete & graded & (logp > -np.inf)
-    known: dict[str, Floats] = {
+    place = _rank(row)
+    flat: dict[str, NDArray[np.generic]] = {
         "logp": np.where(used, logp, 0.0),
         "log_q": np.where(used, density, 0.0),
         "reward": np.array([record.reward if ok else 0.0 for record, ok in zip(records, used, strict=True)]),
         "correct": np.array([float(record.reason == "correct") for record in records]),
         "length": np.array([float(record.tokens) for record in records]),
+        "counted": np.ones(len(records), dtype=bool),
+        "used": used,
+        "proposal": which,
+        "unit": place if unit is None else _dense(row, np.asarray(unit)),
     }
+    tables: dict[str, Any] = {name: _laid_out(values, row, place) for name, values in flat.items()}
     return Draws(
-        **{name: laid_out(values) for name, values in known.items()},  # type: ignore[arg-type]
-        counted=laid_out(np.ones(len(records), dtype=bool)).astype(bool),
-        used=laid_out(used).astype(bool),
-        proposal=laid_out(which).astype(np.intp),
-        unit=laid_out(ids).astype(np.intp),
+        **tables,
         problems=tuple(names),
         cut_off=int((~complete).sum()),
         ungraded=int((complete & ~graded).sum()),
     )
+
+
+def _require_known(needed: Bools, logp: Floats, log_q: Floats) -> None:
+    """Raises UserError where a record that is needed lacks one of the two."""
+    for name, values in (("log p (ref_logp)", logp), ("log q", log_q)):
+        if lost := int((needed & np.isnan(values)).sum()):
+            raise UserError(f"forecast: {lost} complete records have no {name}; score them under the base model first")
+
+
+def _laid_out(values_N: NDArray[np.generic], row_N: Ints, place_N: Ints) -> NDArray[np.generic]:
+    """One row a problem, [P, N]; zeros where a problem has fewer samples than another."""
+    table = np.zeros((int(row_N.max()) + 1, int(place_N.max()) + 1), dtype=values_N.dtype)
+    table[row_N, place_N] = values_N
+    return table
 
 
 def balance(log_q_KN: Floats, proposal_N: Ints, problem_N: Ints) -> Floats:
@@ -115,15 +120,6 @@ def balance(log_q_KN: Floats, proposal_N: Ints, problem_N: Ints) -> Floats:
         log_share_KP = np.log(drawn_KP / drawn_KP.sum(0))
     mixture: Floats = logsumexp(log_share_KP[:, problem_N] + log_q_KN, axis=0)
     return mixture
-
-
-def smc_log_q(logp: Floats, reward: Floats, log_weight: Floats, alpha: float, beta: float | None = None) -> Floats:
-    """What stands for log q of particles whose weights make averages right for p^alpha exp(r / beta): any shape.
-
-    With it a particle weighs, for any other law, its own weight times the ratio of the two targets. Particles that were
-    resampled have log_weight 0. Those of one population belong in one `unit`.
-    """
-    return alpha * logp + (reward / beta if beta is not None else 0.0) - log_weight
 
 
 def some_problems(draws: Draws, keep: Bools) -> Draws:

@@ -7,18 +7,16 @@ import logging
 from functools import lru_cache
 from typing import Any
 
-logging.disable(logging.WARNING)  # its warning that its own time limits are off; the worker's deadline is the limit
-
-from math_verify import (  # noqa: E402
+from math_verify import (
     ExprExtractionConfig,
     LatexExtractionConfig,
     LatexNormalizationConfig,
     parse,
     verify,
 )
-from sympy import Basic, Equality, Expr, I, Max  # noqa: E402
+from sympy import Basic, Equality, Expr, I, Max
 
-from tiltlab.grading.formula import same_to_fifty_digits  # noqa: E402
+from tiltlab.grading.formula import same_to_fifty_digits
 
 # units: its list holds `t`, `h` and `c`, so that 4t would be 4; ours are gone by now (units.py)
 _SPELLING = LatexNormalizationConfig(units=False, malformed_operators=True, nits=True)
@@ -27,6 +25,12 @@ ANYWHERE = (*BOXED, ExprExtractionConfig())
 
 RELATIVE = 1e-5
 """How far apart numbers may be that math-verify calls equal: it rounds at the sixth decimal, where 1e-19 is 0."""
+
+
+def silence() -> None:
+    """For a worker: math-verify warns at every call that its own time limits are off; the worker's deadline is the
+    limit."""
+    logging.getLogger("math_verify").setLevel(logging.ERROR)
 
 
 def equal(answer: str, gold: str) -> bool | None:

@@ -81,6 +81,7 @@ def unread(golds: Sequence[str], deadline: float = DEADLINE) -> list[bool]:
 def _is_formula(text: str) -> bool:
     from tiltlab.grading import equality
 
+    equality.silence()
     return equality.is_formula(text)
 
 
@@ -118,6 +119,7 @@ def _by_algebra(ask: Ask) -> tuple[bool | None, str | None]:
     """In a worker: whether they are equal (None: the answer cannot be read), and the answer in its normal form."""
     from tiltlab.grading import equality  # it brings sympy, which the parent can do without
 
+    equality.silence()
     if ask.shown is not None:
         return equality.equal(ask.read, ask.gold), ask.shown
     return equality.found_equal(ask.read, ask.gold)

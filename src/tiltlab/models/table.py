@@ -249,15 +249,6 @@ def optimum(objective: Objective, reference: TableLanguage, rewards_PS: Tensor) 
     return best_PS / best_PS.sum(-1, keepdim=True)
 
 
-def expected_objective(
-    objective: Objective, policy: TableLanguage, reference: TableLanguage, rewards_PS: Tensor
-) -> Tensor:
-    """J(pi), averaged over prompts, by enumeration; differentiable in the policy's logits. A scalar, in nats."""
-    policy_PS, logp_PS = policy.sequence_logprobs(), reference.sequence_logprobs().detach()
-    score_PS: Tensor = objective.score(rewards_PS, logp_PS, policy_PS, sequence_lengths(reference))
-    return (policy_PS.exp() * score_PS).sum(-1).mean()
-
-
 def total_variation(left: Tensor, right: Tensor) -> Tensor:
     """Half the L1 distance along the last axis: 0 for equal laws, 1 for disjoint ones."""
     return (left.double() - right.double()).abs().sum(-1) / 2

@@ -16,7 +16,7 @@ from tiltlab.report.frontier import Reached, frontier
 from tiltlab.report.headline import headline
 from tiltlab.report.html import render_page
 from tiltlab.report.lead import caveats, cost_in_words, lead
-from tiltlab.report.load import ArmOnTask, Study, load_study
+from tiltlab.report.load import ArmOnTask, Study
 from tiltlab.report.styles import IN_WORDS, STROKES, arm_colours, arm_dashes, is_trained
 from tiltlab.report.tables import Row, result_rows
 from tiltlab.report.tokens import Shown, line_of, ranks, shown, where
@@ -26,17 +26,9 @@ SAMPLES = 4
 """Problems whose responses are shown side by side, for each task."""
 
 
-def write_report(run: Path) -> Path:
-    """Render RUN/report.html, RUN/tables/results.{md,tex,csv} and a card for each checkpoint.
-
-    Raises UserError where the folder holds nothing to report.
-    """
-    study = load_study(run)
-    return write_analysed(run, study, *analysed(study))
-
-
 def write_analysed(run: Path, study: Study, rows: Sequence[Row], found: Mapping[str, Findings]) -> Path:
-    """`write_report` of a study that was read already."""
+    """RUN/report.html, which is returned, RUN/tables/results.{md,tex,csv} and a card for each checkpoint, of a study in
+    RUN that was read and `analysed`. Raises UserError where they cannot be written."""
     path = run / "report.html"
     write_text(path, render(study, rows, found))
     write_tables(table_of(study, rows, found), run / "tables", "results")

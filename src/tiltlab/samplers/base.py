@@ -40,19 +40,13 @@ class Info:
 
 @dataclass(frozen=True)
 class Samples:
-    """What a sampler returns, `[P][n]`: n responses to each prompt, in the prompts' order.
+    """What a sampler returns, `[P][n]`: n responses to each prompt, in the prompts' order, to be taken as they are.
 
     rollouts: with log p a token under the model at temperature 1, in nats, whatever law they were drawn from.
-    log_q: log-probability of each response under the law that its tokens were drawn from, in nats (NaN where there is
-        no one such law).
-    log_weight: log of the factor that would make weighted averages exact, up to a constant; 0 where the samples are to
-        be taken as they are.
     info: what it took.
     """
 
     rollouts: list[list[Rollout]]
-    log_q: list[list[float]]
-    log_weight: list[list[float]]
     info: Info
 
 
@@ -85,13 +79,6 @@ class Sampler(Protocol):
         prompt that it cannot take, or where it cannot go back in a response).
         """
         ...
-
-
-def plain(rollouts: list[list[Rollout]], info: Info, log_q: list[list[float]] | None = None) -> Samples:
-    """Samples to be taken as they are; log_q is log p where it is not given."""
-    if log_q is None:
-        log_q = [[sum(rollout.logprobs) for rollout in group] for group in rollouts]
-    return Samples(rollouts, log_q, [[0.0] * len(group) for group in rollouts], info)
 
 
 def drawn_tokens(rollouts: Sequence[Sequence[Rollout]]) -> int:
@@ -137,12 +124,7 @@ def stopwatch() -> Iterator[Callable[[], float]]:
 def in_turns(call: Callable[[Sequence[Prompt], int], Samples], prompts: Sequence[Prompt], at_once: int) -> Samples:
     """`call` on some prompts at a time (and the number of the first of them), put together."""
     parts = [call(prompts[i : i + at_once], i) for i in range(0, len(prompts), at_once)]
-    return Samples(
-        [group for part in parts for group in part.rollouts],
-        [group for part in parts for group in part.log_q],
-        [group for part in parts for group in part.log_weight],
-        together([part.info for part in parts]),
-    )
+    return Samples([group for part in parts for group in part.rollouts], together([part.info for part in parts]))
 
 
 def together(infos: Sequence[Info]) -> Info:

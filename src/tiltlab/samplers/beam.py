@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from tiltlab.models.base import LanguageModel
-from tiltlab.samplers.base import Info, Judge, Samples, plain, stopwatch
+from tiltlab.samplers.base import Info, Judge, Samples, stopwatch
 from tiltlab.types import Prompt
 
 
@@ -51,7 +51,7 @@ class Beam:
                 found = model.rollouts(best)
                 rollouts.append([found[i % len(found)] for i in range(n)])
             info = Info(search.drawn, seconds=seconds())
-        return plain(rollouts, info, [[float("nan")] * n for _ in rollouts])
+        return Samples(rollouts, info)
 
 
 class _Search:

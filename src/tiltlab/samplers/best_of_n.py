@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from tiltlab.models.base import LanguageModel
-from tiltlab.samplers.base import Judge, Samples, drawn_tokens, plain
+from tiltlab.samplers.base import Judge, Samples, drawn_tokens
 from tiltlab.samplers.temperature import Temperature
 from tiltlab.types import Grade, Prompt, Rollout
 
@@ -107,4 +107,4 @@ def _chosen(
     draws = Temperature()(model, prompts, n=n * of, max_tokens=max_tokens, seed=seed)
     chosen = [[choose(p, group[i : i + of]) for i in range(0, n * of, of)] for p, group in enumerate(draws.rollouts)]
     info = replace(draws.info, drawn=drawn_tokens(draws.rollouts))
-    return plain(chosen, info, [[math.nan] * n for _ in chosen])
+    return Samples(chosen, info)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tiltlab.models.base import LanguageModel
-from tiltlab.samplers.base import Info, Judge, Samples, in_turns, plain, stopwatch
+from tiltlab.samplers.base import Info, Judge, Samples, in_turns, stopwatch
 from tiltlab.types import Prompt
 
 
@@ -57,4 +57,4 @@ def _followed(model: LanguageModel, prompts: Sequence[Prompt], n: int, max_token
                 going = [going[i] for i in stay.tolist()]
         groups = [[rollout] * n for rollout in model.rollouts(found)]
         info = Info(sum(len(tokens) for tokens, _ in found), seconds=seconds())
-    return plain(groups, info, [[0.0] * n for _ in groups])
+    return Samples(groups, info)

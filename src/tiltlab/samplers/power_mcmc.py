@@ -172,15 +172,9 @@ class _Chains:
                 seen += [decided] if decided else []
             held = state.held
             flat = self._rollouts(held.tokens_RT, held.logp_RT, held.length_R)
-            log_q = _masked(held.logq_RT, 0, held.length_R).sum(1).tolist()
             groups = [flat[i : i + self.n] for i in range(0, len(flat), self.n)]
             info = self._info(state, _Decided(*map(torch.cat, zip(*seen, strict=True))), seconds())
-        return Samples(
-            groups,
-            [log_q[i : i + self.n] for i in range(0, len(flat), self.n)],
-            [[0.0] * self.n for _ in groups],
-            info,
-        )
+        return Samples(groups, info)
 
     def _start(self) -> _State:
         size, device = len(self.decoder.length_N), self.decoder.ends_V.device

@@ -90,7 +90,7 @@ class _Particles(NamedTuple):
     """M particles side by side, finished ones too. Those that are not have as many tokens as each other.
 
     tokens_MT: int64. token_logp_MT: float32, nats, at temperature 1. length_M: int64. going_M: bool, not finished.
-    logp_M, logq_M: float64, nats, of all tokens so far under the model and under the law that they were drawn from.
+    logp_M: float64, nats, of all tokens so far under the model.
     ancestor_M: int64, which particle of the first K in its population it comes from.
     """
 
@@ -99,7 +99,6 @@ class _Particles(NamedTuple):
     length_M: Tensor
     going_M: Tensor
     logp_M: Tensor
-    logq_M: Tensor
     ancestor_M: Tensor
 
     def at(self, source_M: Tensor) -> "_Particles":
@@ -169,7 +168,6 @@ class _Populations:
             length_M=torch.zeros_like(place_M),
             going_M=torch.ones_like(place_M, dtype=torch.bool),
             logp_M=zero_M,
-            logq_M=zero_M,
             ancestor_M=place_M % self.K,
         )
         return _State(particles, zero_M, zero_M[:: self.K], place_M)
@@ -196,7 +194,6 @@ class _Populations:
             length_M=old.length_M.index_fill(0, m, t + 1),
             going_M=old.going_M.index_fill(0, ended, False),
             logp_M=old.logp_M.index_add(0, m, logp),
-            logq_M=old.logq_M.index_add(0, m, logq),
         )
         weight_M = (state.weight_M + (now - before) * old.logp_M).index_add(0, m, now * logp - logq)
         state = replace(state, particles=particles, weight_M=weight_M)
@@ -263,12 +260,7 @@ class _Populations:
         chosen_PG = self._some(chosen_BK)
         flat = self._rollouts(last, chosen_PG.flatten())
         groups = [flat[i : i + self.n] for i in range(0, len(flat), self.n)]
-        return Samples(
-            groups,
-            last.logq_M[chosen_PG].tolist(),
-            [[0.0] * self.n for _ in groups],
-            self._info(log_z_B, share_BK, last.ancestor_M[chosen_BK], seen, seconds()),
-        )
+        return Samples(groups, self._info(log_z_B, share_BK, last.ancestor_M[chosen_BK], seen, seconds()))
 
     def _some(self, chosen_BK: Tensor) -> Tensor:
         """n of the particles of each prompt's populations: from the last one, evenly spread ones."""

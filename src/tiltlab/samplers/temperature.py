@@ -8,7 +8,7 @@ from torch import Tensor
 
 from tiltlab.models.base import LanguageModel
 from tiltlab.models.decoding import draw
-from tiltlab.samplers.base import Info, Judge, Samples, Streams, drawn_tokens, plain, stopwatch
+from tiltlab.samplers.base import Info, Judge, Samples, Streams, drawn_tokens, stopwatch
 from tiltlab.types import Prompt
 
 
@@ -52,8 +52,7 @@ class Temperature:
         with stopwatch() as seconds:
             rollouts = model.generate(prompts, n=n, temperature=self.temperature, max_tokens=max_tokens, seed=seed)
             info = Info(drawn_tokens(rollouts), seconds=seconds())
-        log_q = None if self.temperature == 1 else [[float("nan")] * n for _ in rollouts]
-        return plain(rollouts, info, log_q)
+        return Samples(rollouts, info)
 
     def _cut(self, model: LanguageModel, prompts: Sequence[Prompt], n: int, max_tokens: int, seed: int) -> Samples:
         with stopwatch() as seconds:
@@ -62,16 +61,13 @@ class Temperature:
             going = list(range(size))
             tokens: list[list[int]] = [[] for _ in range(size)]
             logps: list[list[float]] = [[] for _ in range(size)]
-            log_q = [0.0] * size
             for _ in range(max_tokens):
                 logits = decoder.next_logits()
                 drawn = draw(self._kept(logits), streams.next(going).to(logits.device))
                 logp_N = logits.log_softmax(-1).gather(-1, drawn.token_N[:, None])[:, 0]
-                columns = zip(going, drawn.token_N.tolist(), logp_N.tolist(), drawn.logq_N.tolist(), strict=True)
-                for row, token, logp, logq in columns:
+                for row, token, logp in zip(going, drawn.token_N.tolist(), logp_N.tolist(), strict=True):
                     tokens[row].append(token)
                     logps[row].append(logp)
-                    log_q[row] += logq
                 decoder.append(drawn.token_N)
                 stay = (~decoder.ends_V[drawn.token_N]).nonzero()[:, 0]
                 if len(stay) == 0:
@@ -82,7 +78,7 @@ class Temperature:
             flat = model.rollouts(list(zip(tokens, logps, strict=True)))
             groups = [flat[i : i + n] for i in range(0, size, n)]
             info = Info(drawn_tokens(groups), seconds=seconds())
-        return plain(groups, info, [log_q[i : i + n] for i in range(0, size, n)])
+        return Samples(groups, info)
 
     def _kept(self, logits_NV: Tensor) -> Tensor:
         """logits / temperature, -inf where a token is cut."""

@@ -18,7 +18,7 @@ from typing import Any, get_args
 from tiltlab.config.recipe import Recipe
 from tiltlab.errors import UserError, gathered
 from tiltlab.models.chat import today
-from tiltlab.models.loading import load_codec, policy_from
+from tiltlab.models.loading import load_codec, load_reference, policy_from
 from tiltlab.storage import shapes
 from tiltlab.storage.files import write_json, write_text
 from tiltlab.storage.folder import alone_in, require_writable
@@ -104,12 +104,10 @@ def _placed(recipe: Recipe, device: str) -> Recipe:
 def _try_model(recipe: Recipe, *, keep: bool) -> None:
     """Load the model and try the adapters on it: what is wrong with either shows before anything is written, and not in
     some worker. Done once a study. `keep`: this process will need the model."""
-    base = load_base(recipe.model)
+    base = load_base(recipe.model) if keep else load_reference(recipe.model, load_codec(recipe.model))
     if recipe.model.lora:
         with policy_from(base, recipe.model, seed=0):
             pass
-    if not keep:
-        load_base.cache_clear()
 
 
 def check(recipe: Recipe, on_note: Callable[[str], None] = lambda _: None) -> dict[str, Any]:
