@@ -6,9 +6,10 @@ import pytest
 import yaml
 
 from tiltlab.config.methods import Sampled, Taught, named
-from tiltlab.config.recipe import load_recipe, load_sample_recipe
+from tiltlab.config.recipe import Recipe, load_recipe, load_sample_recipe
 from tiltlab.errors import UserError
 from tiltlab.objective import Objective, sharpening, task_reward, tempered, tilted
+from tiltlab.storage.shapes import nature_of
 from tiltlab.tasks.addition import Addition
 
 RECIPES = sorted(Path("recipes").glob("*.yaml"))
@@ -345,3 +346,28 @@ def test_an_unknown_sampler_is_told_what_there_is() -> None:
     with pytest.raises(UserError, match="sampler: unknown arm 'beem'.*'greedy'") as caught:
         load_sample_recipe(None, ["sampler=beem"])
     assert "sharpening" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("arm", "nature"),
+    [
+        ({"arm": "base"}, "base"),
+        ({"arm": "temperature", "temperature": 1}, "plain"),
+        ({"arm": "temperature", "temperature": 1, "top_p": 0.9}, "likelihood"),
+        ({"arm": "temperature", "temperature": 1, "top_k": 5}, "likelihood"),
+        ({"arm": "temperature"}, "likelihood"),
+        ({"arm": "greedy"}, "likelihood"),
+        ({"arm": "majority"}, "likelihood"),
+        ({"arm": "beam"}, "likelihood"),
+        ({"arm": "best_of_n", "by": "mean_logp"}, "likelihood"),
+        ({"arm": "best_of_n", "by": "reward"}, "reward"),
+        ({"arm": "power_mcmc"}, "power"),
+        ({"arm": "power_smc", "beta": 0.1}, "reward"),
+        ({"arm": "tempered", "alpha": 1}, "trained"),
+        ({"arm": "objective", "reward": 1}, "trained"),
+    ],
+)
+def test_an_arm_says_what_it_is_and_old_runs_are_read_the_same(arm: dict[str, Any], nature: str) -> None:
+    (found,) = Recipe.model_validate(SMALL | {"arms": [arm]}).arms
+    assert found.nature == nature
+    assert nature_of(found.model_dump(mode="json")) == nature

@@ -109,6 +109,19 @@ def test_only_samples_of_temperature_1_say_how_far_an_arm_is_from_the_base(tmp_p
     assert "another temperature has none" not in write_report(made_study(tmp_path / "without")).read_text()
 
 
+def test_an_arm_is_what_it_says_in_study_json(tmp_path: Path) -> None:
+    arms = [{"arm": "base"}, {"arm": "temperature", "temperature": 0.25}]
+    path = made_study(tmp_path, arms=arms) / "study.json"
+    about = read_json(path)
+    assert [arm.nature for arm in load_study(tmp_path).arms] == ["base", "likelihood"]  # as of old: it does not say
+    write_json(path, about | {"natures": ["base", "plain"]})
+    assert [arm.own_law for arm in load_study(tmp_path).arms] == [True, True]
+    for wrong in (["base"], ["base", "odd"]):
+        write_json(path, about | {"natures": wrong})
+        with pytest.raises(UserError, match=r"study.json .*natures"):
+            load_study(tmp_path)
+
+
 def test_the_base_s_path_is_told_once_for_all_trained_arms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     told = []
     monkeypatch.setattr("tiltlab.verdict.verdict.enough", lambda draws: told.append(draws) or np.zeros(2, bool))

@@ -32,6 +32,7 @@ from tiltlab.samplers.greedy import Greedy
 from tiltlab.samplers.power_mcmc import PowerMCMC
 from tiltlab.samplers.power_smc import PowerSMC
 from tiltlab.samplers.temperature import Temperature
+from tiltlab.storage.shapes import Nature
 
 MOST = 100_000
 """Of responses, particles and the like that are held side by side: more is a slip of the finger, and fills memory."""
@@ -61,6 +62,11 @@ class _Arm(BaseModel):
     def name(self) -> str:
         return self.label or self._described()
 
+    @property
+    def nature(self) -> Nature:
+        """What the arm is to the arms beside it."""
+        return "likelihood"
+
     def _described(self) -> str:
         raise NotImplementedError
 
@@ -85,6 +91,10 @@ class Base(_Arm):
 
     arm: Literal["base"]
 
+    @property
+    def nature(self) -> Nature:
+        return "base"
+
     def _described(self) -> str:
         return "base"
 
@@ -96,6 +106,10 @@ class LowTemperature(_Arm):
     temperature: PositiveFloat = Field(0.25, allow_inf_nan=False)
     top_p: float = 1.0
     top_k: int | None = None
+
+    @property
+    def nature(self) -> Nature:
+        return "plain" if self.temperature == 1 and self.top_p == 1 and self.top_k is None else "likelihood"
 
     def _described(self) -> str:
         cut = [f"top_p {self.top_p:g}"] * (self.top_p < 1) + [f"top_k {self.top_k}"] * (self.top_k is not None)
@@ -123,6 +137,10 @@ class Best(_Arm):
     arm: Literal["best_of_n"]
     of: int = Field(16, le=MOST)
     by: Literal["logp", "mean_logp", "reward"] = "logp"
+
+    @property
+    def nature(self) -> Nature:
+        return "reward" if self.by == "reward" else "likelihood"
 
     def _described(self) -> str:
         return f"best of {self.of} by {self.by}"
@@ -161,6 +179,10 @@ class BeamSearch(_Arm):
 class _Power(_Arm):
     alpha: float = Field(4.0, allow_inf_nan=False)
     beta: float | None = Field(None, allow_inf_nan=False)
+
+    @property
+    def nature(self) -> Nature:
+        return "power" if self.beta is None else "reward"
 
     def _target(self) -> str:
         return f"{self.alpha:g}" + (f", beta {self.beta:g}" if self.beta is not None else "")
@@ -206,6 +228,10 @@ class Trained(_Arm):
 
     normalize: bool = False
     """Divide advantages by the group's spread: an ablation that moves the optimum."""
+
+    @property
+    def nature(self) -> Nature:
+        return "trained"
 
     @property
     def name(self) -> str:

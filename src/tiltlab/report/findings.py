@@ -11,8 +11,12 @@ from tiltlab.forecast.frontier import least_kl
 from tiltlab.forecast.weighted_samples import from_records
 from tiltlab.report.load import ArmOnTask, Study
 from tiltlab.report.tables import Row
+from tiltlab.storage.shapes import Nature
 from tiltlab.types import Record
 from tiltlab.verdict.verdict import OUTCOMES, Evidence, Verdict, base_path, judge
+
+_SHARPENED: tuple[set[Nature], set[Nature]] = ({"plain", "likelihood"}, {"power"})
+"""The base sampled without a look at the reward: at will, and by samplers of a p^alpha."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +45,7 @@ def findings(study: Study, task: str) -> Findings:
     records, more = _records(base), [record for seeded in base.seeds for record in seeded.more]
     trained = [arm for arm in study.on(task) if arm.trained]
     path = base_path(from_records([*records, *more])) if trained else None
-    rivals, powers = ({a.name: _records(a) for a in study.on(task) if of(a)} for of in (_sharpens, _is_power))
+    rivals, powers = ({a.name: _records(a) for a in study.on(task) if a.nature in of} for of in _SHARPENED)
     verdicts = {}
     for arm in trained:
         with suppress(ValueError):  # no problem of which both have a graded response
@@ -58,16 +62,3 @@ def _forecast(records: Sequence[Record]) -> Forecast | None:
 
 def _records(arm: ArmOnTask) -> list[Record]:
     return [record for seeded in arm.seeds for record in seeded.last]
-
-
-def _is_power(arm: ArmOnTask) -> bool:
-    """A sampler of p^alpha on the base."""
-    return arm.config["arm"] in ("power_mcmc", "power_smc") and arm.config.get("beta") is None
-
-
-def _sharpens(arm: ArmOnTask) -> bool:
-    """Any other way to sharpen the base without training: no reward is looked at."""
-    kind = arm.config["arm"]
-    return kind in ("temperature", "greedy", "beam", "majority") or (
-        kind == "best_of_n" and arm.config.get("by", "logp") != "reward"
-    )

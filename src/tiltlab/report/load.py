@@ -2,14 +2,13 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import get_args
 
 from tiltlab.errors import UserError
 from tiltlab.storage import shapes
 from tiltlab.storage.files import Json
 from tiltlab.storage.records import read_records
 from tiltlab.storage.run_folder import CellDir
-from tiltlab.storage.shapes import or_else, read_shaped, read_shaped_lines, read_steps, require_end
+from tiltlab.storage.shapes import Nature, nature_of, or_else, read_shaped, read_shaped_lines, read_steps, require_end
 from tiltlab.types import Record
 
 
@@ -37,24 +36,23 @@ class Seeded:
 
 @dataclass(frozen=True)
 class ArmOnTask:
-    """All seeds of one arm on one task. `config` is the arm as the recipe has it."""
+    """All seeds of one arm on one task. `config` is the arm as the recipe has it, `nature` what it says that it is."""
 
     task: str
     name: str
     config: Json
+    nature: Nature
     seeds: list[Seeded]
 
     @property
     def trained(self) -> bool:
-        return self.seeds[0].steps is not None
+        return self.nature == "trained"
 
     @property
     def own_law(self) -> bool:
         """Whether its samples are of its model's own law, temperature 1. Records know log-probabilities at temperature
         1 only, so of any other law they cannot say how far it is from the base."""
-        uncut = self.config.get("top_p", 1) == 1 and self.config.get("top_k") is None
-        plain = self.config["arm"] == "temperature" and self.config["temperature"] == 1 and uncut
-        return self.trained or self.config["arm"] == "base" or plain
+        return self.nature in ("base", "plain", "trained")
 
     @property
     def knows_kl(self) -> bool:
@@ -109,25 +107,27 @@ class Study:
 
     def base(self, task: str) -> ArmOnTask | None:
         """The untouched model at temperature 1, which everything is compared with."""
-        return next((arm for arm in self.on(task) if arm.config["arm"] == "base"), None)
+        return next((arm for arm in self.on(task) if arm.nature == "base"), None)
 
 
 def load_study(run: Path) -> Study:
     """Read a run folder. Raises UserError where it holds no study, or no finished cell, or a damaged file."""
     about = about_study(run)
     recipe, seeds = about["recipe"], range(about["recipe"]["seed"], about["recipe"]["seed"] + about["seeds"])
+    natures = about.get("natures") or [nature_of(config) for config in recipe["arms"]]
     arms: list[ArmOnTask] = []
     failed: list[Failure] = []
     missing = 0
     for task in about["data"]:
-        for config, name in zip(recipe["arms"], about["arms"], strict=True):
+        for config, name, nature in zip(recipe["arms"], about["arms"], natures, strict=True):
             cells = {seed: CellDir.of(run, task, name, seed) for seed in seeds}
             done = {seed: cell for seed, cell in cells.items() if cell.result.exists()}
             broken = {seed: cell for seed, cell in cells.items() if seed not in done and cell.failed.exists()}
             missing += len(cells) - len(done) - len(broken)
             failed += [_failure(cell, task, name, config, seed) for seed, cell in broken.items()]
             if done:
-                arms.append(ArmOnTask(task, name, config, [_seeded(cell, config, seed) for seed, cell in done.items()]))
+                seeded = [_seeded(cell, config, nature, seed) for seed, cell in done.items()]
+                arms.append(ArmOnTask(task, name, config, nature, seeded))
     if not arms:
         why = f"; failed: {failed[0]}" if failed else " yet"
         raise UserError(f"{run} holds no finished cell{why}")
@@ -153,14 +153,14 @@ def _problems(path: Path) -> dict[tuple[str, str], Json]:
         return {(line["task"], line["id"]): line for line in read_shaped_lines(path, shapes.Shown)}
 
 
-def _seeded(folder: CellDir, config: Json, seed: int) -> Seeded:
+def _seeded(folder: CellDir, config: Json, nature: Nature, seed: int) -> Seeded:
     with or_else(f"remove {folder.path}, and the study's command makes it again"):
-        return _read(folder, config, seed)
+        return _read(folder, config, nature, seed)
 
 
-def _read(folder: CellDir, config: Json, seed: int) -> Seeded:
+def _read(folder: CellDir, config: Json, nature: Nature, seed: int) -> Seeded:
     result = read_shaped(folder.result, shapes.Result)
-    trained = config["arm"] in get_args(shapes.Trained)
+    trained = nature == "trained"
     if result["trained"] != trained:
         raise UserError(f"{folder.result}: trained cannot be {result['trained']} for arm {config['arm']}")
     steps = {"last": result["step"], "best": result["best_step"]} if trained else None

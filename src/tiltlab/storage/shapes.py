@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from itertools import pairwise
 from math import isfinite, isnan
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -19,6 +19,25 @@ from tiltlab.system.visible import on_one_line
 
 Trained = Literal["tempered", "sharpening", "task_reward", "tilted", "objective"]
 Kind = Trained | Literal["base", "greedy", "best_of_n", "majority", "beam", "power_mcmc", "power_smc", "temperature"]
+
+
+Nature = Literal["base", "plain", "likelihood", "power", "reward", "trained"]
+"""What an arm is, as it says itself in study.json: the base; an arm that samples by the base's own law all the same;
+one that sharpens it by its likelihood alone, or towards a p^alpha; one that looks at the reward; one that trains."""
+
+
+def nature_of(arm: Json) -> Nature:
+    """Of an arm as a recipe has it: for a study.json that was written before arms said so."""
+    match arm:
+        case {"arm": "base"}:
+            return "base"
+        case {"arm": "temperature", "temperature": 1} if arm.get("top_p", 1) == 1 and arm.get("top_k") is None:
+            return "plain"
+        case {"arm": "best_of_n", "by": "reward"}:
+            return "reward"
+        case {"arm": "power_mcmc" | "power_smc"}:
+            return "power" if arm.get("beta") is None else "reward"
+    return "trained" if arm["arm"] in get_args(Trained) else "likelihood"
 
 
 def _log_probability(value: float) -> float:
@@ -127,6 +146,7 @@ class Study(_Shape):
 
     recipe: _Recipe
     arms: list[str]
+    natures: list[Nature] | None = None
     seeds: int = Field(ge=1, le=10_000)
     data: dict[str, dict[str, _Fact]] = Field(min_length=1)
     made: list[Made] = Field(min_length=1)
@@ -135,6 +155,8 @@ class Study(_Shape):
     def _named(self) -> Self:
         if len(self.arms) != len(self.recipe.arms) or len(set(self.arms)) < len(self.arms):
             raise ValueError("arms needs a name of its own for each arm of the recipe")
+        if self.natures is not None and len(self.natures) != len(self.arms):
+            raise ValueError("natures needs one for each arm of the recipe")
         return self
 
 

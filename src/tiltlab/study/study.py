@@ -202,7 +202,16 @@ def _open(recipe: Recipe, run: Path, seeds: int, facts: dict[str, Any], made: di
         for problem in task.problems("test")[: recipe.test.problems]
     ]
     write_text(run / "problems.jsonl", "".join(json.dumps(problem) + "\n" for problem in shown))
-    about = {"recipe": wanted, "arms": names, "seeds": seeds, "data": facts, "made": history, "date": str(date)}
+    natures = [arm.nature for arm in recipe.arms]
+    about = {
+        "recipe": wanted,
+        "arms": names,
+        "natures": natures,
+        "seeds": seeds,
+        "data": facts,
+        "made": history,
+        "date": str(date),
+    }
     write_json(path, about)
 
 
