@@ -22,14 +22,19 @@ Ints = NDArray[np.intp]
 
 @dataclass(frozen=True)
 class Draws:
-    """Samples of every problem, [P, N]; shorter rows are padded, and there `counted` is False.
+    """Samples of every problem, [P, N] where nothing else is said; shorter rows are padded.
 
-    logp: log p(y | x) under the base, summed over the response, in nats. log_q: log-density of the law that the sample
-    came from, in nats, up to a constant a problem. reward; correct (0 or 1); length in tokens. counted: a sample was
-    drawn. used: it is complete and graded; the others weigh nothing, so that p is the law of complete responses.
+    logp: log p(y | x) under the base, summed over the response, in nats.
+    log_q: log-density of the law that the sample came from, in nats, up to a constant a problem.
+    reward: as it was given; 0 where the sample is not used.
+    correct: 1.0 or 0.0.
+    length: in tokens.
+    counted: whether a sample was drawn; False where a row is padded.
+    used: whether it is complete and graded; the others weigh nothing, so that p is the law of complete responses.
     proposal: number of the proposal that drew it; where there are several, log_q is the log-density of their mixture.
-    unit: samples of a problem with the same number came together (an SMC population), and are no more than one.
-    problems: their names, [P]. cut_off, ungraded: samples not used, being prefixes, or having no grade.
+    unit: samples of a problem with the same number came together (a population), and are no more than one.
+    problems: their names, [P].
+    cut_off, ungraded: how many samples are not used, being prefixes, or having no grade.
     """
 
     logp: Floats

@@ -18,11 +18,15 @@ RESAMPLES = 4999
 
 @dataclass(frozen=True)
 class Comparison:
-    """b beside a, over the problems that both have graded responses to.
+    """b beside a, over the problems that both have graded responses to. Intervals are over problems, 95 %.
 
-    difference: accuracy of b less that of a, with a 95 % interval over problems. a_only, b_only: problems whose
-    majority answer only that run has right, and mcnemar the exact two-sided p-value that they differ by chance.
-    unmatched: problems that one of the two lacks. ungraded: responses left out since nobody knows their grade.
+    problems: how many both have.
+    a, b: accuracy.
+    difference: accuracy of b less that of a, problem by problem.
+    a_only, b_only: problems whose majority answer only that run has right.
+    mcnemar: the exact two-sided p-value that these two differ by chance.
+    unmatched: problems that one of the two lacks.
+    ungraded: responses left out since nobody knows their grade.
     """
 
     problems: int

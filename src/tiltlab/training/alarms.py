@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from itertools import chain
 from math import ceil, inf, isfinite, nan, sqrt
 from statistics import NormalDist
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 Kind = Literal[
     "length collapse",
@@ -28,7 +28,6 @@ Kind = Literal[
     "best above last",
     "repeated text",
 ]
-KINDS: tuple[Kind, ...] = get_args(Kind)
 
 WINDOW = 5
 """Steps that are averaged, at the start and now."""
