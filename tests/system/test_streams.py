@@ -51,7 +51,8 @@ def on_ascii(text: str) -> str:
 
 def test_the_console_alone_holds_out_too() -> None:
     code = (
-        "from rich.text import Text; from tiltlab.cli import main; main.console.print(Text('0.3 \\u2192 0.4, \\udcff'))"
+        "from rich.text import Text; from tiltlab.cli.output import Output; "
+        "Output().console.print(Text('0.3 \\u2192 0.4, \\udcff'))"
     )
     for encoding, said in (("ascii", b"0.3 \\u2192 0.4, \\udcff\n"), ("utf-8", "0.3 → 0.4, \\udcff\n".encode())):
         narrow = os.environ | {"PYTHONIOENCODING": encoding}
