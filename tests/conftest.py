@@ -1,11 +1,16 @@
 """Tests reach no network and use one thread a process, wherever they run: sums then come out the same."""
 
 import os
+import signal
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["CUDA_VISIBLE_DEVICES"] = ""  # the same figures with a GPU and without
 os.environ["OMP_NUM_THREADS"] = "1"  # for the processes that tests start
 
-import torch
+# A job that a shell has put in the background ignores Ctrl-C, and so would all that it starts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+import torch  # noqa: E402
 
 torch.set_num_threads(1)

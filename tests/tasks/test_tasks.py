@@ -98,13 +98,23 @@ def test_boxes_without_end_are_read_in_one_pass() -> None:
 
 
 def naive_last_boxed(text: str) -> str | None:
-    for start in reversed([match.end() for match in re.finditer(r"\\boxed\s*\{", text)]):
+    spans: list[tuple[int, int]] = []
+    for start in [match.end() for match in re.finditer(r"\\boxed\s*\{", text)]:
         depth = 1
         for sign in re.finditer(r"\\\\(?!boxed)|\\[{}]|[{}]", text[start:]):  # one behind a backslash is no brace
             depth += {"{": 1, "}": -1}.get(sign[0], 0)
             if depth == 0:
-                return text[start : start + sign.start()].strip()
-    return None
+                spans.append((start, start + sign.start()))
+                break
+    outermost = [(a, b) for a, b in spans if not any(c < a and b < d for c, d in spans)]
+    if not outermost:
+        return None
+    last = outermost[-1]
+    for start, end in spans:  # a box that holds a box, and nothing else, is that one
+        before, behind = text[last[0] : start], text[end + 1 : last[1]]
+        if last[0] < start and end < last[1] and re.fullmatch(r"\s*\\boxed\s*\{", before) and not behind.strip():
+            last = (start, end)
+    return text[slice(*last)].strip()
 
 
 def test_the_last_box_is_the_one_found_by_looking_from_each() -> None:
