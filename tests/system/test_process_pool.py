@@ -126,17 +126,17 @@ SCRIPT = """
 print("TOP")
 from functools import partial
 from pathlib import Path
-from tests import test_workers
+from tests.system import test_process_pool
 from tiltlab.errors import UserError
 
 folder = Path(sys.argv[1])
-print([news[1] for news in test_workers.run(*[partial(test_workers.leaves_a_file, folder)] * 3)].count("done"))
+print([news[1] for news in test_process_pool.run(*[partial(test_process_pool.leaves_a_file, folder)] * 3)].count("done"))
 
 def of_the_script(**_):
     pass
 
 try:
-    test_workers.run(of_the_script, of_the_script)
+    test_process_pool.run(of_the_script, of_the_script)
 except UserError as error:
     print(error)
 """
@@ -154,10 +154,10 @@ def test_killed_it_leaves_no_worker(tmp_path: Path) -> None:
     code = """
 from functools import partial
 from pathlib import Path
-from tests import test_workers
+from tests.system import test_process_pool
 
 a, b = (Path(name) for name in sys.argv[1:])
-test_workers.run(partial(test_workers.does_not_stop, a), partial(test_workers.does_not_stop, b))
+test_process_pool.run(partial(test_process_pool.does_not_stop, a), partial(test_process_pool.does_not_stop, b))
 """
     folders = [tmp_path / "a", tmp_path / "b"]
     for folder in folders:
