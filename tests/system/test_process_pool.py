@@ -130,7 +130,8 @@ from tests.system import test_process_pool
 from tiltlab.errors import UserError
 
 folder = Path(sys.argv[1])
-print([news[1] for news in test_process_pool.run(*[partial(test_process_pool.leaves_a_file, folder)] * 3)].count("done"))
+pieces = [partial(test_process_pool.leaves_a_file, folder)] * 3
+print([news[1] for news in test_process_pool.run(*pieces)].count("done"))
 
 def of_the_script(**_):
     pass
