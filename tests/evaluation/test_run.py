@@ -77,6 +77,21 @@ def test_what_was_cut_short_or_damaged_is_drawn_again(name: str, torn: bytes, wh
     assert len(read_lines(out / "lots.jsonl")) == len(read_lines(whole / "lots.jsonl"))
 
 
+def test_one_that_an_older_version_began_goes_on(whole: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(whole, out)
+    about = read_json(out / "sample.json")
+    for key in ("date", "lot", "info", "questions"):
+        about.pop(key, None)
+    del about["recipe"]["model"]["date"]
+    (out / "sample.json").write_text(json.dumps(about))
+    lots = (out / "lots.jsonl").read_bytes().splitlines(keepends=True)
+    (out / "lots.jsonl").write_bytes(b"".join(lots[:1]))
+    ended = CliRunner().invoke(app, [*EVALUATE, "--out", str(out)])
+    assert ended.exit_code == 0, ended.exception
+    assert (out / "records.jsonl").read_bytes() == (whole / "records.jsonl").read_bytes()
+
+
 @pytest.mark.parametrize("name", ["tokens.jsonl", "records.jsonl", "lots.jsonl", "sample.json", "report.html"])
 def test_a_full_disk_ends_an_evaluation_and_loses_nothing(
     name: str, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

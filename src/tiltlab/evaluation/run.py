@@ -14,6 +14,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from tiltlab.config.recipe import SampleRecipe
 from tiltlab.errors import UserError, gathered
 from tiltlab.evaluation.evaluate import evaluate
@@ -203,10 +205,19 @@ def _about(recipe: SampleRecipe, folder: Path, date: dt.date, lot: int) -> Json:
         raise UserError(f"{folder} holds records, and no sample.json that says of what; choose another --out")
     if found is None or ("recipe" in found and not whole_lines(folder / "lots.jsonl")):
         return {"recipe": wanted, "made": provenance(), "date": str(date), "lot": lot}
+    before = _with_defaults(found.get("recipe") or {})
     for key, value in wanted.items():
-        if (found.get("recipe") or {}).get(key) != value:
+        if before.get(key) != value:
             raise UserError(f"{folder} holds records of another {key}; choose another --out, or remove the folder")
     return found
+
+
+def _with_defaults(recipe: Json) -> Json:
+    """A recipe with what it may leave out: one of an older version knows nothing of newer keys."""
+    try:
+        return SampleRecipe.model_validate(recipe).model_dump(mode="json")
+    except ValidationError:  # of a version that knew other keys
+        return recipe
 
 
 def _sample(folder: Path) -> Json | None:
