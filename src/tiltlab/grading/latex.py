@@ -6,7 +6,7 @@ Left out on purpose: parsing (formula.py here, math-verify in equality.py).
 import re
 from functools import lru_cache
 
-from tiltlab.grading.units import unit_before
+from tiltlab.grading.units import unit_before, unquoted
 
 _NAMES = """
     arcsin arccos arctan arccot sinh cosh tanh coth sin cos tan cot sec csc log ln exp det gcd lcm min max lim arg deg
@@ -62,6 +62,6 @@ def without_unit(text: str) -> str:
     found = _WITH_UNIT.fullmatch(text)
     if not found:
         return text
-    rest = re.sub(r'"\s*([A-Za-z])\s*"', r"\\unit{\1}", found[2]).replace('"', " ").strip()
+    rest = unquoted(found[2])
     unit, after = unit_before(rest, spaced=False)
     return found[1] if unit is not None and not after.strip() else text

@@ -9,7 +9,16 @@ from fractions import Fraction
 from functools import lru_cache
 from typing import NamedTuple
 
-from tiltlab.grading.units import NONE, SCALES, Unit, changes_nothing, currency_before, things_counted, unit_before
+from tiltlab.grading.units import (
+    NONE,
+    SCALES,
+    Unit,
+    changes_nothing,
+    currency_before,
+    things_counted,
+    unit_before,
+    unquoted,
+)
 
 
 class Quantity(NamedTuple):
@@ -47,7 +56,7 @@ def quantity(text: str) -> Quantity | None:
     unread."""
     if len(text) > 120 or re.search(r"\d{60}", text) or not re.search(r"\d|[a-z]{3}", text, re.IGNORECASE):
         return None
-    text = re.sub(r'"\s*([A-Za-z])\s*"', r"\\unit{\1}", text).replace('"', " ").strip()
+    text = unquoted(text)
     text = re.sub(r"^\((?=[^()]*\)$)(.*)\)$", r"\1", text).strip()
     sign, text = _sign(text)
     money, text = currency_before(text)

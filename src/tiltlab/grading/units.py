@@ -79,6 +79,11 @@ _ONE = re.compile(
 _JOIN = re.compile(r"\s*(?P<over>/|\bper\b|\ba\b(?=\s+\w))\s*|\s*(?:\\cdot|\*|-)\s*|\s+")
 
 
+def unquoted(text: str) -> str:
+    """Without the quotes of words that stood as text; a single letter that did is marked, for it may be a unit."""
+    return re.sub(r'"\s*([A-Za-z])\s*"', r"\\unit{\1}", text).replace('"', " ").strip()
+
+
 def currency_before(text: str) -> tuple[Unit | None, str]:
     """The currency that a text begins with, and the rest; None where it begins with none."""
     found = _BEFORE.match(text)
