@@ -47,15 +47,21 @@ def maj_at_k(answers: Sequence[str | None], correct: Sequence[bool], k: int) -> 
         return float("nan")
     votes = Counter(answer for answer in answers if answer is not None)
     right = {answer for answer, is_right in zip(answers, correct, strict=True) if is_right}
-    silent = len(answers) - sum(votes.values())
-    sizes = [(votes[answer], answer in right) for answer in votes]
-    wins = 0.0
-    for size, is_right in sizes:
-        if is_right:
-            others = sorted(votes.values())
-            others.remove(size)
-            wins += _wins(size, tuple(others), silent, k)
-    return wins
+    silent = len(answers) - votes.total()
+    chances = vote_chances(list(votes.values()), silent, k)
+    return sum(chance for answer, chance in zip(votes, chances, strict=True) if answer in right)
+
+
+def vote_chances(counts: Sequence[int], silent: int, k: int) -> list[float]:
+    """For each answer, given so many times, the chance that it wins the vote of k of all samples, drawn without
+    replacement; `silent` samples cast no vote, and with the rest of the chances nobody votes."""
+    ordered = sorted(counts)
+    chance = {}
+    for size in set(counts):
+        others = ordered.copy()
+        others.remove(size)
+        chance[size] = _wins(size, tuple(others), silent, k)
+    return [chance[size] for size in counts]
 
 
 @lru_cache(maxsize=65536)
