@@ -60,7 +60,7 @@ def test_only_samples_of_the_base_have_a_path() -> None:
 
 def test_no_preference_for_likelier_responses_beats_the_best_top_share() -> None:
     samples = from_records(some_records(3))
-    best = top_shares(samples, np.arange(1, 8) / 7).max(0)
+    best = top_shares(samples, [i / 7 for i in range(1, 8)]).max(0)
     assert (rank_path(samples).accuracy_KP[:, 1:] <= best[1:] + 1e-12).all()
 
 

@@ -39,7 +39,7 @@ def test_answer_power_is_the_average_over_all_sets_of_g_samples_that_agree() -> 
             assert path.groups_GP[i, p] == pytest.approx(len(sets))
             found = [path.accuracy_GP[i, p], path.length_GP[i, p]]
             if sets:
-                exact = [[c[0].answer == "1", np.mean([one.tokens for one in c])] for c in sets]
+                exact = [[float(c[0].answer == "1"), float(np.mean([one.tokens for one in c]))] for c in sets]
                 assert found == pytest.approx(np.mean(exact, axis=0))
             else:
                 assert np.isnan(found).all()
@@ -70,7 +70,7 @@ def drawn(chances: list[float], n: int, problems: int, seed: int) -> list[Record
 
 def test_agreement_and_kl_of_answer_power_are_those_of_its_law() -> None:
     chances = np.array([0.3, 0.4, 0.2])
-    path = answer_path(votes_of(drawn(chances.tolist(), 64, 1500, 0)), (2, 4))
+    path = answer_path(votes_of(drawn(chances.tolist(), 256, 600, 0)), (2, 3))
     for i, g in enumerate(path.gs[1:], start=1):
         law = chances**g / (chances**g).sum()
         for found_P, exact in (
@@ -78,7 +78,7 @@ def test_agreement_and_kl_of_answer_power_are_those_of_its_law() -> None:
             (path.kl_GP[i], (law * np.log(law / chances)).sum()),
             (path.agreement_GP[i], (law**2).sum()),
         ):
-            assert np.nanmean(found_P) == pytest.approx(exact, abs=0.01)
+            assert np.nanmean(found_P) == pytest.approx(exact, abs=0.015)
     assert np.mean(path.agreement_GP[0]) == pytest.approx((chances**2).sum(), abs=0.01)
 
 
