@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from tests.planted import World
+from tests.planted.enumerable import World
 from tests.report.test_report import made_study
 from tests.report.written import write_report
 from tiltlab.evaluation.run import from_elsewhere

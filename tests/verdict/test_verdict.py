@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 
 from tests.forecast.closed_form import tilted_by_binary_reward
-from tests.planted import PLANTS, Plant, World, verdict
+from tests.planted.catalogue import LANGUAGES
+from tests.planted.enumerable import World
+from tests.planted.plants import Plant
 from tiltlab.errors import UserError
 from tiltlab.forecast.forecast import covariance, forecast
 from tiltlab.forecast.weighted_samples import from_records
@@ -24,17 +26,16 @@ from tiltlab.verdict.verdict import Evidence, base_path, judge
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("plant", PLANTS, ids=lambda plant: plant.name)
+@pytest.mark.parametrize("plant", LANGUAGES, ids=lambda plant: plant.name)
 def test_a_planted_truth_is_found(plant: Plant) -> None:
     """Of 20 seeds at most one may be missed (docs/verdict.md); here two of them must be right."""
-    assert [verdict(plant, seed).outcome for seed in (100, 101)] == [plant.truth] * 2
+    assert [plant.verdict(seed).outcome for seed in (100, 101)] == [plant.truth] * 2
 
 
 def test_what_sharpening_recovers_is_told_with_its_interval() -> None:
-    plant = PLANTS[3]
-    found = verdict(plant, 7).sharpened
+    found = LANGUAGES[3].verdict(7).sharpened
     assert found is not None
-    world = World.make(plant.kind, 7, plant.problems)
+    world = World.make("lazy", 7, 150)
     right = world.correct_PS.double()
     exact = {alpha: (optimum(tempered(alpha), world.base, right) * right).sum(1).mean().item() for alpha in (1, 2, 4)}
     assert max(exact.values()) == exact[1]  # sharpening hurts here, and the best is not to sharpen
@@ -81,7 +82,7 @@ def test_the_closed_form_is_the_sum(accuracy: float, beta: float) -> None:
 def test_the_ledger_counts_problems_and_finds_the_crossing() -> None:
     world = World.make("helpful", 0, 60)
     base, _ = world.drawn(world.logp_PS, 16, 1)
-    stuck, _ = world.drawn(world.law(tempered(8)).clamp(min=-80), 16, 2)
+    stuck, _ = world.drawn(world.distribution(tempered(8)).clamp(min=-80), 16, 2)
     found = ledger(base, stuck)
     assert found.kept + found.gained + found.lost + found.unsolved == 60
     assert found.crossing is not None  # a sharpened model is overtaken once k is large
@@ -149,7 +150,7 @@ def test_not_to_sharpen_is_always_a_choice() -> None:
     world = World.make("lazy", 0, 8)
     base, _ = world.drawn(world.logp_PS, 16, 1)
     tuned, _ = world.drawn(world.taught(), 16, 2)
-    worse = {f"p^{alpha}": world.drawn(world.law(tempered(alpha)), 16, alpha)[0] for alpha in (4, 8)}
+    worse = {f"p^{alpha}": world.drawn(world.distribution(tempered(alpha)), 16, alpha)[0] for alpha in (4, 8)}
     found = judge(Evidence(base, tuned, powers=worse)).sharpened
     assert found is not None
     assert found.chosen == ("alpha 1, none",)
@@ -176,7 +177,7 @@ def test_more_samples_of_the_base_tell_of_its_sharpening_and_of_nothing_else() -
     world = World.make("helpful", 0, 60)
     base, _ = world.drawn(world.logp_PS, 8, 1)
     more, _ = world.drawn(world.logp_PS, 120, 2)
-    tuned, _ = world.drawn(world.law(tempered(2)), 8, 3)
+    tuned, _ = world.drawn(world.distribution(tempered(2)), 8, 3)
     few, many = judge(Evidence(base, tuned)), judge(Evidence(base, tuned, path=base_path(from_records([*base, *more]))))
     assert few.gain == many.gain
     assert few.ledger == many.ledger
@@ -200,7 +201,7 @@ def test_a_path_that_was_told_once_serves_for_every_tuned_model() -> None:
     base, _ = world.drawn(world.logp_PS, 16, 1)
     path = base_path(from_records(base))
     assert path.reach > 1
-    for law in (world.law(tempered(2)), world.taught(), world.collapsed()):
+    for law in (world.distribution(tempered(2)), world.taught(), world.collapsed()):
         tuned, _ = world.drawn(law, 16, 2)
         assert judge(Evidence(base, tuned, path=path)) == judge(Evidence(base, tuned))
     assert base_path(from_records(base[:3])).accuracy == {}

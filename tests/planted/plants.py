@@ -1,0 +1,102 @@
+"""What is planted: a base, a tuned model, and what must be found of the two."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from tests.planted.enumerable import TUNED, World
+from tests.planted.enumerable import Kind as Language
+from tests.planted.mixtures import Distribution, Mixture, records
+from tiltlab.objective import tempered
+from tiltlab.seeds import derive
+from tiltlab.types import Record
+from tiltlab.verdict.verdict import Evidence, Outcome, Verdict, judge
+
+Truth = Outcome | Literal["form explains it"]
+
+
+@dataclass(frozen=True)
+class Planted:
+    """Records of two models, and what only both models can say.
+
+    cross_logp: log-probability of each base response under the tuned model, in nats. powers: samples of p^alpha.
+    """
+
+    base: list[Record]
+    tuned: list[Record]
+    cross_logp: list[float]
+    powers: Mapping[str, list[Record]]
+
+    def evidence(self, *, models: bool) -> Evidence:
+        if not models:
+            return Evidence(self.base, self.tuned)
+        return Evidence(self.base, self.tuned, self.cross_logp, powers=self.powers)
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Known parts of a gain over all problems there could be, as accuracy; None where nobody says."""
+
+    form: float | None = None
+    sharpened: float | None = None
+    taught: float | None = None
+
+
+@dataclass(frozen=True)
+class Plant:
+    """truth: what must be found with both models. alone: from records alone, where that is something else. make: of a
+    seed."""
+
+    name: str
+    truth: Truth
+    make: Callable[[int], Planted]
+    parts: Parts = Parts()
+    alone: Truth | None = None
+
+    def expected(self, *, models: bool) -> Truth:
+        return self.truth if models or self.alone is None else self.alone
+
+    def verdict(self, seed: int, *, models: bool = True) -> Verdict:
+        """With `models`, as `tiltlab verdict` has it that holds both: base responses scored under the tuned one, and
+        samplers that sharpen the base. Without, from records alone."""
+        return judge(self.make(seed).evidence(models=models), seed=seed)
+
+
+Base = Callable[[np.random.Generator, int], Mixture]
+"""By the number of problems."""
+
+Tuned = Callable[[Mixture, np.random.Generator], Distribution]
+"""Made of the base."""
+
+
+def enumerable(name: str, kind: Language, seed: int, problems: int, n: int) -> Planted:
+    """A language of which all responses are known, and the tuned model of this name."""
+    world = World.make(kind, seed, problems)
+    log_pi_PS = TUNED[name](world)
+    base, which_PN = world.drawn(world.logp_PS, n, 3 * seed + 1)
+    tuned, _ = world.drawn(log_pi_PS, n, 3 * seed + 2)
+    powers = {f"power {a}": world.drawn(world.distribution(tempered(a)), n, 3 * seed)[0] for a in (2, 4)}
+    return Planted(base, tuned, log_pi_PS.gather(1, which_PN).clamp(min=-1e4).flatten().tolist(), powers)
+
+
+def mixture(
+    name: str, base: Base, tuned: Tuned, alphas: tuple[float, ...], seed: int, problems: int, n: int
+) -> Planted:
+    """n responses of each to each problem. alphas: what the samplers draw that sharpen the base."""
+    generator = np.random.default_rng(derive(seed, name))
+    world = base(generator, problems)
+    target = tuned(world, generator)
+    of_base, of_tuned = world.sample(n, generator), target.sample(n, generator)
+    with np.errstate(divide="ignore"):
+        log_ratio_PN = target.log_density(of_base) - world.log_density(of_base)
+        log_pi_PN = of_tuned.logp_PN + target.log_density(of_tuned) - world.log_density(of_tuned)
+    cross = (of_base.logp_PN + log_ratio_PN).clip(min=-1e4).ravel().tolist()
+    before = records(of_base, world.kinds, of_base.logp_PN, generator)
+    after = records(of_tuned, world.kinds, log_pi_PN, generator)
+    powers = {}
+    for alpha in alphas:
+        some = world.power(alpha).sample(n, generator)
+        powers[f"power {alpha:.4g}"] = records(some, world.kinds, some.logp_PN, generator)
+    return Planted(before, after, cross, powers)
