@@ -18,7 +18,7 @@ lab: .venv/ready
 test: check
 	$(BIN)/python -m pytest -n 2
 
-# Under a minute on two cores: all but the tests marked slow (whole studies, processes that are killed, laws from many
+# Under a minute on two cores: all but the tests marked slow (whole studies, processes that are killed, distributions from many
 # samples). It is `make test` that counts.
 test-fast: .venv/ready
 	$(BIN)/python -m pytest -n 2 -m "not slow"

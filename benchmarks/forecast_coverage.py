@@ -1,10 +1,10 @@
-"""Do the forecast's intervals hold what can be enumerated, and is it silent where its samples do not carry?
+"""Do the forecast's intervals hold what can be enumerated, and does it give no number where its samples are too few?
 
     python benchmarks/forecast_coverage.py [data sets, default 500]
 
 Each data set: problems drawn from a population of 1000 random languages of 364 responses, and n samples of each. Exact
 figures are sums over all responses, averaged over the population. `claims`: points with a number, of all points times
-data sets. `does not carry`: points at which the exact effective sample size of the drawn problems (harmonic mean) is
+data sets. `too few`: points at which the exact effective sample size of the drawn problems (harmonic mean) is
 below 5, times data sets; a number there is a false claim.
 """
 
@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from tiltlab.forecast.forecast import Point, forecast
-from tiltlab.forecast.weighted_samples import Draws, Floats, Ints
+from tiltlab.forecast.weighted_samples import Floats, Ints, WeightedSamples
 from tiltlab.models.table import TableLanguage, sequence_lengths
 
 ALPHAS = (0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0)
@@ -35,11 +35,11 @@ class Population:
     correct: Floats
     length: Floats
 
-    def draws(self, rng: np.random.Generator, problems: int, n: int) -> Draws:
+    def samples(self, rng: np.random.Generator, problems: int, n: int) -> WeightedSamples:
         """n samples of each of `problems` languages, drawn with replacement."""
-        return self.draws_of(rng.integers(len(self.logp), size=problems), rng, n)
+        return self.samples_of(rng.integers(len(self.logp), size=problems), rng, n)
 
-    def draws_of(self, chosen: Ints, rng: np.random.Generator, n: int) -> Draws:
+    def samples_of(self, chosen: Ints, rng: np.random.Generator, n: int) -> WeightedSamples:
         """n samples of each of these languages."""
         running = np.exp(self.logp[chosen]).cumsum(1)
         looks = rng.random((len(chosen), n)) * running[:, -1:]
@@ -52,14 +52,14 @@ class Population:
         there = np.ones(response.shape, dtype=bool)
         number = np.broadcast_to(np.arange(n), response.shape).copy()
         names = tuple(str(problem) for problem in range(len(chosen)))
-        return Draws(logp, logp, correct, correct, length, there, there, np.zeros_like(number), number, names)
+        return WeightedSamples(logp, logp, correct, correct, length, there, there, np.zeros_like(number), number, names)
 
     def exact(self, alpha: float, beta: float | None) -> tuple[float, float, float]:
         """Accuracy, length and KL of p^alpha exp(r / beta) / Z, averaged over languages."""
         gain, log_z = self._weights(alpha, beta)
-        law = np.exp(self.logp + gain - log_z[:, None])
-        kl = float(((law * gain).sum(1) - log_z).mean())
-        return float((law * self.correct).sum(1).mean()), float((law * self.length).sum(1).mean()), kl
+        tilted = np.exp(self.logp + gain - log_z[:, None])
+        kl = float(((tilted * gain).sum(1) - log_z).mean())
+        return float((tilted * self.correct).sum(1).mean()), float((tilted * self.length).sum(1).mean()), kl
 
     def load(self, alpha: float, beta: float | None) -> Floats:
         """Samples per effective sample, of each language, [L]."""
@@ -73,7 +73,7 @@ class Population:
 
 
 def population(kind: str, size: int = 1000, seed: int = 0) -> Population:
-    """`mild`, `wide`, `peaked`: next-token laws ever more uneven. `short mode`: most are long, the likeliest is short.
+    """`mild`, `wide`, `peaked`: next-token tilts ever more uneven. `short mode`: most are long, the likeliest is short.
     `likely`: what is likely tends to be right. `rare`: between a third and a thousandth of all responses are right."""
     rng = np.random.default_rng(seed)
     spread = {"mild": 0.7, "peaked": 2.0}.get(kind, 1.0)
@@ -101,7 +101,7 @@ def simulate(
     rng = np.random.default_rng(7)
     for _ in range(sets):
         chosen = rng.integers(len(people.logp), size=problems)
-        for point in forecast(people.draws_of(chosen, rng, n), alphas, betas).points:
+        for point in forecast(people.samples_of(chosen, rng, n), alphas, betas).points:
             yield chosen, point
 
 
@@ -114,23 +114,23 @@ def held(point: Point, exact: tuple[float, float, float]) -> list[bool]:
 def row(kind: str, problems: int, n: int, sets: int) -> tuple[str, Floats]:
     """A row of the table; and for each number given, whether accuracy, length and KL are held, and the exact ESS."""
     people = population(kind)
-    laws = [(alpha, beta) for alpha in ALPHAS for beta in (None, *BETAS)]
-    exact, load = ({law: of(*law) for law in laws} for of in (people.exact, people.load))
+    tilts = [(alpha, beta) for alpha in ALPHAS for beta in (None, *BETAS)]
+    exact, load = ({tilt: of(*tilt) for tilt in tilts} for of in (people.exact, people.load))
     numbers, hopeless, false = [], 0, 0
     for chosen, point in simulate(people, problems, n, sets, ALPHAS, BETAS):
-        law = (point.alpha, point.beta)
-        ess = n / load[law][chosen].mean()
+        tilt = (point.alpha, point.beta)
+        ess = n / load[tilt][chosen].mean()
         hopeless += ess < HOPELESS
-        false += ess < HOPELESS and point.carried
-        if point.carried and law != (1.0, None):  # that the base is the base is no feat
-            numbers.append([*held(point, exact[law]), ess])
+        false += ess < HOPELESS and point.supported
+        if point.supported and tilt != (1.0, None):  # that the base is the base is no feat
+            numbers.append([*held(point, exact[tilt]), ess])
     table = np.array(numbers, dtype=float)
-    claims = len(table) / sets / (len(laws) - 1)
+    claims = len(table) / sets / (len(tilts) - 1)
     return f"| {kind} | {problems} x {n} | {claims:.0%} | {_shares(table)} | {hopeless} | {false} |", table
 
 
 def main(sets: int) -> None:
-    print("| languages | problems x n | claims | accuracy | length | KL | does not carry | false claims |")
+    print("| languages | problems x n | claims | accuracy | length | KL | too few | false claims |")
     print("|---|---|---:|---:|---:|---:|---:|---:|")
     tables = []
     for kind in KINDS:

@@ -38,7 +38,7 @@ SAMPLERS: dict[str, Sampler] = {
     "power SMC, 16 particles": PowerSMC(4, 16),
     "power MCMC, 8 steps": PowerMCMC(4, 8),
     "power MCMC, 20 steps": PowerMCMC(4, 20),
-    # the same machinery on the model's own law: lengths, and so the work, are then those of plain sampling
+    # the same machinery on the model's own distribution: lengths, and so the work, are then those of plain sampling
     "SMC at alpha 1": PowerSMC(1, 16),
     "MCMC at alpha 1": PowerMCMC(1, 8),
 }

@@ -15,7 +15,7 @@ from tiltlab.models.loading import LoraConfig, ModelConfig
 
 WITHOUT_TORCH = (
     "Objective, task_reward, tilted, sharpening, tempered, load_task, load_model, read_records, make_forecast, "
-    "Evidence, judge, __version__"
+    "Evidence, decide, __version__"
 )
 
 

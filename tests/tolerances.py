@@ -6,14 +6,15 @@ import torch
 from torch import Tensor
 
 
-def tv_tolerance(law: Tensor, samples: int, chance: float = 1e-6) -> float:
-    """A total variation that the empirical law of `samples` draws from `law` exceeds with probability below `chance`.
+def tv_tolerance(distribution: Tensor, samples: int, chance: float = 1e-6) -> float:
+    """A total variation that the empirical distribution of `samples` draws from `distribution` exceeds with probability
+    below `chance`.
 
     Its mean is at most half the sum of sqrt(p (1 - p) / n); one draw moves it by at most 1 / n, so McDiarmid's
     inequality bounds what lies beyond.
     """
-    law = law.double()
-    mean = 0.5 * (law * (1 - law) / samples).sqrt().sum().item()
+    distribution = distribution.double()
+    mean = 0.5 * (distribution * (1 - distribution) / samples).sqrt().sum().item()
     return mean + math.sqrt(math.log(1 / chance) / (2 * samples))
 
 
@@ -30,8 +31,8 @@ def worst_z(samples_NK: Tensor, expected_K: Tensor) -> float:
     return float((error_K[~fixed] / standard_K[~fixed]).max()) if (~fixed).any() else 0.0
 
 
-def nearly(law: Tensor, other: Tensor, tolerance: float = 1e-6) -> bool:
-    return bool(torch.allclose(law.double(), other.double(), atol=tolerance))
+def nearly(distribution: Tensor, other: Tensor, tolerance: float = 1e-6) -> bool:
+    return bool(torch.allclose(distribution.double(), other.double(), atol=tolerance))
 
 
 def share_tolerance(share: float, samples: int, z: float = 4.0) -> float:

@@ -1,10 +1,10 @@
-"""What a notebook needs, under one name: `from tiltlab import Evidence, judge, load_model`.
+"""What a notebook needs, under one name: `from tiltlab import Evidence, decide, load_model`.
 
 Each name is fetched when it is first asked for. Torch comes with what loads, trains or draws; objectives, tasks,
-records, `make_forecast` and `judge` do without.
+records, `make_forecast` and `decide` do without.
 
-`make_forecast` and `judge` are not called forecast and verdict, since those are packages in here: importing one of them
-would put it in the function's place.
+`make_forecast` and `decide` are not called forecast and verdict, since those are packages in here: importing one of
+them would put it in the function's place.
 """
 
 from importlib import import_module
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from tiltlab.training.train import TrainConfig as TrainConfig
     from tiltlab.training.train import train as train
     from tiltlab.verdict.verdict import Evidence as Evidence
-    from tiltlab.verdict.verdict import judge as judge
+    from tiltlab.verdict.verdict import decide as decide
 
     __version__: str
 
@@ -39,7 +39,7 @@ _HOMES = {
     "Temperature": "tiltlab.samplers.temperature",
     "TrainConfig": "tiltlab.training.train",
     "evaluate": "tiltlab.evaluation.evaluate",
-    "judge": "tiltlab.verdict.verdict",
+    "decide": "tiltlab.verdict.verdict",
     "load_model": "tiltlab.models.loading",
     "load_task": "tiltlab.config.tasks",
     "make_forecast": "tiltlab.forecast.forecast",

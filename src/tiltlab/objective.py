@@ -75,7 +75,7 @@ class Objective:
     def log_target(self, reward: Array, logp: Array, tokens: Array = 1) -> Array:
         """log of the optimum, up to its normalising constant: l + (w r + s l) / beta.
 
-        Raises ValueError for beta = 0, where the optimum is not a density but any law on the argmax.
+        Raises ValueError for beta = 0, where the optimum is not a density but any distribution on the argmax.
         """
         if self.kl == 0:
             raise ValueError("with beta = 0 the optimum has no density: all mass sits on the argmax of w r + s l")
@@ -88,7 +88,7 @@ class Objective:
 
 
 def task_reward() -> Objective:
-    """max E[r]: any law on the argmax of the reward."""
+    """max E[r]: any distribution on the argmax of the reward."""
     return Objective(reward=1)
 
 

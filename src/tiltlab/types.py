@@ -41,8 +41,8 @@ class Rollout:
 
     tokens: every token drawn, the one that ended the response (EOS) included.
     text: what a reader sees: up to the first EOS, special tokens left out.
-    complete: whether it came to an end of its own. A response cut off by the token limit is a prefix, not a response:
-        its log-probability says nothing about the law of responses.
+    complete: whether it came to an end of its own. A response truncated by the token limit is a prefix, not a response:
+        its log-probability says nothing about the distribution of responses.
     logprobs: log-probability of each token when it was drawn, under the model at temperature 1 (whatever the
         temperature of the draw). Only for watching: training scores with its own forward pass.
     version: how many updates the policy that drew it had seen.

@@ -14,7 +14,7 @@ from tests.config.test_recipe import SMALL, recipe
 from tiltlab.config.offered import NEEDED, offered
 from tiltlab.config.recipe import load_recipe, load_sample_recipe
 from tiltlab.storage.files import append_line, read_lines, write_json
-from tiltlab.storage.run_folder import CellDir
+from tiltlab.storage.run_folder import JobDir
 
 
 @pytest.mark.parametrize("what", ["arms", "samplers", "tasks"])
@@ -60,7 +60,7 @@ def test_a_dry_run_tells_of_everything_and_writes_nothing(
     said = capsys.readouterr().out
     assert "data: train 5, select 2, test 2" in said
     assert "1 row of train stands in test too" in said
-    assert "small: 6 cells" in said
+    assert "small: 6 jobs" in said
     # base: 2 problems x (2 + 48); best of 4: 2 x 2 x 4; trained: 2 x 2 x 2 steps, 3 evaluations of 2, 2 tests of 2 x 2
     assert all(f" {8 * count:,}" in said for count in (100, 16, 8 + 6 + 8))
     assert f"{2 * 8 * (100 + 16 + 22):,} tokens at most; how long that takes is not known" in said
@@ -70,10 +70,10 @@ def test_a_dry_run_tells_of_everything_and_writes_nothing(
 def test_a_dry_run_of_a_run_that_began_tells_the_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    cell = CellDir.of(tmp_path / "run", "lazy-sum", "task reward", 0)
-    cell.path.mkdir(parents=True)
+    job = JobDir.of(tmp_path / "run", "lazy-sum", "task reward", 0)
+    job.path.mkdir(parents=True)
     append_line(
-        cell.metrics, {"step": 0, "seconds": {"rollout": 1.5, "update": 0.5}, "tokens": {"rollout": 20, "update": 20}}
+        job.metrics, {"step": 0, "seconds": {"rollout": 1.5, "update": 0.5}, "tokens": {"rollout": 20, "update": 20}}
     )
     capsys.readouterr()
     assert run(monkeypatch, "study", recipe(tmp_path), "--dry-run", "--out", str(tmp_path / "run")) == 0
@@ -90,7 +90,7 @@ def test_a_dry_run_tells_all_that_is_wrong(
 
 
 def begun(tmp_path: Path) -> Path:
-    """A study of five cells: one done, one failed, one in training with an alarm, one begun, one waiting."""
+    """A study of five jobs: one done, one failed, one in training with an alarm, one begun, one waiting."""
     out = tmp_path / "run"
     arms = ["base", "sharpening", "task_reward", {"arm": "beam"}, "greedy"]
     path = recipe(tmp_path, arms=arms, train=SMALL["train"] | {"steps": 40})
@@ -101,9 +101,9 @@ def begun(tmp_path: Path) -> Path:
     names = [arm.name for arm in read.arms]
     about = {"recipe": read.model_dump(mode="json"), "arms": names, "seeds": 1, "data": facts, "made": made}
     write_json(out / "study.json", about)
-    done, failed, training, drawing, _ = (CellDir.of(out, "lazy-sum", name, 0) for name in names)
-    for cell in (done, failed, training, drawing):
-        cell.path.mkdir(parents=True)
+    done, failed, training, drawing, _ = (JobDir.of(out, "lazy-sum", name, 0) for name in names)
+    for job in (done, failed, training, drawing):
+        job.path.mkdir(parents=True)
     write_json(done.result, {"trained": False})
     write_json(failed.failed, {"error": "the gradient is not finite"})
     for step in range(20):
@@ -116,18 +116,18 @@ def begun(tmp_path: Path) -> Path:
     return out
 
 
-def test_the_status_of_a_run_tells_where_each_cell_is(
+def test_the_status_of_a_run_tells_where_each_job_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = begun(tmp_path)
     before = sorted(out.rglob("*"))
     found = told(monkeypatch, capsys, "status", str(out))
-    assert [cell["state"] for cell in found["cells"]] == ["done", "failed", "training", "begun", "waiting"]
-    training = found["cells"][2]
+    assert [job["state"] for job in found["jobs"]] == ["done", "failed", "training", "begun", "waiting"]
+    training = found["jobs"][2]
     assert (training["step"], training["of"], training["left"]) == (20, 40, pytest.approx(60))
     assert training["rate"] == pytest.approx(1 / 3)
     assert any("length collapse" in alarm for alarm in training["alarms"])
-    assert found["cells"][1]["why"] == "the gradient is not finite"
+    assert found["jobs"][1]["why"] == "the gradient is not finite"
     assert run(monkeypatch, "status", str(out)) == 0
     said = capsys.readouterr().out
     assert "20 of 40" in said
@@ -144,17 +144,17 @@ def test_a_status_imports_no_torch(tmp_path: Path) -> None:
     assert not {"torch", "transformers"} & imported
 
 
-def test_a_finished_run_is_done_in_every_cell(
+def test_a_finished_run_is_done_in_every_job(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = str(tmp_path / "run")
     assert run(monkeypatch, "study", recipe(tmp_path), "--out", out, "--jobs", "1") == 0
     found = told(monkeypatch, capsys, "status", out)
-    assert {(cell["arm"], cell["state"], cell["step"]) for cell in found["cells"]} == {
+    assert {(job["arm"], job["state"], job["step"]) for job in found["jobs"]} == {
         ("base", "done", None),
         ("task reward", "done", 2),
     }
-    assert read_lines(CellDir.of(tmp_path / "run", "lazy-sum", "task reward", 0).metrics)[-1]["seconds"]
+    assert read_lines(JobDir.of(tmp_path / "run", "lazy-sum", "task reward", 0).metrics)[-1]["seconds"]
     assert json.dumps(found)
 
 

@@ -25,9 +25,9 @@ def test_logps_and_ranks_are_those_of_a_plain_forward() -> None:
             logits = model.module(torch.tensor([ids])).logits[0].double()
         start = len(ids) - len(rollout.tokens) - 1
         for step, token in enumerate(rollout.tokens):
-            law = logits[start + step].log_softmax(-1)
-            assert logps[step] == pytest.approx(law[token].item(), abs=1e-4)
-            assert ranks[step] == law.argsort(descending=True).tolist().index(token)
+            distribution = logits[start + step].log_softmax(-1)
+            assert logps[step] == pytest.approx(distribution[token].item(), abs=1e-4)
+            assert ranks[step] == distribution.argsort(descending=True).tolist().index(token)
 
 
 def test_on_a_language_that_can_be_enumerated_they_sum_to_log_p() -> None:

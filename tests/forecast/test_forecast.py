@@ -17,7 +17,7 @@ from tiltlab.errors import UserError
 from tiltlab.forecast.forecast import Forecast, Point, covariance, covariances, forecast
 from tiltlab.forecast.frontier import least_kl, reward_path, sharpening_path
 from tiltlab.forecast.importance import estimate
-from tiltlab.forecast.weighted_samples import Draws, from_records
+from tiltlab.forecast.weighted_samples import WeightedSamples, from_records
 from tiltlab.models.table import TableLanguage
 from tiltlab.stats.metrics import Interval
 from tiltlab.types import Reason, Record
@@ -38,7 +38,7 @@ def point_at(found: Forecast, alpha: float, beta: float | None = None) -> Point:
     return next(point for point in found.points if (point.alpha, point.beta) == (alpha, beta))
 
 
-def coin(rights: Sequence[int], n: int) -> Draws:
+def coin(rights: Sequence[int], n: int) -> WeightedSamples:
     """Problems whose responses are all equally likely, with so many right ones among n samples."""
     return from_records([record(str(p), -2.0, i < right) for p, right in enumerate(rights) for i in range(n)])
 
@@ -53,7 +53,7 @@ def test_intervals_hold_the_exact_figures_in_95_of_100_data_sets(wide: Populatio
     hits: dict[tuple[float, float | None], list[list[bool]]] = {key: [] for key in tried}
     for _, point in simulate(wide, 40, 48, sets, (1.5, 2.0), (1.0, 0.5)):
         key = (point.alpha, point.beta)
-        if key in tried and point.carried:
+        if key in tried and point.supported:
             hits[key].append(held(point, wide.exact(*key)))
     for key, found in hits.items():
         assert len(found) > 0.9 * sets, key
@@ -61,8 +61,8 @@ def test_intervals_hold_the_exact_figures_in_95_of_100_data_sets(wide: Populatio
 
 
 def test_the_jackknife_takes_the_bias_away_that_would_spoil_them(wide: Population) -> None:
-    draws = wide.draws(np.random.default_rng(0), 6000, 32)
-    found = estimate(draws, 1.0, 1 / 0.3)
+    samples = wide.samples(np.random.default_rng(0), 6000, 32)
+    found = estimate(samples, 1.0, 1 / 0.3)
     exact = np.array(wide.exact(1.0, 0.3))
     error = found.corrected.std(0) / np.sqrt(6000)
     assert ((found.plain.mean(0) - exact) / error < -4)[[0, 2]].all()
@@ -72,13 +72,13 @@ def test_the_jackknife_takes_the_bias_away_that_would_spoil_them(wide: Populatio
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("kind", "n"), [("wide", 16), ("rare", 32), ("peaked", 32)])
-def test_no_number_where_the_effective_sample_size_does_not_carry(kind: str, n: int) -> None:
+def test_no_number_where_the_effective_sample_size_is_too_small(kind: str, n: int) -> None:
     people = population(kind, 300)
     hopeless = 0
     for chosen, point in simulate(people, 60, n, 40, (0.5, 1.0, 2.0, 6.0), (0.3, 0.2, 0.1)):
         if n / people.load(point.alpha, point.beta)[chosen].mean() < 5:
             hopeless += 1
-            assert not point.carried, (point.alpha, point.beta)
+            assert not point.supported, (point.alpha, point.beta)
             assert point.accuracy is point.length is point.kl is None
             assert point.why
     assert hopeless > 100
@@ -86,7 +86,7 @@ def test_no_number_where_the_effective_sample_size_does_not_carry(kind: str, n: 
 
 def test_the_harmonic_ess_is_the_exact_one(wide: Population) -> None:
     """Where the plain one is too large by a third, since heavy responses were not all seen."""
-    found = estimate(wide.draws(np.random.default_rng(0), 3000, 32), 0.5, 0.0)
+    found = estimate(wide.samples(np.random.default_rng(0), 3000, 32), 0.5, 0.0)
     exact = 32 / wide.load(0.5, None).mean()
     assert 1 / np.mean(1 / found.ess) > 1.2 * exact
     assert found.ess_harmonic == pytest.approx(exact, rel=0.15)
@@ -95,14 +95,14 @@ def test_the_harmonic_ess_is_the_exact_one(wide: Population) -> None:
 # What may hide
 
 
-def test_silent_where_problems_nobody_solved_may_have_solutions() -> None:
+def test_withheld_where_problems_nobody_solved_may_have_solutions() -> None:
     """Half of the problems have one right response in 1000, hardly seen in 32 samples; e^10 would make it the rule."""
     rng = np.random.default_rng(0)
     for _ in range(60):
         rights = rng.binomial(32, np.repeat([0.5, 0.001], 40))
         found = forecast(coin(rights.tolist(), 32), [1.0], [1.0, 0.1])
-        assert point_at(found, 1.0, 1.0).carried
-        assert not point_at(found, 1.0, 0.1).carried
+        assert point_at(found, 1.0, 1.0).supported
+        assert not point_at(found, 1.0, 0.1).supported
 
 
 def test_all_wrong_is_no_proof_that_a_reward_has_nothing_to_find() -> None:
@@ -117,25 +117,25 @@ def test_all_wrong_is_no_proof_that_a_reward_has_nothing_to_find() -> None:
     assert point_at(found, 4.0).accuracy is not None  # all alike: p^4 is p
 
 
-def test_a_path_ends_where_it_is_first_silent(wide: Population) -> None:
-    found = forecast(wide.draws(np.random.default_rng(1), 80, 32), betas=[2.0, 1.0, 0.5, 0.2, 0.1])
+def test_a_path_ends_where_it_is_first_withheld(wide: Population) -> None:
+    found = forecast(wide.samples(np.random.default_rng(1), 80, 32), betas=[2.0, 1.0, 0.5, 0.2, 0.1])
     for alpha in {point.alpha for point in found.points}:
-        carried = [point.carried for point in found.points if point.alpha == alpha]
-        assert carried == sorted(carried, reverse=True)
-    along = [point.carried for point in found.points if point.beta is None and point.alpha >= 1]
+        supported = [point.supported for point in found.points if point.alpha == alpha]
+        assert supported == sorted(supported, reverse=True)
+    along = [point.supported for point in found.points if point.beta is None and point.alpha >= 1]
     assert along == sorted(along, reverse=True)
     assert True in along
     assert False in along
 
 
-def test_what_is_silent_says_how_many_samples_would_do_and_they_do(wide: Population) -> None:
+def test_what_is_withheld_says_how_many_samples_would_do_and_they_do(wide: Population) -> None:
     """Twice as many as it says at least, since that is a lower bound."""
     rng = np.random.default_rng(2)
-    silent = point_at(forecast(wide.draws(rng, 60, 16), [2.0], []), 2.0)
-    assert not silent.carried
-    assert silent.samples_needed is not None
-    assert silent.samples_needed > 16
-    assert point_at(forecast(wide.draws(rng, 60, 2 * silent.samples_needed), [2.0], []), 2.0).carried
+    withheld = point_at(forecast(wide.samples(rng, 60, 16), [2.0], []), 2.0)
+    assert not withheld.supported
+    assert withheld.samples_needed is not None
+    assert withheld.samples_needed > 16
+    assert point_at(forecast(wide.samples(rng, 60, 2 * withheld.samples_needed), [2.0], []), 2.0).supported
 
 
 def test_few_problems_give_no_interval() -> None:
@@ -166,17 +166,17 @@ def test_the_closed_form_is_the_enumerated_one(wide: Population) -> None:
 def test_the_slope_is_the_derivative_at_alpha_1() -> None:
     people = population("likely", 300)
     slope = (people.exact(1.001, None)[0] - people.exact(0.999, None)[0]) / 0.002
-    draws = people.draws(np.random.default_rng(0), 4000, 8)
-    each = covariances(draws)
+    samples = people.samples(np.random.default_rng(0), 4000, 8)
+    each = covariances(samples)
     assert each.mean() == pytest.approx(slope, abs=4 * each.std() / np.sqrt(4000))
-    found = covariance(people.draws(np.random.default_rng(1), 100, 32))
+    found = covariance(people.samples(np.random.default_rng(1), 100, 32))
     assert 0 < found.low < slope < found.high
 
 
-def test_pass_at_k_is_that_of_the_tilted_law(wide: Population) -> None:
-    law = np.exp(1.5 * wide.logp)
-    exact = float(np.mean(1 - (1 - (law * wide.correct).sum(1) / law.sum(1)) ** 4))
-    found = point_at(forecast(wide.draws(np.random.default_rng(0), 200, 64), [1.5], [], ks=[4]), 1.5).pass_at[4]
+def test_pass_at_k_is_that_of_the_tilted_distribution(wide: Population) -> None:
+    distribution = np.exp(1.5 * wide.logp)
+    exact = float(np.mean(1 - (1 - (distribution * wide.correct).sum(1) / distribution.sum(1)) ** 4))
+    found = point_at(forecast(wide.samples(np.random.default_rng(0), 200, 64), [1.5], [], ks=[4]), 1.5).pass_at[4]
     assert found is not None
     assert found.low < exact < found.high
     assert found.high - found.low < 0.15
@@ -190,7 +190,7 @@ def tempered_languages(temperatures: Sequence[float], problems: int) -> list[Tab
     return [TableLanguage(base.logits.detach() / t, base.prompts) for t in temperatures]
 
 
-def mixed(languages: list[TableLanguage], counts: Sequence[int], seed: int) -> Draws:
+def mixed(languages: list[TableLanguage], counts: Sequence[int], seed: int) -> WeightedSamples:
     """So many samples of each language, the first of which is the base, with log q under each. "a" first is right."""
     groups = [
         language.generate(language.prompts, n=n, max_tokens=6, seed=seed + k)
@@ -214,31 +214,31 @@ def mixed(languages: list[TableLanguage], counts: Sequence[int], seed: int) -> D
 def exact_of(language: TableLanguage, alpha: float) -> np.ndarray:
     """Accuracy, length and KL of p^alpha, [P, 3]."""
     logp = language.sequence_logprobs().detach().double()
-    law = (alpha * logp).softmax(-1)
+    distribution = (alpha * logp).softmax(-1)
     rollouts = language.enumerated()[0]
     right = torch.tensor([float(r.text.startswith("a")) for r in rollouts], dtype=torch.float64)
     length = torch.tensor([float(len(r.tokens)) for r in rollouts], dtype=torch.float64)
-    kl = (law * (alpha - 1) * logp).sum(-1) - (alpha * logp).logsumexp(-1)
-    return torch.stack([law @ right, law @ length, kl], -1).numpy()
+    kl = (distribution * (alpha - 1) * logp).sum(-1) - (alpha * logp).logsumexp(-1)
+    return torch.stack([distribution @ right, distribution @ length, kl], -1).numpy()
 
 
 def test_several_temperatures_are_combined_without_bias() -> None:
     """300 problems, with weights by the balance heuristic, against enumeration of the same problems."""
     languages = tempered_languages([1.0, 0.6], 300)
-    draws = mixed(languages, [24, 24], seed=3)
+    samples = mixed(languages, [24, 24], seed=3)
     for alpha in (1.0, 2.0, 3.0):
-        error = estimate(draws, alpha, 0.0).corrected - exact_of(languages[0], alpha)
+        error = estimate(samples, alpha, 0.0).corrected - exact_of(languages[0], alpha)
         standard = error.std(0) / np.sqrt(len(error))
         assert (np.abs(error.mean(0)) < 3.5 * standard).all(), (alpha, error.mean(0) / standard)
 
 
-def test_particles_serve_for_other_laws(wide: Population) -> None:
-    """Draws from p^2, as SMC gives them, forecast p^3 and the base itself."""
+def test_particles_serve_for_other_distributions(wide: Population) -> None:
+    """Samples from p^2, as SMC gives them, forecast p^3 and the base itself."""
     rng = np.random.default_rng(0)
     log_z = np.logaddexp.reduce(2 * wide.logp, axis=1)[:, None]
-    draws = replace(wide, logp=2 * wide.logp - log_z).draws(rng, 200, 48)
-    logp = (draws.logp + np.log(np.exp(draws.logp).mean())) / 2  # up to a constant a problem
-    particles = replace(draws, logp=logp, log_q=2 * logp)
+    samples = replace(wide, logp=2 * wide.logp - log_z).samples(rng, 200, 48)
+    logp = (samples.logp + np.log(np.exp(samples.logp).mean())) / 2  # up to a constant a problem
+    particles = replace(samples, logp=logp, log_q=2 * logp)
     for alpha in (1.5, 3.0):
         found = estimate(particles, alpha, 0.0).corrected[:, :2]  # Z of the base is not told by draws from p^2
         error = found.std(0) / np.sqrt(len(found))
@@ -273,7 +273,7 @@ def test_what_cannot_be_weighed_is_left_out_and_counted() -> None:
         record("lonely", -0.1, True),
     ]
     plain, mixed_in = forecast(from_records(good), [1.5], [0.5]), forecast(from_records(good + useless), [1.5], [0.5])
-    assert (mixed_in.cut_off, mixed_in.ungraded, mixed_in.left_out, mixed_in.problems) == (1, 2, 1, 12)
+    assert (mixed_in.truncated, mixed_in.ungraded, mixed_in.left_out, mixed_in.problems) == (1, 2, 1, 12)
     for left, right in zip(plain.points, mixed_in.points, strict=True):
         assert left.ess == pytest.approx(right.ess)
         assert left.accuracy is not None
@@ -282,7 +282,7 @@ def test_what_cannot_be_weighed_is_left_out_and_counted() -> None:
 
 
 def test_a_forecast_is_json(wide: Population) -> None:
-    found = forecast(wide.draws(np.random.default_rng(0), 20, 16), ks=[2])
+    found = forecast(wide.samples(np.random.default_rng(0), 20, 16), ks=[2])
     assert json.loads(json.dumps(asdict(found), allow_nan=False))["problems"] == 20
 
 

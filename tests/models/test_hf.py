@@ -87,22 +87,22 @@ def test_chunked_vocabulary_changes_neither_values_nor_gradients(monkeypatch: py
 
 
 def every_response(letters: int, limit: int) -> list[tuple[int, ...]]:
-    """All strings over letters 1..n that end with EOS (0) within the limit, and all that are cut off by it."""
+    """All strings over letters 1..n that end with EOS (0) within the limit, and all that are truncated by it."""
     ended = [(*body, 0) for size in range(limit) for body in product(range(1, letters + 1), repeat=size)]
     return ended + list(product(range(1, letters + 1), repeat=limit))
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.5])
-def test_generate_draws_from_the_law_of_the_model(temperature: float) -> None:
+def test_generate_draws_from_the_distribution_of_the_model(temperature: float) -> None:
     """Every response of up to three tokens over two letters, by the plain forward, beside 20 000 samples."""
     model = tiny.model(tiny.llama(3), letters="ab")
-    law, responses = [], every_response(2, 3)
+    distribution, responses = [], every_response(2, 3)
     for tokens in responses:
         ids = torch.tensor([[*model.codec.encode("ab"), *tokens]])
         with torch.no_grad():
             logits = model.module(input_ids=ids).logits[0, 1:-1] / temperature
-        law.append(logits.log_softmax(-1).gather(-1, torch.tensor(tokens)[:, None]).sum().exp())
-    exact = torch.stack(law)
+        distribution.append(logits.log_softmax(-1).gather(-1, torch.tensor(tokens)[:, None]).sum().exp())
+    exact = torch.stack(distribution)
     assert exact.sum().item() == pytest.approx(1, abs=1e-4)
     samples = model.generate(["ab"], n=20_000, temperature=temperature, max_tokens=3, seed=4)[0]
     tally = torch.zeros(len(responses))

@@ -68,17 +68,17 @@ def test_the_batch_that_a_prompt_shares_changes_nothing(sampler: Sampler) -> Non
 def test_chains_that_wait_to_leave_are_not_graded() -> None:
     """Some chains are done before others, and end a response while no other one does."""
 
-    def judge(_: Sequence[int], rollouts: Sequence[Rollout]) -> list[Grade]:
+    def grade_fn(_: Sequence[int], rollouts: Sequence[Rollout]) -> list[Grade]:
         assert rollouts
         return [Grade(len(rollout.tokens) / 10, None, "wrong") for rollout in rollouts]
 
     model = tiny.model()
-    samples = PowerMCMC(2, 30, beta=0.2)(model, PROMPTS, n=8, max_tokens=12, seed=3, judge=judge)
+    samples = PowerMCMC(2, 30, beta=0.2)(model, PROMPTS, n=8, max_tokens=12, seed=3, grade_fn=grade_fn)
     assert [len(group) for group in samples.rollouts] == [8] * len(PROMPTS)
     assert model.rollouts([]) == []
 
 
-def power_law(model: HFModel, prompt: str, alpha: float) -> tuple[list[tuple[int, ...]], Tensor]:
+def power_distribution(model: HFModel, prompt: str, alpha: float) -> tuple[list[tuple[int, ...]], Tensor]:
     """p^alpha over the complete responses of up to three tokens."""
     responses = [tokens for tokens in every_response(2, 3) if tokens[-1] == 0]
     logps = []
@@ -95,13 +95,13 @@ def test_a_transformer_is_sampled_from_its_power(sampler: Sampler) -> None:
     model = tiny.model(tiny.llama(3, seed=10), letters="ab")  # four in five of its responses end in time
     samples = sampler(model, ["ab", "b"], n=4000, max_tokens=3, seed=1)
     for prompt, group in zip(["ab", "b"], samples.rollouts, strict=True):
-        responses, law = power_law(model, prompt, 2)
+        responses, distribution = power_distribution(model, prompt, 2)
         tally = torch.zeros(len(responses), dtype=torch.float64)
         complete = [rollout for rollout in group if rollout.complete]  # a chain that met no end has nothing to say
         assert len(complete) > 0.99 * len(group)
         for rollout in complete:
             tally[responses.index(rollout.tokens)] += 1
-        assert total_variation(tally / len(complete), law).item() < tv_tolerance(law, len(complete))
+        assert total_variation(tally / len(complete), distribution).item() < tv_tolerance(distribution, len(complete))
 
 
 def test_going_back_is_refused_where_a_window_slides() -> None:

@@ -24,7 +24,7 @@ from tiltlab.report.evaluation import write_evaluation_page
 from tiltlab.report.verdict import write_verdict_page
 from tiltlab.storage.files import read_json, write_text
 from tiltlab.tasks.sums import Sums
-from tiltlab.verdict.verdict import Evidence, judge
+from tiltlab.verdict.verdict import Evidence, decide
 
 EVIL = "<script>alert(1)</script>"
 LINE = {"problem": "p0", "logp": [-0.1, -5.0], "ref_logp": [-0.1, -0.2], "ranks": [0, 1], "pieces": ["so ", EVIL]}
@@ -86,7 +86,7 @@ def test_the_page_of_a_verdict(tmp_path: Path) -> None:
     made = {"command": ["tiltlab", EVIL], "versions": {}, "python": "3", "machine": "x", "commit": None}
     tokens = {side: [LINE | {"problem": base[0].problem}] for side in ("base", "tuned")}
     page = tmp_path / "page.html"
-    write_verdict_page(judge(Evidence(base, tuned)), base, tuned, tokens, {}, made, page)
+    write_verdict_page(decide(Evidence(base, tuned)), base, tuned, tokens, {}, made, page)
     found = probed(page)
     assert found["heard"] == found["requests"] == []
     assert found["plots"] == found["drawn"] == 6

@@ -6,12 +6,12 @@ import yaml
 
 from tests.report.test_report import made_study
 from tests.report.written import write_report
-from tiltlab.storage.run_folder import CellDir
+from tiltlab.storage.run_folder import JobDir
 
 
 def test_each_kept_checkpoint_gets_a_card(tmp_path: Path) -> None:
     run = made_study(tmp_path / "run", text="rm `x` | <b>")
-    checkpoints = CellDir(run / "cells" / "lazy-sum" / "task-reward" / "seed-0").checkpoints
+    checkpoints = JobDir(run / "cells" / "lazy-sum" / "task-reward" / "seed-0").checkpoints
     for step in (2, 3):
         checkpoints.step(step).mkdir(parents=True)
     write_report(run)

@@ -23,7 +23,7 @@ from tiltlab.report.styles import _SHADES, arm_colours, arm_dashes, arm_symbols
 from tiltlab.report.tables import Row, result_rows
 from tiltlab.stats.metrics import Interval
 from tiltlab.storage.records import write_records
-from tiltlab.storage.run_folder import CellDir
+from tiltlab.storage.run_folder import JobDir
 from tiltlab.verdict.verdict import Outcome
 
 ARMS: list[dict[str, Any]] = [
@@ -42,7 +42,7 @@ def run(tmp_path: Path) -> Path:
     """Six arms of unlike accuracy; the reward sampler is the best of all."""
     made_study(tmp_path, arms=ARMS)
     for arm, right in RIGHT.items():
-        folder = CellDir(tmp_path / "cells" / "lazy-sum" / arm / "seed-0")
+        folder = JobDir(tmp_path / "cells" / "lazy-sum" / arm / "seed-0")
         assert folder.path.is_dir()
         write_records(folder.records("last"), samples(right, "so 12"))
     return tmp_path
@@ -75,7 +75,7 @@ def test_a_task_is_told_in_one_sentence_by_the_best_outcome_of_its_arms(run: Pat
 
 def test_where_sharpening_only_harms_the_lead_says_so(tmp_path: Path) -> None:
     run = made_study(tmp_path, arms=[{"arm": "base"}, {"arm": "tempered", "alpha": 4}, {"arm": "task_reward"}])
-    folder = CellDir(run / "cells" / "lazy-sum" / "tempered-4" / "seed-0")
+    folder = JobDir(run / "cells" / "lazy-sum" / "tempered-4" / "seed-0")
     write_records(folder.records("last"), samples((0, 1), "so 12"))
     study = load_study(run)
     arms: dict[str, Outcome] = {"tempered 4": "collapse", "task reward": "beyond sharpening"}
@@ -178,7 +178,9 @@ def test_a_logarithmic_axis_writes_its_ticks_out() -> None:
 
 def test_what_costs_nothing_known_has_no_place_on_a_logarithmic_axis(run: Path) -> None:
     study = load_study(run)
-    rows: list[Row] = [replace(row, spent=math.nan if row.arm == "base" else row.spent) for row in result_rows(study)]
+    rows: list[Row] = [
+        replace(row, tokens_used=math.nan if row.arm == "base" else row.tokens_used) for row in result_rows(study)
+    ]
     names = [note.text for note in cost(study, rows, "lazy-sum").layout.annotations]
     assert "task reward" in names
     assert "base" not in names
@@ -207,7 +209,7 @@ def test_arms_differ_by_more_than_colour(run: Path) -> None:
     colours, dashes, symbols = arm_colours(study), arm_dashes(study), arm_symbols(study)
     assert len(set(colours.values())) == len(colours)
     assert dashes["null control"] != dashes["tempered 4"]
-    assert "dash" not in dashes.values()  # plain dashes are a failed cell's
+    assert "dash" not in dashes.values()  # plain dashes are a failed job's
     assert all("diamond" in symbols[name] for name in ("base", "temperature 0.25", "best of 4 by reward"))
     assert "diamond" not in symbols["task reward"]
 
@@ -223,7 +225,7 @@ def test_a_gain_has_the_same_interval_in_the_table_and_in_its_verdict(run: Path)
 
 
 def test_a_length_that_nobody_knows_is_a_dash(run: Path) -> None:
-    folder = CellDir(run / "cells" / "lazy-sum" / "task-reward" / "seed-0")
+    folder = JobDir(run / "cells" / "lazy-sum" / "task-reward" / "seed-0")
     write_records(folder.records("last"), [replace(record, tokens=0) for record in samples((3, 4), "so 12")])
     row = next(row for row in result_rows(load_study(run)) if row.arm == "task reward" and row.which == "last")
     assert math.isnan(row.length.value)

@@ -17,7 +17,7 @@ from tests.report.written import write_report
 from tests.stats.test_metrics import record
 from tiltlab.config.recipe import Recipe
 from tiltlab.errors import UserError
-from tiltlab.report.alarms import rung
+from tiltlab.report.alarms import fired_alarms
 from tiltlab.report.figures import at_k_curve, learning_curves
 from tiltlab.report.findings import findings
 from tiltlab.report.headline import headline
@@ -28,7 +28,7 @@ from tiltlab.report.styles import arm_colours
 from tiltlab.report.tables import curve_at_k, result_rows
 from tiltlab.storage.files import append_line, read_json, slug, write_json
 from tiltlab.storage.records import write_records
-from tiltlab.storage.run_folder import CellDir
+from tiltlab.storage.run_folder import JobDir
 from tiltlab.types import Record
 
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)> {{ 7 * 7 }} </script>"
@@ -53,7 +53,7 @@ def made_study(run: Path, seeds: int = 1, text: str = "so 12", arms: list[dict[s
     append_line(run / "problems.jsonl", {"task": "lazy-sum", "id": "p0", "question": text, "answer": "12"})
     for seed in range(seeds):
         for arm in (arm for arm in recipe.arms if arm.arm != "sharpening"):
-            folder = CellDir(run / "cells" / "lazy-sum" / slug(arm.name) / f"seed-{seed}")
+            folder = JobDir(run / "cells" / "lazy-sum" / slug(arm.name) / f"seed-{seed}")
             trained = arm.objective() is not None
             write_records(folder.records("last"), samples((3, 4 - seed) if trained else (1, 2), text))
             if trained:
@@ -70,7 +70,7 @@ def made_study(run: Path, seeds: int = 1, text: str = "so 12", arms: list[dict[s
 
 
 def samples(right: tuple[int, int], text: str) -> list[Record]:
-    """Four samples of two problems, of which so many are right; wrong ones are longer and cut off."""
+    """Four samples of two problems, of which so many are right; wrong ones are longer and truncated."""
     return [
         record(float(i < count), problem=f"p{p}", sample=i, text=text, answer=str(i >= count), complete=i < count,
                tokens=4 if i < count else 10)
@@ -115,7 +115,7 @@ def test_an_arm_is_what_it_says_in_study_json(tmp_path: Path) -> None:
     about = read_json(path)
     assert [arm.nature for arm in load_study(tmp_path).arms] == ["base", "likelihood"]  # as of old: it does not say
     write_json(path, about | {"natures": ["base", "plain"]})
-    assert [arm.own_law for arm in load_study(tmp_path).arms] == [True, True]
+    assert [arm.own_distribution for arm in load_study(tmp_path).arms] == [True, True]
     for wrong in (["base"], ["base", "odd"]):
         write_json(path, about | {"natures": wrong})
         with pytest.raises(UserError, match=r"study.json .*natures"):
@@ -124,7 +124,7 @@ def test_an_arm_is_what_it_says_in_study_json(tmp_path: Path) -> None:
 
 def test_the_base_s_path_is_told_once_for_all_trained_arms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     told = []
-    monkeypatch.setattr("tiltlab.verdict.verdict.enough", lambda draws: told.append(draws) or np.zeros(2, bool))
+    monkeypatch.setattr("tiltlab.verdict.verdict.enough", lambda samples: told.append(samples) or np.zeros(2, bool))
     arms = [{"arm": "base"}, {"arm": "task_reward"}, {"arm": "tilted", "beta": 0.1}, {"arm": "tempered", "alpha": 2}]
     found = findings(load_study(made_study(tmp_path, arms=arms)), "lazy-sum")
     assert len(found.verdicts) == 3
@@ -134,7 +134,7 @@ def test_the_base_s_path_is_told_once_for_all_trained_arms(tmp_path: Path, monke
 def test_notes_by_the_place_of_the_cut_are_read_and_a_log_z_of_them_is_not(tmp_path: Path) -> None:
     """As power MCMC leaves them, with NaN where nothing was tried."""
     run = made_study(tmp_path, arms=[{"arm": "base"}, {"arm": "power_mcmc", "alpha": 4}])
-    path = CellDir(run / "cells" / "lazy-sum" / "power-mcmc-4" / "seed-0").sampling("last")
+    path = JobDir(run / "cells" / "lazy-sum" / "power-mcmc-4" / "seed-0").sampling("last")
     write_json(path, read_json(path) | {"notes": {"acceptance": [1.0], "acceptance_by_cut": [[0.5, math.nan]]}})
     assert write_report(run).exists()
     write_json(path, read_json(path) | {"notes": {"log_z": [[0.5]]}})
@@ -193,17 +193,17 @@ def test_a_study_that_is_not_finished_can_be_looked_at(tmp_path: Path) -> None:
     study = load_study(made_study(tmp_path))
     assert study.missing == 1  # the arm that has no folder yet
     page = write_report(tmp_path).read_text()
-    assert "1 cell is missing" in page
+    assert "1 job is missing" in page
     with pytest.raises(UserError, match="holds no study"):
         load_study(tmp_path / "cells")
     shutil.rmtree(tmp_path / "cells")
-    with pytest.raises(UserError, match="no finished cell"):
+    with pytest.raises(UserError, match="no finished job"):
         load_study(tmp_path)
 
 
 def fail(run: Path, arm: str, seed: int, error: str) -> None:
-    """Turn a cell into one that broke off after two steps."""
-    folder = CellDir(run / "cells" / "lazy-sum" / slug(arm) / f"seed-{seed}")
+    """Turn a job into one that broke off after two steps."""
+    folder = JobDir(run / "cells" / "lazy-sum" / slug(arm) / f"seed-{seed}")
     folder.result.unlink(missing_ok=True)
     folder.metrics.unlink(missing_ok=True)
     write_json(folder.failed, {"error": error, "traceback": "..."})
@@ -211,12 +211,12 @@ def fail(run: Path, arm: str, seed: int, error: str) -> None:
         append_line(folder.metrics, {"step": step} | dict.fromkeys(("reward", "length", "ref_logp", "entropy"), value))
 
 
-def test_a_failed_cell_is_told_and_the_others_shown(tmp_path: Path) -> None:
+def test_a_failed_job_is_told_and_the_others_shown(tmp_path: Path) -> None:
     fail(made_study(tmp_path, seeds=2), "sharpening", 0, "its gradient <b>is</b>\nnot finite")
     fail(tmp_path, "task reward", 1, "too")
     study = load_study(tmp_path)
     assert study.missing == 1  # seed 1 of sharpening
-    assert [str(cell) for cell in study.failed] == [
+    assert [str(job) for job in study.failed] == [
         "lazy-sum / task reward / seed 1: too",
         "lazy-sum / sharpening / seed 0: its gradient <b>is</b> not finite",
     ]
@@ -231,13 +231,13 @@ def test_a_failed_cell_is_told_and_the_others_shown(tmp_path: Path) -> None:
     assert [(len(trace.x), trace.line.dash) for trace in reward.data] == [(3, None), (2, "dash"), (2, "dash")]
 
 
-def test_alarms_of_a_failed_cell_show_on_its_curve(tmp_path: Path) -> None:
+def test_alarms_of_a_failed_job_show_on_its_curve(tmp_path: Path) -> None:
     fail(made_study(tmp_path, seeds=2), "sharpening", 0, "not finite")
-    folder = CellDir(tmp_path / "cells" / "lazy-sum" / "sharpening" / "seed-0")
+    folder = JobDir(tmp_path / "cells" / "lazy-sum" / "sharpening" / "seed-0")
     for step in range(2, 12):
         append_line(folder.metrics, {"step": step, "length": 20.0 if step < 8 else 2.0})
     study = load_study(tmp_path)
-    (one,) = [one for one in rung(study, "lazy-sum") if one.arm == "sharpening" and one.seed == 0]
+    (one,) = [one for one in fired_alarms(study, "lazy-sum") if one.arm == "sharpening" and one.seed == 0]
     length = learning_curves(study, "lazy-sum", [("metrics", "length", "")], [one])
     (triangle,) = [trace for trace in length.data if trace.marker.symbol == "triangle-up"]
     assert (list(triangle.x), list(triangle.y)) == ([one.alarm.step], [2.0])
@@ -245,10 +245,10 @@ def test_alarms_of_a_failed_cell_show_on_its_curve(tmp_path: Path) -> None:
 
 def test_a_last_checkpoint_that_is_the_best_has_one_row_and_each_row_its_own_cost(tmp_path: Path) -> None:
     run = made_study(tmp_path)
-    folder = CellDir(run / "cells" / "lazy-sum" / "task-reward" / "seed-0")
+    folder = JobDir(run / "cells" / "lazy-sum" / "task-reward" / "seed-0")
     write_json(folder.sampling("best"), read_json(folder.sampling("last")) | {"drawn": 80})
     trained = [row for row in result_rows(load_study(run)) if row.which]
-    assert [(row.which, row.is_best, row.checkpoint, row.spent) for row in trained] == [
+    assert [(row.which, row.is_best, row.checkpoint, row.tokens_used) for row in trained] == [
         ("last", False, "last", 5.0), ("best", True, "best", 10.0),
     ]  # fmt: skip
     write_json(folder.result, {"trained": True, "step": 3, "best_step": 3, "reference": "x"})
@@ -257,9 +257,9 @@ def test_a_last_checkpoint_that_is_the_best_has_one_row_and_each_row_its_own_cos
     assert "last = best" in write_report(run).read_text()
 
 
-def test_a_damaged_cell_is_named(tmp_path: Path) -> None:
+def test_a_damaged_job_is_named(tmp_path: Path) -> None:
     run = made_study(tmp_path)
-    folder = CellDir(run / "cells" / "lazy-sum" / "task-reward" / "seed-0")
+    folder = JobDir(run / "cells" / "lazy-sum" / "task-reward" / "seed-0")
     harm: list[tuple[Path, str, str]] = [
         (folder.metrics, '{"half": 1}\n', "line 1 has no step"),
         (folder.records("last"), "", "holds no record"),
@@ -279,7 +279,7 @@ def test_a_damaged_cell_is_named(tmp_path: Path) -> None:
 def test_a_study_of_failures_alone_says_why(tmp_path: Path) -> None:
     made_study(tmp_path, arms=[{"arm": "task_reward"}])
     fail(tmp_path, "task reward", 0, "no gradient")
-    with pytest.raises(UserError, match="no finished cell; failed: lazy-sum / task reward / seed 0: no gradient"):
+    with pytest.raises(UserError, match="no finished job; failed: lazy-sum / task reward / seed 0: no gradient"):
         load_study(tmp_path)
 
 
@@ -293,10 +293,10 @@ def strictly(text: str) -> Any:
 
 
 def test_what_is_not_finite_reaches_the_browser_as_null(tmp_path: Path) -> None:
-    folder = CellDir(made_study(tmp_path) / "cells" / "lazy-sum" / "task-reward" / "seed-0")
+    folder = JobDir(made_study(tmp_path) / "cells" / "lazy-sum" / "task-reward" / "seed-0")
     strange = {"step": 3, "reward": math.nan, "length": math.inf, "ref_logp": None, "kl": -math.inf, "entropy": 1.0}
     append_line(folder.metrics, strange)
-    base = CellDir(tmp_path / "cells" / "lazy-sum" / "base" / "seed-0")
+    base = JobDir(tmp_path / "cells" / "lazy-sum" / "base" / "seed-0")
     ungraded = [replace(record, reward=math.nan, reason="error") for record in samples((1, 2), "")]
     write_records(base.records("last"), ungraded)
     page = write_report(tmp_path).read_text()

@@ -58,7 +58,7 @@ def test_on_a_terminal_names_fold_and_figures_stay_whole(tmp_path: Path, width: 
     base, best = accuracies(tmp_path)
     assert squeezed(line_of(text, base)) == f"[/] :x: {base} 1.000 0.250 7.8 5.0 2.00"
     assert squeezed(line_of(text, best)).endswith(f" best 2 {best} 1.000 1.000 4.0 5.0 2.00")
-    assert squeezed(line_of(text, "accuracy")) == "arm step accuracy pass@4 maj@4 length spent KL"
+    assert squeezed(line_of(text, "accuracy")) == "arm step accuracy pass@4 maj@4 length tokens used KL"
     table = text[: text.index("verdicts:")]
     names = "".join(line.split("  ")[0].replace(" ", "") for line in table.splitlines())
     assert names.count(LONG.replace(" ", "")) == 2

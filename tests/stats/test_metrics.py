@@ -27,7 +27,8 @@ def test_more_samples_than_there_are_say_nothing() -> None:
 
 
 def votes_right(drawn: tuple[int, ...], answers: list[str | None], correct: list[bool]) -> bool:
-    """The vote as it is defined: most frequent answer, ties to the first seen; silence casts no vote."""
+    """The vote as it is defined: most frequent answer, ties to the first seen; a response without an answer casts no
+    vote."""
     given = [answers[i] for i in drawn if answers[i] is not None]
     if not given:
         return False
@@ -58,11 +59,11 @@ def test_maj_at_k_is_the_share_of_ordered_draws_whose_vote_is_right(answers: lis
 def counted(answers: list[str | None], right: set[str], k: int) -> float:
     """maj@k by counting draws in whole numbers: ways[t, v] of v votes for others, t of them level with `mine`."""
     votes = Counter(answer for answer in answers if answer is not None)
-    silent = len(answers) - sum(votes.values())
+    unanswered = len(answers) - sum(votes.values())
     won = Fraction(0)
     for answer in right & votes.keys():
         for mine in range(1, min(votes[answer], k) + 1):
-            ways = Counter({(0, v): comb(silent, v) for v in range(k + 1)})
+            ways = Counter({(0, v): comb(unanswered, v) for v in range(k + 1)})
             for count in (votes[other] for other in votes if other != answer):
                 more: Counter[tuple[int, int]] = Counter()
                 for (level, v), number in ways.items():
@@ -78,8 +79,8 @@ def counted(answers: list[str | None], right: set[str], k: int) -> float:
 def test_maj_at_k_equals_counting_draws_in_whole_numbers(n: int) -> None:
     rng = random.Random(n)
     for kinds in (1, 2, 3, 5, n):
-        for silence in (0, 2):
-            answers = [rng.choice([*map(str, range(kinds)), *[None] * silence]) for _ in range(n)]
+        for unanswered in (0, 2):
+            answers = [rng.choice([*map(str, range(kinds)), *[None] * unanswered]) for _ in range(n)]
             right = set(rng.sample(list(map(str, range(kinds))), min(2, kinds)))
             for k in {1, 2, n // 2, n - 1, n}:
                 found = maj_at_k(answers, [answer in right for answer in answers], k)

@@ -19,9 +19,9 @@ from tests.study.test_study import STUDY, essence, study
 from tiltlab.config.recipe import Recipe
 from tiltlab.errors import Stopped, UserError
 from tiltlab.storage.files import append_line, read_json
-from tiltlab.storage.run_folder import CellDir
+from tiltlab.storage.run_folder import JobDir
 from tiltlab.study.resume import State
-from tiltlab.study.run import Work, run_cell
+from tiltlab.study.run import Work, run_job
 from tiltlab.study.study import plan
 from tiltlab.training.alarms import Watch
 
@@ -37,22 +37,22 @@ STOP = 5
 """Not an evaluation: its checkpoint is the newest, and the best one is older."""
 
 RECIPE = Recipe.model_validate(SMALL)
-(CELL,) = plan(RECIPE, 1)
+(JOB,) = plan(RECIPE, 1)
 
 
 def train(run: Path, stop: int | None = None) -> list[str]:
-    """Run the cell, to its end or to a stop; what was news."""
+    """Run the job, to its end or to a stop; what was news."""
     told: list[tuple[Any, ...]] = []
 
     def stopping() -> bool:
         return bool(told) and told[-1][:2] == ("training", stop)
 
-    run_cell(Work(CELL, RECIPE, CELL.folder(run), lambda *news: told.append(news), stopping))
+    run_job(Work(JOB, RECIPE, JOB.folder(run), lambda *news: told.append(news), stopping))
     return [line[3] for line in told if len(line) > 3 and line[3]]
 
 
-def folder_of(run: Path) -> CellDir:
-    return CELL.folder(run)
+def folder_of(run: Path) -> JobDir:
+    return JOB.folder(run)
 
 
 @pytest.fixture(scope="module")
@@ -179,7 +179,7 @@ def test_lines_that_no_checkpoint_can_do_without_are_asked_for(
 
 
 @pytest.mark.parametrize("damage", [("metrics.jsonl", half), ("select.jsonl", empty), ("result.json", half)])
-def test_a_cell_that_is_done_and_was_damaged_since_is_not_called_done(
+def test_a_job_that_is_done_and_was_damaged_since_is_not_called_done(
     damage: tuple[str, Callable[[Path], None]], straight: Path, tmp_path: Path
 ) -> None:
     shutil.copytree(straight, tmp_path / "run")
@@ -282,7 +282,7 @@ def contents(folder: Path) -> dict[Path, bytes]:
         ("result.json", 0),
     ],
 )
-def test_a_disk_that_is_full_stops_the_cell_and_loses_nothing(
+def test_a_disk_that_is_full_stops_the_job_and_loses_nothing(
     name: str, after: int, tmp_path: Path, straight: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with full_for(name, monkeypatch, after), pytest.raises(UserError, match="No space left on device.*; free some"):
@@ -375,14 +375,14 @@ def test_that_the_same_command_tries_again_is_said_where_it_helps(
     recipe.write_text(yaml.safe_dump(SMALL | {"arms": [overflowing, "base"]}))
     told = ("study", str(recipe), "--out", str(tmp_path / "run"), "--jobs", "1")
     assert command(monkeypatch, *told) == 1
-    assert "1 of the study's cells failed (above); they would again, so change the recipe" in capsys.readouterr().err
+    assert "1 of the study's jobs failed (above); they would again, so change the recipe" in capsys.readouterr().err
 
     def fails(*_: Any, **__: Any) -> None:
         raise RuntimeError("out of memory, say")
 
     monkeypatch.setattr("tiltlab.study.run.train", fails)
     assert command(monkeypatch, *told) == 1
-    assert "1 of the study's cells failed (above); the same command tries them again" in capsys.readouterr().err
+    assert "1 of the study's jobs failed (above); the same command tries them again" in capsys.readouterr().err
 
 
 def test_a_full_disk_on_going_on_does_not_cost_the_checkpoint(

@@ -25,7 +25,7 @@ from tiltlab.report.tables import result_rows
 from tiltlab.storage.files import read_json, read_lines
 from tiltlab.study import study as study_module
 from tiltlab.study.resume import State
-from tiltlab.study.run import Cell, Work, _judged, run_cell
+from tiltlab.study.run import Job, Work, _with_best, run_job
 from tiltlab.study.study import plan, run_study
 from tiltlab.training.alarms import alarms
 
@@ -114,19 +114,17 @@ def test_workers_side_by_side_give_the_same_study(undisturbed: Path, tmp_path: P
 
 def test_a_stop_while_evaluating_loses_no_step(tmp_path: Path) -> None:
     recipe = Recipe.model_validate(STUDY)
-    cell = next(cell for cell in plan(recipe, 1) if cell.arm.name == "task reward")
+    job = next(job for job in plan(recipe, 1) if job.arm.name == "task reward")
     told: list[str] = []
-    folder = cell.folder(tmp_path)
+    folder = job.folder(tmp_path)
     with pytest.raises(Stopped):  # the fifth: step 0 evaluated, three steps, evaluating again
-        run_cell(Work(cell, recipe, folder, lambda *news: told.append(news[0]), lambda: len(told) >= 5))
+        run_job(Work(job, recipe, folder, lambda *news: told.append(news[0]), lambda: len(told) >= 5))
     assert told == ["select split", "training", "training", "training", "select split"]
     assert folder.checkpoints.steps() == [3]
     assert [line["step"] for line in read_lines(folder.select)] == [0]
 
 
-def test_killed_between_the_last_cleaning_and_the_result_a_cell_ends_the_same(
-    undisturbed: Path, tmp_path: Path
-) -> None:
+def test_killed_between_the_last_cleaning_and_the_result_a_job_ends_the_same(undisturbed: Path, tmp_path: Path) -> None:
     shutil.copytree(undisturbed, tmp_path / "run")
     for path in (tmp_path / "run").rglob("result.json"):
         path.unlink()
@@ -139,7 +137,7 @@ def test_an_arm_that_cannot_be_finished_leaves_the_others_alone(undisturbed: Pat
     recipe = Recipe.model_validate(STUDY | {"arms": [overflowing, "base", "task_reward"]})
     for _ in range(2):  # the same command tries again, and says so again
         failed = run_study(recipe, tmp_path, seeds=1, jobs=1, devices=["cpu"], on_progress=lambda *_: None)
-        assert [cell.arm.name for cell in failed] == ["w=0 s=1e+39 beta=0"]
+        assert [job.arm.name for job in failed] == ["w=0 s=1e+39 beta=0"]
         assert "gradient of step 0" in read_json(failed[0].folder(tmp_path).failed)["error"]
     found, expected = essence(tmp_path), essence(undisturbed)
     same = [path for path in found if "/base/" in path or "/task-reward/" in path]
@@ -149,15 +147,15 @@ def test_an_arm_that_cannot_be_finished_leaves_the_others_alone(undisturbed: Pat
 
 def test_an_accuracy_that_nobody_knows_loses_to_any_other() -> None:
     nan = float("nan")
-    state = _judged(State(step=3), nan)
+    state = _with_best(State(step=3), nan)
     assert (state.best_step, state.evaluated) == (3, 3)
-    state = _judged(replace(state, step=6), 0.1)
+    state = _with_best(replace(state, step=6), 0.1)
     assert (state.best_step, state.best_accuracy) == (6, 0.1)
-    assert _judged(replace(state, step=9), nan).best_step == 6
-    assert _judged(replace(state, step=9), 0.1).best_step == 6
+    assert _with_best(replace(state, step=9), nan).best_step == 6
+    assert _with_best(replace(state, step=9), 0.1).best_step == 6
 
 
-def test_threads_do_not_change_with_the_cells_that_are_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_threads_do_not_change_with_the_jobs_that_are_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     given: list[int] = []
     real = study_module.run_all
     # what is done with them is not looked at here, so that one process will do
@@ -176,16 +174,16 @@ def test_threads_do_not_change_with_the_cells_that_are_left(tmp_path: Path, monk
 def test_a_stop_between_any_two_steps_changes_nothing(stop_after: int, undisturbed: Path, tmp_path: Path) -> None:
     """Steps 1 to 8 are training, later ones evaluation; some stops fall on a checkpoint's step, some do not."""
     recipe = Recipe.model_validate(STUDY)
-    cell = next(cell for cell in plan(recipe, 1) if cell.arm.name == "task reward")
+    job = next(job for job in plan(recipe, 1) if job.arm.name == "task reward")
     told: list[str] = []
 
     def work(limit: float) -> Work:
-        return Work(cell, recipe, cell.folder(tmp_path), lambda *news: told.append(news[0]), lambda: len(told) >= limit)
+        return Work(job, recipe, job.folder(tmp_path), lambda *news: told.append(news[0]), lambda: len(told) >= limit)
 
     with pytest.raises(Stopped):
-        run_cell(work(stop_after))
-    run_cell(work(float("inf")))
-    name = str(cell.folder(tmp_path).path.relative_to(tmp_path))
+        run_job(work(stop_after))
+    run_job(work(float("inf")))
+    name = str(job.folder(tmp_path).path.relative_to(tmp_path))
     expected = {path: lines for path, lines in essence(undisturbed).items() if path.startswith(name)}
     assert essence(tmp_path) == expected
 
@@ -217,7 +215,7 @@ def test_the_base_draws_more_for_the_forecast(undisturbed: Path) -> None:
     assert len(base.more) == 8 * 2
     assert [r.text for r in base.more] != [r.text for r in base.last if r.sample < 2]  # draws of their own
     told = findings(found, "lazy-sum").forecast
-    assert told is None or told.samples > 4  # of 6, less those that were cut off
+    assert told is None or told.samples_per_problem > 4  # of 6, less those that were truncated
     assert result_rows(found)[0].accuracy.value == pytest.approx(
         sum(record.reason == "correct" for record in base.last) / len(base.last)
     )
@@ -239,10 +237,10 @@ def test_an_arm_stops_on_the_alarm_that_the_recipe_names(stopped_early: Path) ->
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
-def test_alarms_are_told_as_they_ring(jobs: int, stopped_early: Path, tmp_path: Path) -> None:
+def test_alarms_are_told_as_they_fire(jobs: int, stopped_early: Path, tmp_path: Path) -> None:
     told: list[tuple[str, int]] = []
 
-    def on_progress(cell: Cell, doing: str, done: int, total: int, news: str = "") -> None:
+    def on_progress(job: Job, doing: str, done: int, total: int, news: str = "") -> None:
         if news:
             told.append((news, done))
 
@@ -253,8 +251,8 @@ def test_alarms_are_told_as_they_ring(jobs: int, stopped_early: Path, tmp_path: 
     stopped = read_json(result)
     assert (f"alarm: {stopped['stopped']}", stopped["step"]) in told
     (metrics,) = tmp_path.rglob("metrics.jsonl")
-    rung = alarms(read_lines(metrics), read_lines(metrics.with_name("select.jsonl")))
-    assert "; ".join(f"alarm: {one}" for one in rung) == "; ".join(news for news, _ in told)
+    fired = alarms(read_lines(metrics), read_lines(metrics.with_name("select.jsonl")))
+    assert "; ".join(f"alarm: {one}" for one in fired) == "; ".join(news for news, _ in told)
 
 
 @pytest.mark.parametrize("before_the_end", [0, 1, 2, 3, 6])
@@ -262,18 +260,18 @@ def test_stopped_before_or_after_its_alarm_it_ends_the_same(
     before_the_end: int, stopped_early: Path, tmp_path: Path
 ) -> None:
     recipe = Recipe.model_validate(STUDY | STOPPED)
-    (cell,) = plan(recipe, 1)
+    (job,) = plan(recipe, 1)
     told: list[str] = []
 
     def work(limit: float) -> Work:
-        return Work(cell, recipe, cell.folder(tmp_path), lambda *news: told.append(news[0]), lambda: len(told) >= limit)
+        return Work(job, recipe, job.folder(tmp_path), lambda *news: told.append(news[0]), lambda: len(told) >= limit)
 
     (result,) = stopped_early.rglob("result.json")
     step = read_json(result)["step"]
     news = 1 + step + step // 3  # the evaluation before the first step, the steps, and the evaluations in between
     with pytest.raises(Stopped):
-        run_cell(work(news - before_the_end))
-    run_cell(work(float("inf")))
+        run_job(work(news - before_the_end))
+    run_job(work(float("inf")))
     assert essence(tmp_path) == essence(stopped_early)
 
 
@@ -367,19 +365,19 @@ def test_seeds_are_independent_and_extend_a_study(tmp_path: Path) -> None:
 def test_an_adapter_is_trained_saved_and_resumed(tmp_path: Path) -> None:
     model = {"path": "embedded", "lora": {"rank": 4}}
     recipe = Recipe.model_validate(STUDY | {"model": model, "arms": ["task_reward"]})
-    (cell,) = plan(recipe, 1)
+    (job,) = plan(recipe, 1)
     told: list[int] = []
 
     def work(folder: Path, limit: float) -> Work:
-        return Work(cell, recipe, cell.folder(folder), lambda *_: told.append(1), lambda: len(told) >= limit)
+        return Work(job, recipe, job.folder(folder), lambda *_: told.append(1), lambda: len(told) >= limit)
 
-    run_cell(work(tmp_path / "straight", float("inf")))
+    run_job(work(tmp_path / "straight", float("inf")))
     told.clear()
     with pytest.raises(Stopped):
-        run_cell(work(tmp_path / "stopped", 5))
-    run_cell(work(tmp_path / "stopped", float("inf")))
+        run_job(work(tmp_path / "stopped", 5))
+    run_job(work(tmp_path / "stopped", float("inf")))
     assert essence(tmp_path / "straight") == essence(tmp_path / "stopped")
-    saved = cell.folder(tmp_path / "straight").checkpoints.step(8)
+    saved = job.folder(tmp_path / "straight").checkpoints.step(8)
     assert (saved / "adapter_model.safetensors").exists()
 
 
@@ -414,8 +412,8 @@ def test_where_nothing_is_learnt_a_test_split_is_enough(tmp_path: Path) -> None:
         study(tmp_path / "other", tasks=[task])
 
 
-def test_cells_are_named_by_what_they_are() -> None:
-    cells = plan(Recipe.model_validate(STUDY), 2)
-    assert len(cells) == len({cell.key for cell in cells}) == 8
-    assert isinstance(cells[0], Cell)
-    assert cells[0].key == "lazy-sum / task reward / seed 0"
+def test_jobs_are_named_by_what_they_are() -> None:
+    jobs = plan(Recipe.model_validate(STUDY), 2)
+    assert len(jobs) == len({job.key for job in jobs}) == 8
+    assert isinstance(jobs[0], Job)
+    assert jobs[0].key == "lazy-sum / task reward / seed 0"

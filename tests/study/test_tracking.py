@@ -9,7 +9,7 @@ import pytest
 
 from tiltlab.errors import UserError
 from tiltlab.storage.files import append_line, keep_first
-from tiltlab.storage.run_folder import CellDir
+from tiltlab.storage.run_folder import JobDir
 from tiltlab.study import tracking
 from tiltlab.study.tracking import Mirror, flat
 
@@ -43,9 +43,9 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> list[tuple[dict[str, Any], Run]]:
     return made
 
 
-def made(folder: Path) -> CellDir:
-    (folder / "cell").mkdir()
-    return CellDir(folder / "cell")
+def made(folder: Path) -> JobDir:
+    (folder / "job").mkdir()
+    return JobDir(folder / "job")
 
 
 def mirror(folder: Path, kind: Any = "trackio") -> Mirror:
@@ -54,17 +54,17 @@ def mirror(folder: Path, kind: Any = "trackio") -> Mirror:
 
 @pytest.mark.parametrize("kind", ["trackio", "wandb"])
 def test_each_line_is_passed_on_once_also_after_a_restart(kind: str, tmp_path: Path, runs: Any) -> None:
-    cell = made(tmp_path)
-    append_line(cell.select, {"step": 0, "accuracy": 0.4})
+    job = made(tmp_path)
+    append_line(job.select, {"step": 0, "accuracy": 0.4})
     first = mirror(tmp_path, kind)
     for step in range(4):
-        append_line(cell.metrics, {"step": step, "reward": 0.1 * step})
-        first.look(KEY, cell, ended=False)
-    keep_first(cell.metrics, 2)  # killed, and taken up at its checkpoint
+        append_line(job.metrics, {"step": step, "reward": 0.1 * step})
+        first.look(KEY, job, ended=False)
+    keep_first(job.metrics, 2)  # killed, and taken up at its checkpoint
     second = mirror(tmp_path, kind)
     for step in range(2, 6):
-        append_line(cell.metrics, {"step": step, "reward": 0.1 * step})
-        second.look(KEY, cell, ended=step == 5)
+        append_line(job.metrics, {"step": step, "reward": 0.1 * step})
+        second.look(KEY, job, ended=step == 5)
     (asked, one), (_, other) = runs
     assert asked["project"] == "sums"
     assert asked["name"] == KEY
@@ -89,14 +89,14 @@ def test_a_tracker_that_fails_is_told_of_once(tmp_path: Path, runs: Any, monkeyp
     monkeypatch.setattr(Run, "log", down)
     told: list[str] = []
     one = Mirror("wandb", tmp_path, "p", {}, told.append)
-    cell = made(tmp_path)
-    append_line(cell.metrics, {"step": 0, "reward": 1.0})
+    job = made(tmp_path)
+    append_line(job.metrics, {"step": 0, "reward": 1.0})
     for _ in range(3):
-        one.look(KEY, cell, ended=False)
+        one.look(KEY, job, ended=False)
     assert told == ["wandb failed and is left alone; metrics.jsonl has all (no route to host)"]
 
 
-def test_tensorboard_has_a_folder_a_cell(tmp_path: Path, runs: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tensorboard_has_a_folder_a_job(tmp_path: Path, runs: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     scalars: list[tuple[str, str, float, int]] = []
 
     class Writer:
@@ -109,9 +109,9 @@ def test_tensorboard_has_a_folder_a_cell(tmp_path: Path, runs: Any, monkeypatch:
         def close(self) -> None: ...
 
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", SimpleNamespace(SummaryWriter=Writer))
-    cell = made(tmp_path)
-    append_line(cell.metrics, {"step": 0, "reward": 1.0})
-    mirror(tmp_path, "tensorboard").look(KEY, cell, ended=True)
+    job = made(tmp_path)
+    append_line(job.metrics, {"step": 0, "reward": 1.0})
+    mirror(tmp_path, "tensorboard").look(KEY, job, ended=True)
     folder = str(tmp_path / "tensorboard" / "lazy-sum" / "sharpening" / "seed 0")
     assert scalars == [(folder, "train/reward", 1.0, 1)]
 

@@ -1,4 +1,4 @@
-"""Each alarm rings on what deserves it, and stays silent on a healthy, noisy run."""
+"""Each alarm fires on what deserves it, and not on a healthy, noisy run."""
 
 from typing import get_args
 
@@ -69,13 +69,13 @@ def test_a_healthy_noisy_run_rings_nothing() -> None:
 @pytest.mark.parametrize("responses", [16, 64, 1024])
 def test_small_batches_ring_no_oftener(responses: int) -> None:
     """Two groups of eight are as likely as not to have no signal in one of them; 64 groups are looked at together. Of
-    200 runs of 150 steps none rings: if one in fifty did, that would have a chance of .018."""
+    200 runs of 150 steps none fires: if one in fifty did, that would have a chance of .018."""
     calm = {"reward": 0.8, "kl": 4.0, "length": 60.0, "ref_logp": -14.0, "entropy": 0.25, "no_signal": 0.3}
-    rung = [kinds(run(seed, responses, 150, **calm)) for seed in range(200)]
-    assert not any(rung)
+    fired = [kinds(run(seed, responses, 150, **calm)) for seed in range(200)]
+    assert not any(fired)
 
 
-def test_small_batches_still_ring() -> None:
+def test_small_batches_still_fire() -> None:
     for seed in range(20):
         assert kinds(run(seed, 16, 150, ref_logp=-8.0, reward=0.2)) == {"likelihood without accuracy"}
         assert kinds(run(seed, 16, 150, no_signal=0.95)) == {"no signal"}
@@ -112,14 +112,14 @@ def test_the_best_evaluation_above_the_last() -> None:
 
 @pytest.mark.parametrize(("problems", "n"), [(30, 1), (40, 4), (64, 4)])
 def test_evaluations_of_the_same_model_ring_nothing(problems: int, n: int) -> None:
-    """A run that stays what it is, evaluated twenty times: a drop of GAP alone would ring in up to 99 of 100 runs. One
+    """A run that stays what it is, evaluated twenty times: a drop of GAP alone would fire in up to 99 of 100 runs. One
     in a hundred is allowed: of 500 runs 5 expected then, sd 2.2, so 11."""
     rng = np.random.default_rng(0)
-    rung = 0
+    fired = 0
     for _ in range(500):
         drawn = rng.binomial(n, 0.4, (20, problems)).mean(1) / n  # the noisiest there is: all equally hard
-        rung += bool(alarms([], [evaluation(step, a, problems * n, -20.0 + step) for step, a in enumerate(drawn)]))
-    assert rung <= 11
+        fired += bool(alarms([], [evaluation(step, a, problems * n, -20.0 + step) for step, a in enumerate(drawn)]))
+    assert fired <= 11
 
 
 def test_a_hacked_reward_that_gets_likelier_and_worse() -> None:
@@ -162,7 +162,7 @@ def test_a_run_taken_up_again_rings_the_same() -> None:
             for found in select:
                 if found["step"] == line["step"] + 1:
                     watch.evaluated(found)
-        assert watch.rung == alarms(lines, select)
+        assert watch.fired == alarms(lines, select)
 
 
 def test_all_kinds_are_tried_here() -> None:

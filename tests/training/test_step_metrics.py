@@ -21,6 +21,6 @@ from tiltlab.types import Rollout
     ],
 )
 def test_a_response_that_ends_in_a_loop(tokens: list[int], loops: bool) -> None:
-    cut_off = Rollout(tuple(tokens), "", False, (0.0,) * len(tokens))
+    truncated = Rollout(tuple(tokens), "", False, (0.0,) * len(tokens))
     ended = Rollout((*tokens, 999), "", True, (0.0,) * (len(tokens) + 1))
-    assert ends_in_a_loop(cut_off) == ends_in_a_loop(ended) == loops
+    assert ends_in_a_loop(truncated) == ends_in_a_loop(ended) == loops

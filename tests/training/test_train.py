@@ -149,15 +149,15 @@ ENOUGH = 200
 def coordinate_groups(policy: TableLanguage, draws: int) -> Tensor:
     """0 / 1 [prefixes * V, K]: one group for every logit whose token is drawn `ENOUGH` times or more in `draws`
     responses, in expectation under the policy; the logits of the rarer ones are summed by the prefix's length and the
-    token. Chosen from the law, not from the sample."""
-    law = policy.logits.detach()[0].softmax(-1)
-    reached, length = torch.zeros(len(law)), torch.zeros(len(law), dtype=torch.long)
+    token. Chosen from the distribution, not from the sample."""
+    distribution = policy.logits.detach()[0].softmax(-1)
+    reached, length = torch.zeros(len(distribution)), torch.zeros(len(distribution), dtype=torch.long)
     reached[0] = 1.0
-    for child in range(1, len(law)):
+    for child in range(1, len(distribution)):
         parent, symbol = divmod(child - 1, policy.symbols)
-        reached[child], length[child] = reached[parent] * law[parent, symbol], length[parent] + 1
-    often = (draws * reached[:, None] * law >= ENOUGH).flatten()
-    label = length[:, None] * law.shape[1] + torch.arange(law.shape[1])
+        reached[child], length[child] = reached[parent] * distribution[parent, symbol], length[parent] + 1
+    often = (draws * reached[:, None] * distribution >= ENOUGH).flatten()
+    label = length[:, None] * distribution.shape[1] + torch.arange(distribution.shape[1])
     pooled = torch.nn.functional.one_hot(label.flatten()).float() * ~often[:, None]
     return torch.cat([torch.eye(len(often))[:, often], pooled[:, pooled.sum(0) > 0]], 1)
 
@@ -253,7 +253,7 @@ def test_a_sibling_dropped_from_the_baseline_costs_variance(monkeypatch: pytest.
 
 
 @pytest.mark.slow
-def test_cut_off_responses_leave_the_law_of_the_complete_ones() -> None:
+def test_truncated_responses_leave_the_distribution_of_the_complete_ones() -> None:
     """With a limit that cuts some responses off, the mean gradient is that of J of pi(y | complete), times the chance
     that a response is complete and has a complete sibling."""
     limit, size = 4, 4
@@ -262,8 +262,8 @@ def test_cut_off_responses_leave_the_law_of_the_complete_ones() -> None:
     logp_S, ref_S = policy.sequence_logprobs()[0], reference.sequence_logprobs()[0].detach()
     complete = sequence_lengths(policy) <= limit
     score = objective.score(rewards_of(reference, rewards)[0], ref_S, logp_S.detach())[complete]
-    law = logp_S[complete].log_softmax(-1)
-    (gradient,) = torch.autograd.grad((law.exp() * score).sum(), policy.logits)
+    distribution = logp_S[complete].log_softmax(-1)
+    (gradient,) = torch.autograd.grad((distribution.exp() * score).sum(), policy.logits)
     chance = logp_S[complete].exp().sum().item()
     expected = gradient[0] * chance * (1 - (1 - chance) ** (size - 1))
     batches = recorded_gradients(policy, reference, objective, rewards, 8_000, size, limit)
@@ -333,8 +333,8 @@ def test_metrics_say_what_happened() -> None:
     assert first["kl"] == pytest.approx(0, abs=1e-6)
     assert first["reward"] == pytest.approx(first["term_reward"])
     assert first["ref_logp"] == pytest.approx(first["policy_logp"])
-    law = reference.sequence_logprobs()[0].exp()
-    length = (law @ sequence_lengths(reference)).item()
+    distribution = reference.sequence_logprobs()[0].exp()
+    length = (distribution @ sequence_lengths(reference)).item()
     assert first["length"] == pytest.approx(length, abs=6 * 2 / 2000**0.5)  # lengths vary by less than 2
     assert first["ref_logp_token"] == pytest.approx(first["ref_logp"] / first["length"], rel=1e-4)
     assert first["mismatch_max"] < 1e-5
@@ -376,10 +376,10 @@ def test_going_on_is_the_same_as_not_having_stopped(tmp_path: Any) -> None:
     assert resumed.fingerprint() == straight.fingerprint()
 
 
-def test_sampling_the_trained_policy_gives_its_law() -> None:
+def test_sampling_the_trained_policy_gives_its_distribution() -> None:
     """What training moved is what sampling sees."""
     reference = TableLanguage.random(0)
     policy = trained(reference, random_rewards(reference, 0), tempered(4), [(0.1, 60)])
-    law = policy.sequence_logprobs()[0].detach().exp()
+    distribution = policy.sequence_logprobs()[0].detach().exp()
     drawn = policy.generate([""], n=20_000, max_tokens=LIMIT, seed=9)[0]
-    assert total_variation(counts(policy, drawn) / len(drawn), law) < tv_tolerance(law, len(drawn))
+    assert total_variation(counts(policy, drawn) / len(drawn), distribution) < tv_tolerance(distribution, len(drawn))

@@ -21,8 +21,8 @@ from tiltlab.storage.files import append_lines, write_json
 from tiltlab.storage.records import write_records
 from tiltlab.tasks.sums import Sums
 from tiltlab.verdict.inputs import from_files, from_models
-from tiltlab.verdict.solved_problems import ledger, profile
-from tiltlab.verdict.verdict import Evidence, base_path, judge
+from tiltlab.verdict.solved_problems import profile, solved_problems
+from tiltlab.verdict.verdict import Evidence, base_path, decide
 
 
 @pytest.mark.slow
@@ -44,29 +44,29 @@ def test_what_sharpening_recovers_is_told_with_its_interval() -> None:
     assert found.accuracy.low - half < exact[1] < found.accuracy.high + half
 
 
-def test_the_forecast_meets_the_enumerated_figures_or_is_silent() -> None:
+def test_the_forecast_meets_the_enumerated_figures_or_is_withheld() -> None:
     world = World.make("helpful", 3, 150)
     right = world.correct_PS.double()
     records, _ = world.drawn(world.logp_PS, 64, 1)
     found = forecast(from_records(records), alphas=(1.0, 1.25, 1.5, 2.0, 8.0), betas=(1.0, 0.5))
-    carried = [point for point in found.points if point.carried]
-    assert {point.alpha for point in carried} >= {1.0, 1.25}
-    for point in carried:
+    supported = [point for point in found.points if point.supported]
+    assert {point.alpha for point in supported} >= {1.0, 1.25}
+    for point in supported:
         assert point.accuracy is not None
         assert point.kl is not None
         logits = point.alpha * world.logp_PS + (right / point.beta if point.beta else 0.0)
-        law = logits.softmax(1)
-        kl = (law * (law.log() - world.logp_PS).nan_to_num(neginf=0.0)).sum(1).mean().item()
-        for interval, exact in ((point.accuracy, (law * right).sum(1).mean().item()), (point.kl, kl)):
+        distribution = logits.softmax(1)
+        kl = (distribution * (distribution.log() - world.logp_PS).nan_to_num(neginf=0.0)).sum(1).mean().item()
+        for interval, exact in ((point.accuracy, (distribution * right).sum(1).mean().item()), (point.kl, kl)):
             width = interval.high - interval.low  # of 95 %, twice over: four standard errors
             assert interval.low - width / 2 - 1e-6 < exact < interval.high + width / 2 + 1e-6
     for point in found.points:
-        assert (point.accuracy is None) == (not point.carried)
-        assert point.carried or (point.why and point.samples_needed)
+        assert (point.accuracy is None) == (not point.supported)
+        assert point.supported or (point.why and point.samples_needed)
     slope = covariance(from_records(records))
-    law = world.logp_PS.exp()
-    mean = (law * world.logp_PS).sum(1, keepdim=True)
-    exact = (law * (world.logp_PS - mean) * right).sum(1).mean().item()
+    distribution = world.logp_PS.exp()
+    mean = (distribution * world.logp_PS).sum(1, keepdim=True)
+    exact = (distribution * (world.logp_PS - mean) * right).sum(1).mean().item()
     assert slope.low - (slope.high - slope.low) / 2 < exact < slope.high + (slope.high - slope.low) / 2
 
 
@@ -83,7 +83,7 @@ def test_the_ledger_counts_problems_and_finds_the_crossing() -> None:
     world = World.make("helpful", 0, 60)
     base, _ = world.drawn(world.logp_PS, 16, 1)
     stuck, _ = world.drawn(world.distribution(tempered(8)).clamp(min=-80), 16, 2)
-    found = ledger(base, stuck)
+    found = solved_problems(base, stuck)
     assert found.kept + found.gained + found.lost + found.unsolved == 60
     assert found.crossing is not None  # a sharpened model is overtaken once k is large
     assert profile(stuck).entropy < profile(base).entropy
@@ -125,10 +125,10 @@ def test_too_little_to_say_is_said_so(tmp_path: Path) -> None:
     world = World.make("helpful", 0, 8)
     base, _ = world.drawn(world.logp_PS, 8, 1)
     tuned, _ = world.drawn(world.taught(), 8, 2)
-    one = judge(Evidence([r for r in base if r.problem == "0"], [r for r in tuned if r.problem == "0"]))
+    one = decide(Evidence([r for r in base if r.problem == "0"], [r for r in tuned if r.problem == "0"]))
     assert (one.outcome, one.needs) == ("cannot tell", "more problems")
     assert "nan" not in one.why
-    few = judge(Evidence(base, tuned))
+    few = decide(Evidence(base, tuned))
     assert few.outcome == "cannot tell"
     made = {"command": [], "versions": {}, "python": "3", "machine": "x", "commit": None}
     write_verdict_page(few, base, tuned, {}, {}, made, tmp_path / "page.html")
@@ -139,22 +139,22 @@ def test_a_collapse_into_responses_that_never_end_says_so() -> None:
     world = World.make("helpful", 0, 20)
     base, _ = world.drawn(world.logp_PS, 8, 1)
     endless = [replace(r, complete=False, reason="wrong", reward=0.0) for r in base]
-    found = judge(Evidence(base, endless))  # type: ignore[arg-type]
+    found = decide(Evidence(base, endless))  # type: ignore[arg-type]
     assert found.outcome == "collapse"
-    assert "100% of its responses are cut off" in found.why
+    assert "100% of its responses are truncated" in found.why
 
 
 def test_not_to_sharpen_is_always_a_choice() -> None:
-    """Where power samplers only hurt and the samples carry nothing (too few problems), the best sharpening is none, and
-    not a bad one."""
+    """Where power samplers only hurt and the samples support nothing (too few problems), the best sharpening is none,
+    and not a bad one."""
     world = World.make("lazy", 0, 8)
     base, _ = world.drawn(world.logp_PS, 16, 1)
     tuned, _ = world.drawn(world.taught(), 16, 2)
     worse = {f"p^{alpha}": world.drawn(world.distribution(tempered(alpha)), 16, alpha)[0] for alpha in (4, 8)}
-    found = judge(Evidence(base, tuned, powers=worse)).sharpened
+    found = decide(Evidence(base, tuned, powers=worse)).sharpened
     assert found is not None
     assert found.chosen == ("alpha 1, none",)
-    assert found.accuracy.value == pytest.approx(judge(Evidence(base, tuned)).gain.a.value)
+    assert found.accuracy.value == pytest.approx(decide(Evidence(base, tuned)).gain.a.value)
     assert found.recovered.value == pytest.approx(0.0)
 
 
@@ -164,11 +164,11 @@ def test_what_sharpening_reaches_is_said_in_words_for_people() -> None:
     world = World.make("lazy", 0, 60)
     base, _ = world.drawn(world.logp_PS, 8, 1)
     tuned, _ = world.drawn(world.taught(), 8, 2)
-    none = judge(Evidence(base, tuned)).why
+    none = decide(Evidence(base, tuned)).why
     assert "; no sharpening tried beats the base" in none
     assert "alpha 1" not in none
     perfect = [replace(record, reason="correct", reward=1.0) for record in base]
-    found = judge(Evidence(base, tuned, rivals={"colder": perfect}))
+    found = decide(Evidence(base, tuned, rivals={"colder": perfect}))
     assert f"sharpening alone (colder) reaches 1.000, training reached {found.gain.b.value:.3f}" in found.why
     assert "of the gain" not in found.why
 
@@ -178,9 +178,12 @@ def test_more_samples_of_the_base_tell_of_its_sharpening_and_of_nothing_else() -
     base, _ = world.drawn(world.logp_PS, 8, 1)
     more, _ = world.drawn(world.logp_PS, 120, 2)
     tuned, _ = world.drawn(world.distribution(tempered(2)), 8, 3)
-    few, many = judge(Evidence(base, tuned)), judge(Evidence(base, tuned, path=base_path(from_records([*base, *more]))))
+    few, many = (
+        decide(Evidence(base, tuned)),
+        decide(Evidence(base, tuned, path=base_path(from_records([*base, *more])))),
+    )
     assert few.gain == many.gain
-    assert few.ledger == many.ledger
+    assert few.solved_problems == many.solved_problems
     assert few.sharpened is not None
     assert many.sharpened is not None
     assert few.sharpened.reach < many.sharpened.reach
@@ -188,7 +191,7 @@ def test_more_samples_of_the_base_tell_of_its_sharpening_and_of_nothing_else() -
     lazy = World.make("lazy", 0, 60)
     before, _ = lazy.drawn(lazy.logp_PS, 8, 1)
     path = base_path(from_records([*before, *lazy.drawn(lazy.logp_PS, 120, 2)[0]]))
-    taught = judge(Evidence(before, lazy.drawn(lazy.taught(), 8, 3)[0], path=path))
+    taught = decide(Evidence(before, lazy.drawn(lazy.taught(), 8, 3)[0], path=path))
     assert taught.sharpened is not None
     assert taught.sharpened.chosen == ("alpha 1, none",)
     assert taught.sharpened.accuracy.value == pytest.approx(taught.gain.a.value)  # the same base, said once
@@ -201,19 +204,19 @@ def test_a_path_that_was_told_once_serves_for_every_tuned_model() -> None:
     base, _ = world.drawn(world.logp_PS, 16, 1)
     path = base_path(from_records(base))
     assert path.reach > 1
-    for law in (world.distribution(tempered(2)), world.taught(), world.collapsed()):
-        tuned, _ = world.drawn(law, 16, 2)
-        assert judge(Evidence(base, tuned, path=path)) == judge(Evidence(base, tuned))
+    for distribution in (world.distribution(tempered(2)), world.taught(), world.collapsed()):
+        tuned, _ = world.drawn(distribution, 16, 2)
+        assert decide(Evidence(base, tuned, path=path)) == decide(Evidence(base, tuned))
     assert base_path(from_records(base[:3])).accuracy == {}
 
 
-def test_the_page_of_a_verdict_shows_power_samplers_where_the_forecast_is_silent(tmp_path: Path) -> None:
+def test_the_page_of_a_verdict_shows_power_samplers_where_the_forecast_is_withheld(tmp_path: Path) -> None:
     world = World.make("helpful", 0, 20)
     base, _ = world.drawn(world.logp_PS, 8, 1)
     tuned, _ = world.drawn(world.taught(), 8, 2)
     made = {"command": [], "versions": {}, "python": "3", "machine": "x", "commit": None}
     powers = {"power SMC 2": (tuned, [0.5] * 20)}
-    write_verdict_page(judge(Evidence(base, tuned)), base, tuned, {}, {}, made, tmp_path / "page.html", powers)
+    write_verdict_page(decide(Evidence(base, tuned)), base, tuned, {}, {}, made, tmp_path / "page.html", powers)
     page = (tmp_path / "page.html").read_text(encoding="utf-8")
     assert "the base sharpened by power SMC" in page
     assert '"name": "power SMC 2"' in page
@@ -247,8 +250,8 @@ def test_a_model_beside_itself_scores_alike() -> None:
     assert found.cross_logp == pytest.approx([record.logp for record in found.base], abs=1e-3)
     assert [record.ref_logp for record in found.tuned] == pytest.approx([r.logp for r in found.tuned], abs=1e-3)
     assert {name: len(records) for name, records in found.powers.items()} == dict.fromkeys(found.powers, 80)
-    judged = judge(found)
-    assert judged.gain.difference.low < 0 < judged.gain.difference.high  # other draws of the same model
+    verdict = decide(found)
+    assert verdict.gain.difference.low < 0 < verdict.gain.difference.high  # other draws of the same model
 
 
 def test_the_page_of_a_verdict_shows_hostile_text_as_text(tmp_path: Path) -> None:
@@ -258,7 +261,7 @@ def test_the_page_of_a_verdict_shows_hostile_text_as_text(tmp_path: Path) -> Non
     hostile = "<script>alert(1)</script>"
     tuned = [replace(record, text=hostile) for record in tuned]
     made = {"command": ["tiltlab", hostile], "versions": {}, "python": "3", "machine": "x", "commit": None}
-    found = judge(Evidence(base, tuned))
+    found = decide(Evidence(base, tuned))
     assert asdict(found)["outcome"] == found.outcome
     write_verdict_page(found, base, tuned, {}, {"0": hostile}, made, tmp_path / "page.html")
     page = (tmp_path / "page.html").read_text(encoding="utf-8")

@@ -36,7 +36,7 @@ def _as_yaml(value: object) -> str:
 def status(
     run: Annotated[Path, typer.Argument(help="A folder of `tiltlab study`, finished or not.")], as_json: AsJson = False
 ) -> None:
-    """Where each cell of a study is: step, rate, time left, alarms. Reads the folder, and disturbs nobody."""
+    """Where each job of a study is: step, rate, time left, alarms. Reads the folder, and disturbs nobody."""
     from tiltlab.report.status import status_of
     from tiltlab.report.terminal import print_status
 

@@ -9,11 +9,11 @@ from typing import Annotated
 import typer
 
 from tiltlab.cli.evaluate import evaluate
-from tiltlab.cli.judge import check, forecast, verdict
 from tiltlab.cli.look import list_, status
 from tiltlab.cli.output import print_error
 from tiltlab.cli.progress import errors
 from tiltlab.cli.study import compare, lab, report, study
+from tiltlab.cli.verdict import check, forecast, verdict
 from tiltlab.errors import Interrupted, Stopped, UserError
 from tiltlab.storage.folder import cannot_write, is_full
 from tiltlab.system.memory import tune

@@ -12,7 +12,7 @@ from tiltlab.storage.files import write_json, write_text
 from tiltlab.storage.records import write_records
 from tiltlab.system.provenance import provenance
 from tiltlab.verdict.inputs import Examined, base_records
-from tiltlab.verdict.verdict import Verdict, judge
+from tiltlab.verdict.verdict import Verdict, decide
 
 
 def write_forecast(base: Path, out: Path) -> Forecast:
@@ -25,14 +25,14 @@ def write_forecast(base: Path, out: Path) -> Forecast:
 
 def write_verdict(found: Examined, out: Path, seed: int, *, drawn: bool) -> Verdict:
     """The verdict, and verdict.json and verdict.html of it in a folder; with the responses where they were `drawn`."""
-    judged, made = judge(found, seed=seed), provenance()
+    verdict, made = decide(found, seed=seed), provenance()
     if drawn:
         write_records(out / "records-base.jsonl", found.base)
         write_records(out / "records-tuned.jsonl", found.tuned)
         for name, lines in found.tokens.items():
             write_text(out / f"tokens-{name}.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
-    write_json(out / "verdict.json", asdict(judged) | {"made": made})
+    write_json(out / "verdict.json", asdict(verdict) | {"made": made})
     powers = {name: (found.powers[name], kls) for name, kls in found.power_kls.items()}
     page = out / "verdict.html"
-    write_verdict_page(judged, found.base, found.tuned, found.tokens, found.questions, made, page, powers)
-    return judged
+    write_verdict_page(verdict, found.base, found.tuned, found.tokens, found.questions, made, page, powers)
+    return verdict

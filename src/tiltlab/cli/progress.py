@@ -23,7 +23,7 @@ from tiltlab.system.streams import line, stderr
 from tiltlab.system.visible import on_one_line
 
 if TYPE_CHECKING:
-    from tiltlab.study.run import Cell
+    from tiltlab.study.run import Job
     from tiltlab.study.study import OnProgress
     from tiltlab.study.tracking import Mirror
 
@@ -79,25 +79,23 @@ def _bars() -> Progress:
 
 
 @contextmanager
-def cells_progress(run: Path, mirror: "Mirror | None" = None) -> Iterator["OnProgress"]:
-    """One bar for each cell that is running. `mirror`: told whenever one has news."""
+def jobs_progress(run: Path, mirror: "Mirror | None" = None) -> Iterator["OnProgress"]:
+    """One bar for each job that is running. `mirror`: told whenever one has news."""
     with bars() as shown:
         bar_of: dict[str, TaskID] = {}
 
-        def on_progress(cell: "Cell", doing: str, done: int, total: int, news: str = "") -> None:
+        def on_progress(job: "Job", doing: str, done: int, total: int, news: str = "") -> None:
             if news:
-                shown.console.print(line(f"{cell.key}: {news}", style="yellow"), soft_wrap=True)
+                shown.console.print(line(f"{job.key}: {news}", style="yellow"), soft_wrap=True)
             if mirror:
-                mirror.look(cell.key, cell.folder(run), ended=total == 0)
-            if total == 0 and cell.key in bar_of:
-                shown.remove_task(bar_of.pop(cell.key))
-                ended = "failed" if cell.folder(run).failed.exists() else "done"
-                shown.console.print(line(f"{cell.key}: {ended}"))
+                mirror.look(job.key, job.folder(run), ended=total == 0)
+            if total == 0 and job.key in bar_of:
+                shown.remove_task(bar_of.pop(job.key))
+                ended = "failed" if job.folder(run).failed.exists() else "done"
+                shown.console.print(line(f"{job.key}: {ended}"))
                 return
-            if cell.key not in bar_of:
-                bar_of[cell.key] = shown.add_task(on_one_line(cell.key))
-            shown.update(
-                bar_of[cell.key], description=on_one_line(f"{cell.key} · {doing}"), completed=done, total=total
-            )
+            if job.key not in bar_of:
+                bar_of[job.key] = shown.add_task(on_one_line(job.key))
+            shown.update(bar_of[job.key], description=on_one_line(f"{job.key} · {doing}"), completed=done, total=total)
 
         yield on_progress

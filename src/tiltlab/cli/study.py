@@ -9,7 +9,7 @@ import typer
 
 from tiltlab.cli.look import dry_run
 from tiltlab.cli.output import AsJson, Output, print_note, print_notes
-from tiltlab.cli.progress import bars, cells_progress, errors
+from tiltlab.cli.progress import bars, errors, jobs_progress
 from tiltlab.errors import UserError, gathered
 from tiltlab.storage.files import read_json, shortened
 from tiltlab.storage.folder import alone_in, require_writable
@@ -26,7 +26,7 @@ def study(
     out: Annotated[Path | None, typer.Option(help="The run folder; runs/NAME where left out.")] = None,
     seeds: Annotated[int, typer.Option(min=1, help="How many seeds, from the recipe's first.")] = 1,
     jobs: Annotated[
-        int | None, typer.Option(min=1, help="Cells side by side: one a GPU, or 2 on CPU, where left out.")
+        int | None, typer.Option(min=1, help="Jobs side by side: one a GPU, or 2 on CPU, where left out.")
     ] = None,
     track: Annotated[str | None, typer.Option(help="Also send metrics to trackio, wandb or tensorboard.")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="Change a key of the recipe: train.steps=5")] = None,
@@ -52,7 +52,7 @@ def study(
         with suppress(UserError):  # told below, with whatever else is wrong
             print_notes(task, splits_of(plan))
     mirror = _mirror(track, run, plan) if track else None
-    with cells_progress(run, mirror) as on_progress:
+    with jobs_progress(run, mirror) as on_progress:
         failed = run_study(
             plan,
             run,
@@ -64,9 +64,9 @@ def study(
         )
     report(run)
     if failed:
-        lasting = all(read_json(cell.folder(run).failed).get("lasting") for cell in failed)
+        lasting = all(read_json(job.folder(run).failed).get("lasting") for job in failed)
         again = "they would again, so change the recipe" if lasting else "the same command tries them again"
-        errors.print(f"{len(failed)} of the study's cells failed (above); {again}")
+        errors.print(f"{len(failed)} of the study's jobs failed (above); {again}")
         raise typer.Exit(1)
 
 

@@ -8,7 +8,8 @@ An arm is either a way of sampling the base model or a regime to train it in. Bo
     - {arm: best_of_n, of: 16, by: logp}       the best of 16 samples, by logp, mean_logp or reward
     - {arm: majority, of: 16}                  one of 16 samples with the answer that most of them give
     - {arm: beam, width: 8}                    the likeliest responses, by beam search
-    - {arm: power_mcmc, alpha: 4, steps: 16}   Markov chains towards p^alpha / Z; with beta, towards the tilted law
+    - {arm: power_mcmc, alpha: 4, steps: 16}   Markov chains towards p^alpha / Z; with beta, towards the tilted
+    distribution
     - {arm: power_smc, alpha: 4, particles: 16}    populations of particles towards the same
     - {arm: tempered, alpha: 4}                trained towards p^alpha / Z; alpha 1 is the null control
     - {arm: sharpening}                        trained towards the argmax of p

@@ -1,4 +1,4 @@
-"""A study's recipe: one YAML file, checked as a whole before anything is spent.
+"""A study's recipe: one YAML file, checked as a whole before any compute is used.
 
 Left out on purpose: inheritance between recipes and interpolation. A recipe can be read on its own.
 """
@@ -61,7 +61,7 @@ class Training(_Section):
     reward_deadline: PositiveFloat = Field(DEADLINE, allow_inf_nan=False)
     """Seconds for one call of it."""
     stop_on: tuple[Kind, ...] = ()
-    """Alarms (alarms.py) that end an arm's training when they ring."""
+    """Alarms (alarms.py) that end an arm's training when they fire."""
 
     @field_validator("optimizer")
     @classmethod

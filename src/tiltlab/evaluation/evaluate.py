@@ -48,9 +48,9 @@ def evaluate(
     """n graded responses to each problem, of `max_tokens` at most, with their log-probabilities under the model and the
     reference, in nats.
 
-    Both score the responses that the sampler gave, whatever law it drew them from, by the same code: where the weights
-    agree, so do the two. `on_progress` is told how many problems are done. Raises UserError for a prompt that the model
-    has no room for, and for a reward that cannot be called.
+    Both score the responses that the sampler gave, whatever distribution it drew them from, by the same code: where the
+    weights agree, so do the two. `on_progress` is told how many problems are done. Raises UserError for a prompt that
+    the model has no room for, and for a reward that cannot be called.
     """
     records: list[Record] = []
     infos: list[Info] = []
@@ -59,7 +59,7 @@ def evaluate(
         some = problems[start : start + CHUNK]
         prompts = [task.render(problem) for problem in some]
         samples = sampler(
-            model, prompts, n=n, max_tokens=max_tokens, seed=seed, judge=partial(_judged, task, some, reward)
+            model, prompts, n=n, max_tokens=max_tokens, seed=seed, grade_fn=partial(_graded, task, some, reward)
         )
         rollouts = samples.rollouts
         grades = grade_all(task, some, rollouts, reward)
@@ -95,13 +95,13 @@ def _record(
     )
 
 
-def _judged(
+def _graded(
     task: Task,
     problems: Sequence[Problem],
     reward: Reward | None,
     numbers: Sequence[int],
     rollouts: Sequence[Rollout],
 ) -> list[Grade]:
-    """A sampler's Judge: the responses are to the problems with these numbers."""
+    """A sampler's GradeFn: the responses are to the problems with these numbers."""
     grades = grade_all(task, [problems[i] for i in numbers], [[rollout] for rollout in rollouts], reward)
     return [grade for (grade,) in grades]

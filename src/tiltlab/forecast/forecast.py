@@ -1,8 +1,8 @@
-"""How far sharpening, and how far a reward, can carry a model: told from its own samples, before any training. Pure.
+"""How far sharpening, and how far a reward, can take a model: told from its own samples, before any training. Pure.
 
 From n samples a problem of the base p, with log p and grades: accuracy, length and KL of the optima p^alpha
 exp(r / beta) / Z, averaged over problems, with an interval over the population that the problems come from; and *no
-number* where the samples do not carry it. How a figure is made is in importance.py, when it is withheld in
+number* where the samples do not support it. How a figure is made is in importance.py, when it is withheld in
 reliability.py, and what that is worth in docs/forecast.md.
 
 Left out on purpose: modes that no sample has hit. A response of probability 1e-4 that p^alpha would choose cannot be
@@ -19,7 +19,7 @@ from scipy.special import softmax
 from tiltlab.errors import UserError
 from tiltlab.forecast.importance import enough, estimate
 from tiltlab.forecast.reliability import FEW_PROBLEMS, doubts_of, drift, intervals
-from tiltlab.forecast.weighted_samples import Draws, Floats, from_records, some_problems
+from tiltlab.forecast.weighted_samples import Floats, WeightedSamples, from_records, some_problems
 from tiltlab.stats.metrics import Interval, mean_interval
 from tiltlab.types import Record
 
@@ -31,12 +31,12 @@ BETAS = (2.0, 1.0, 0.7, 0.5, 0.4, 0.3, 0.2, 0.1)
 class Point:
     """The forecast for p^alpha exp(r / beta) / Z; beta None: without the reward.
 
-    accuracy, length (tokens) and kl (nats, to the base) are averages over problems, None where they are not carried;
-    pass_at holds pass@k by k, each None where it alone is not carried. ess: effective samples a problem, the median
+    accuracy, length (tokens) and kl (nats, to the base) are averages over problems, None where they are not supported;
+    pass_at holds pass@k by k, each None where it alone is not supported. ess: effective samples a problem, the median
     over problems; ess_harmonic: their harmonic mean, freed of bias, which the worst problems govern. why: why there is
     no number. samples_needed: how many samples a problem would give one, at least: the present number times the factor
     by which the worst check fails, since all fall as 1 / n or faster once the mass has been seen; None where it is
-    carried, where another point must be first, and where it takes more problems.
+    supported, where another point must be first, and where it takes more problems.
     """
 
     alpha: float
@@ -47,7 +47,7 @@ class Point:
     pass_at: dict[int, Interval | None]
     ess: float
     ess_harmonic: float
-    carried: bool
+    supported: bool
     why: str | None
     samples_needed: int | None
 
@@ -57,21 +57,21 @@ class Forecast:
     """Points by alpha; at each alpha first without the reward, then by beta from large to small.
 
     slope: Cov under p of (correct, log p), in nats: d accuracy / d alpha at alpha = 1. problems: how many the averages
-    are over; left_out more had too few samples to use. samples: the median number used of each. cut_off, ungraded:
-    samples not used, being prefixes, or having no grade.
+    are over; left_out more had too few samples to use. samples_per_problem: the median number used of each. truncated,
+    ungraded: samples not used, being prefixes, or having no grade.
     """
 
     points: tuple[Point, ...]
     slope: Interval
     problems: int
     left_out: int
-    samples: float
-    cut_off: int
+    samples_per_problem: float
+    truncated: int
     ungraded: int
 
 
 def forecast(
-    draws: Draws,
+    samples: WeightedSamples,
     alphas: Sequence[float] = ALPHAS,
     betas: Sequence[float] = BETAS,
     ks: Sequence[int] = (),
@@ -80,51 +80,51 @@ def forecast(
     """The forecast at every alpha, and at 1, without the reward and with it at each beta, and pass@k at each k.
 
     best_reward: the largest reward that a response can get; a larger one that was seen takes its place. Where a point
-    is silent, so is what lies beyond it: on the sharpening path whatever is further from alpha = 1 on that side, and at
-    each alpha whatever has a smaller beta.
+    is withheld, so is what lies beyond it: on the sharpening path whatever is further from alpha = 1 on that side, and
+    at each alpha whatever has a smaller beta.
 
     Raises UserError for an alpha or beta that is not above 0, and where no problem has enough samples.
     """
     for name, values in (("alpha", alphas), ("beta", betas)):
         if not all(0 < value < inf for value in values):
             raise UserError(f"forecast: every {name} must be a number above 0, got {list(values)}")
-    keep = enough(draws)
+    keep = enough(samples)
     if not keep.any():
         raise UserError("forecast: no problem has the four complete, graded samples (of each proposal) that it takes")
-    known = some_problems(draws, keep)
+    known = some_problems(samples, keep)
     forecaster = _Forecaster(known, tuple(ks), best_reward)
     lines: dict[float, list[Point]] = {}
     above = sorted({1.0, *(alpha for alpha in alphas if alpha >= 1)})
     below = sorted({alpha for alpha in alphas if alpha < 1}, reverse=True)
     for side in (above, below):
-        silent = False
+        withheld = False
         for alpha in side:
-            lines[alpha] = forecaster.line(alpha, sorted(set(betas), reverse=True), silent)
-            silent = not lines[alpha][0].carried
+            lines[alpha] = forecaster.line(alpha, sorted(set(betas), reverse=True), withheld)
+            withheld = not lines[alpha][0].supported
     return Forecast(
         points=tuple(point for alpha in sorted(lines) for point in lines[alpha]),
         slope=covariance(known),
         problems=len(known.problems),
         left_out=int((~keep).sum()),
-        samples=float(np.median(known.used.sum(1))),
-        cut_off=draws.cut_off,
-        ungraded=draws.ungraded,
+        samples_per_problem=float(np.median(known.used.sum(1))),
+        truncated=samples.truncated,
+        ungraded=samples.ungraded,
     )
 
 
-def covariances(draws: Draws) -> Floats:
+def covariances(samples: WeightedSamples) -> Floats:
     """Cov under p of (correct, log p) for each problem, in nats, [P]: unbiased where the samples are from p itself."""
-    log_weight = np.where(draws.used, draws.logp - draws.log_q, -np.inf)
+    log_weight = np.where(samples.used, samples.logp - samples.log_q, -np.inf)
     share = softmax(log_weight, axis=1)
-    centred = draws.logp - (share * draws.logp).sum(1, keepdims=True)
-    unbiased: Floats = (share * centred * draws.correct).sum(1) / (1 - (share**2).sum(1))
+    centred = samples.logp - (share * samples.logp).sum(1, keepdims=True)
+    unbiased: Floats = (share * centred * samples.correct).sum(1) / (1 - (share**2).sum(1))
     return unbiased
 
 
-def covariance(draws: Draws) -> Interval:
+def covariance(samples: WeightedSamples) -> Interval:
     """The mean of `covariances` over problems: the slope of accuracy in alpha at alpha = 1, before anything is drawn
     from p^alpha. Above 0, a little sharpening helps."""
-    return mean_interval(covariances(draws))
+    return mean_interval(covariances(samples))
 
 
 def make_forecast(
@@ -137,39 +137,39 @@ def make_forecast(
 
 
 class _Forecaster:
-    def __init__(self, draws: Draws, ks: tuple[int, ...], best_reward: float) -> None:
-        self.draws, self.ks = draws, ks
-        self.samples = float(np.median(draws.used.sum(1)))
-        top = np.where(draws.used, draws.reward, -inf).max(1)
+    def __init__(self, samples: WeightedSamples, ks: tuple[int, ...], best_reward: float) -> None:
+        self.samples, self.ks = samples, ks
+        self.samples_per_problem = float(np.median(samples.used.sum(1)))
+        top = np.where(samples.used, samples.reward, -inf).max(1)
         self.missing = np.maximum(max(best_reward, float(top.max())) - top, 0.0)
 
-    def line(self, alpha: float, betas: Sequence[float], silent: bool) -> list[Point]:
-        """The points at one alpha. `silent`: a point nearer to alpha = 1 was, and so are these."""
+    def line(self, alpha: float, betas: Sequence[float], withheld: bool) -> list[Point]:
+        """The points at one alpha. `withheld`: a point nearer to alpha = 1 was, and so are these."""
         points: list[Point] = []
         for beta in (None, *betas):
-            points.append(self._point(alpha, beta, silent))
-            silent = silent or not points[-1].carried
+            points.append(self._point(alpha, beta, withheld))
+            withheld = withheld or not points[-1].supported
         return points
 
-    def _point(self, alpha: float, beta: float | None, silent: bool) -> Point:
+    def _point(self, alpha: float, beta: float | None, withheld: bool) -> Point:
         tilt = 0.0 if beta is None else 1 / beta
-        found = estimate(self.draws, alpha, tilt, self.ks)
+        found = estimate(self.samples, alpha, tilt, self.ks)
         accuracy, length, kl, *passes = intervals(found)
         doubts = doubts_of(found, accuracy, tilt * self.missing)
         worst = max(doubts, key=lambda reason: doubts[reason])
         fails = doubts[worst] > 1
-        carried = not (silent or fails)
-        stable = [carried and drift(found, 3 + i) <= 1 for i in range(len(self.ks))]
+        supported = not (withheld or fails)
+        stable = [supported and drift(found, 3 + i) <= 1 for i in range(len(self.ks))]
         return Point(
             alpha=alpha,
             beta=beta,
-            accuracy=accuracy if carried else None,
-            length=length if carried else None,
-            kl=kl if carried else None,
+            accuracy=accuracy if supported else None,
+            length=length if supported else None,
+            kl=kl if supported else None,
             pass_at={k: share if fine else None for k, share, fine in zip(self.ks, passes, stable, strict=True)},
             ess=float(np.median(found.ess)),
             ess_harmonic=found.ess_harmonic,
-            carried=carried,
-            why=None if carried else worst if fails else "a point before it is not carried",
-            samples_needed=ceil(self.samples * doubts[worst]) if fails and worst != FEW_PROBLEMS else None,
+            supported=supported,
+            why=None if supported else worst if fails else "a point before it is not supported",
+            samples_needed=ceil(self.samples_per_problem * doubts[worst]) if fails and worst != FEW_PROBLEMS else None,
         )

@@ -1,9 +1,10 @@
 """Accuracy against KL from the base, in nats: the paths of a forecast, and what can be reached at a price. Pure.
 
-For a reward of 0 and 1 no law has a higher mean accuracy at the same mean KL than p exp(r / beta) / Z (it maximises
-accuracy - beta KL), so the reward path is the frontier, and every sampler and every trained policy lies below it.
+For a reward of 0 and 1 no distribution has a higher mean accuracy at the same mean KL than p exp(r / beta) / Z (it
+maximises accuracy - beta KL), so the reward path is the frontier, and every sampler and every trained policy lies below
+it.
 
-Left out on purpose: anything beyond the last carried point of a path.
+Left out on purpose: anything beyond the last supported point of a path.
 """
 
 from bisect import bisect_left
@@ -16,18 +17,18 @@ from tiltlab.types import Record
 
 
 def sharpening_path(forecast: Forecast) -> tuple[Point, ...]:
-    """p^alpha from alpha = 1 upward, as far as it is carried."""
-    return tuple(p for p in forecast.points if p.carried and p.beta is None and p.alpha >= 1)
+    """p^alpha from alpha = 1 upward, as far as it is supported."""
+    return tuple(p for p in forecast.points if p.supported and p.beta is None and p.alpha >= 1)
 
 
 def reward_path(forecast: Forecast) -> tuple[Point, ...]:
-    """p exp(r / beta) from no reward to the smallest beta that is carried."""
-    return tuple(p for p in forecast.points if p.carried and p.alpha == 1)
+    """p exp(r / beta) from no reward to the smallest beta that is supported."""
+    return tuple(p for p in forecast.points if p.supported and p.alpha == 1)
 
 
 def least_kl(forecast: Forecast, accuracy: float) -> float | None:
-    """KL from the base, in nats, at which the reward path has this accuracy: no law has it for less. None for an
-    accuracy below the base's, or above what the path is carried to."""
+    """KL from the base, in nats, at which the reward path has this accuracy: no distribution has it for less. None for
+    an accuracy below the base's, or above the last supported point of the path."""
     path = [
         (p.accuracy.value, p.kl.value) for p in reward_path(forecast) if p.kl is not None and p.accuracy is not None
     ]

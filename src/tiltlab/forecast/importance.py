@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tiltlab.forecast.weighted_samples import Draws, Floats
+from tiltlab.forecast.weighted_samples import Floats, WeightedSamples
 
 FLOOR = 20.0
 """Nats below a problem's largest weight at which smaller ones stop: leaving the largest out must leave a sum that is
@@ -22,12 +22,13 @@ still exact to a few digits. Moves no figure by more than n e^-20."""
 
 @dataclass(frozen=True)
 class Estimate:
-    """Figures of one law by problem, [P, F] with columns accuracy, length, KL, and pass@k for each k asked for.
+    """Figures of one distribution by problem, [P, F] with columns accuracy, length, KL, and pass@k for each k asked
+    for.
 
     plain: the ratios as they are. corrected: with the jackknife. halves: the mean of the corrected figures of two
     halves of the samples. ess: effective sample size (sum w)^2 / sum w^2, [P]. load: 1 / ESS with the jackknife, [P]:
     where a heavy response is seen once in a while, the plain one looks far better than it is. top: the largest share
-    that one unit has of its problem's weight, [P]. samples: used units, [P].
+    that one unit has of its problem's weight, [P]. samples_per_problem: used units, [P].
     """
 
     plain: Floats
@@ -36,21 +37,21 @@ class Estimate:
     ess: Floats
     load: Floats
     top: Floats
-    samples: Floats
+    samples_per_problem: Floats
 
     @property
     def ess_harmonic(self) -> float:
         """Harmonic mean of the effective sample size over problems."""
-        return float(1 / max(self.load.mean(), 1 / self.samples.max()))
+        return float(1 / max(self.load.mean(), 1 / self.samples_per_problem.max()))
 
 
-def estimate(draws: Draws, alpha: float, tilt: float, ks: tuple[int, ...] = ()) -> Estimate:
+def estimate(samples: WeightedSamples, alpha: float, tilt: float, ks: tuple[int, ...] = ()) -> Estimate:
     """Figures of p^alpha exp(tilt r) / Z; tilt is 1 / beta, and 0 for no reward.
 
     KL is to p, in nats: E[(alpha - 1) log p + tilt r] - log Z, where Z is taken relative to the mass of p on complete
     responses.
     """
-    sums = _Sums(draws, alpha, tilt, ks)
+    sums = _Sums(samples, alpha, tilt, ks)
     plain, corrected = sums.jackknife(sums.counted)
     halves = (sums.jackknife(sums.odd)[1] + sums.jackknife(sums.counted & ~sums.odd)[1]) / 2
     share = sums.parts[..., 0] / sums.parts[..., 0].sum(1, keepdims=True)
@@ -61,14 +62,14 @@ def estimate(draws: Draws, alpha: float, tilt: float, ks: tuple[int, ...] = ()) 
         ess=1 / (share**2).sum(1),
         load=corrected[:, 0] / sums.counted.sum(1),
         top=share.max(1),
-        samples=(sums.parts[..., 1] > 0).sum(1).astype(float),
+        samples_per_problem=(sums.parts[..., 1] > 0).sum(1).astype(float),
     )
 
 
-def enough(draws: Draws) -> NDArray[np.bool_]:
+def enough(samples: WeightedSamples) -> NDArray[np.bool_]:
     """Which problems have what the jackknife of two halves needs: two units that weigh something in each half, and two
     units of each proposal, [P]."""
-    sums = _Sums(draws, 1.0, 0.0, ())
+    sums = _Sums(samples, 1.0, 0.0, ())
     weighs = sums.parts[..., 1] > 0
     fine = np.ones(len(weighs), dtype=bool)
     for half in (sums.odd, sums.counted & ~sums.odd):
@@ -85,16 +86,16 @@ class _Sums:
     odd: every second unit of each proposal, [P, U]. share: of each proposal among the units, [P, K].
     """
 
-    def __init__(self, draws: Draws, alpha: float, tilt: float, ks: tuple[int, ...]) -> None:
-        used = draws.used
-        gain = (alpha - 1) * draws.logp + (tilt * draws.reward if tilt else 0.0)
-        ratio = draws.logp - draws.log_q
+    def __init__(self, samples: WeightedSamples, alpha: float, tilt: float, ks: tuple[int, ...]) -> None:
+        used = samples.used
+        gain = (alpha - 1) * samples.logp + (tilt * samples.reward if tilt else 0.0)
+        ratio = samples.logp - samples.log_q
         weight, weight_shift = _scaled(gain + ratio, used)
         base, base_shift = _scaled(ratio, used)
         self.shift = base_shift - weight_shift
-        columns = (draws.correct, draws.length, gain)
+        columns = (samples.correct, samples.length, gain)
         parts = np.stack([weight, base, *(weight * np.where(used, column, 0.0) for column in columns)], -1)
-        parts, self.proposal, self.counted = _by_unit(parts, draws)
+        parts, self.proposal, self.counted = _by_unit(parts, samples)
         self.parts = np.concatenate([parts, parts[..., :1] ** 2], -1)
         which = [self.counted & (self.proposal == k) for k in range(int(self.proposal.max()) + 1)]
         self.odd = np.any([mine & (mine.cumsum(1) % 2 == 1) for mine in which], axis=0)
@@ -143,13 +144,13 @@ def _scaled(log_weight: Floats, used: NDArray[np.bool_]) -> tuple[Floats, Floats
     return np.where(used, np.exp(np.maximum(known - top, -FLOOR)), 0.0), top[:, 0]
 
 
-def _by_unit(parts: Floats, draws: Draws) -> tuple[Floats, NDArray[np.intp], NDArray[np.bool_]]:
+def _by_unit(parts: Floats, samples: WeightedSamples) -> tuple[Floats, NDArray[np.intp], NDArray[np.bool_]]:
     """Sums over the samples of each unit [P, U, C], its proposal [P, U], and whether there is such a unit [P, U]."""
-    shape = (len(parts), int(draws.unit.max()) + 1)
-    row = np.broadcast_to(np.arange(len(parts))[:, None], draws.unit.shape)[draws.counted]
-    unit = draws.unit[draws.counted]
+    shape = (len(parts), int(samples.unit.max()) + 1)
+    row = np.broadcast_to(np.arange(len(parts))[:, None], samples.unit.shape)[samples.counted]
+    unit = samples.unit[samples.counted]
     sums, proposal, there = np.zeros((*shape, parts.shape[-1])), np.zeros(shape, dtype=np.intp), np.zeros(shape, bool)
-    np.add.at(sums, (row, unit), parts[draws.counted])
-    proposal[row, unit] = draws.proposal[draws.counted]
+    np.add.at(sums, (row, unit), parts[samples.counted])
+    proposal[row, unit] = samples.proposal[samples.counted]
     there[row, unit] = True
     return sums, proposal, there

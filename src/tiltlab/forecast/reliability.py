@@ -67,7 +67,7 @@ def share_of_problems(values: Floats, extra: float = 0.0) -> Interval:
 
 
 def doubts_of(found: Estimate, accuracy: Interval, missing: Floats) -> dict[str, float]:
-    """Reasons to be silent, and the factor by which each fails; a forecast passes with none above 1.
+    """Reasons to give no number, and the factor by which each fails; a forecast passes with none above 1.
 
     accuracy: its interval. missing: log of the factor by which the best response there can be outweighs the best that
     was seen, (best reward - best seen) / beta, [P].
@@ -112,7 +112,7 @@ def _hidden(found: Estimate, missing: Floats) -> float:
     if not lacking:
         return 0.0
     bound = float(gammaincinv(int((found.top > 0.5).sum()) + 1, 0.95))
-    gain = exp(min(50.0, float(missing.max()))) / float(np.median(found.samples))
+    gain = exp(min(50.0, float(missing.max()))) / float(np.median(found.samples_per_problem))
     return 4 * min(lacking, bound * gain) / len(missing) / STABLE
 
 

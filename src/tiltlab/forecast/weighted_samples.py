@@ -1,4 +1,4 @@
-"""Samples laid out for importance weights: one row a problem, and the law that each sample came from. Pure.
+"""Samples laid out for importance weights: one row a problem, and the distribution that each sample came from. Pure.
 
 Left out on purpose: scoring. Whoever drew at several temperatures must bring log q of each sample under each of them.
 """
@@ -21,20 +21,21 @@ Ints = NDArray[np.intp]
 
 
 @dataclass(frozen=True)
-class Draws:
+class WeightedSamples:
     """Samples of every problem, [P, N] where nothing else is said; shorter rows are padded.
 
     logp: log p(y | x) under the base, summed over the response, in nats.
-    log_q: log-density of the law that the sample came from, in nats, up to a constant a problem.
+    log_q: log-density of the distribution that the sample came from, in nats, up to a constant a problem.
     reward: as it was given; 0 where the sample is not used.
     correct: 1.0 or 0.0.
     length: in tokens.
     counted: whether a sample was drawn; False where a row is padded.
-    used: whether it is complete and graded; the others weigh nothing, so that p is the law of complete responses.
+    used: whether it is complete and graded; the others weigh nothing, so that p is the distribution of complete
+    responses.
     proposal: number of the proposal that drew it; where there are several, log_q is the log-density of their mixture.
     unit: samples of a problem with the same number came together (a population), and are no more than one.
     problems: their names, [P].
-    cut_off, ungraded: how many samples are not used, being prefixes, or having no grade.
+    truncated, ungraded: how many samples are not used, being prefixes, or having no grade.
     """
 
     logp: Floats
@@ -47,7 +48,7 @@ class Draws:
     proposal: Ints
     unit: Ints
     problems: tuple[str, ...]
-    cut_off: int = 0
+    truncated: int = 0
     ungraded: int = 0
 
 
@@ -56,11 +57,11 @@ def from_records(
     log_q: ArrayLike | None = None,
     proposal: ArrayLike | None = None,
     unit: ArrayLike | None = None,
-) -> Draws:
+) -> WeightedSamples:
     """Records of any number of problems, each with the base's log p in `ref_logp`; problems in order of appearance.
 
     By default the samples were drawn from the base, at temperature 1 and uncut. Else log_q is the log-density of each
-    record under the law that it was drawn from, [N]; or, with `proposal` (which
+    record under the distribution that it was drawn from, [N]; or, with `proposal` (which
     of K drew each record, [N]), under every one of them, [K, N]: they are then combined by the balance heuristic.
     `unit`: number of the population that each record came in, [N].
 
@@ -92,10 +93,10 @@ def from_records(
         "unit": place if unit is None else _dense(row, np.asarray(unit)),
     }
     tables: dict[str, Any] = {name: _laid_out(values, row, place) for name, values in flat.items()}
-    return Draws(
+    return WeightedSamples(
         **tables,
         problems=tuple(names),
-        cut_off=int((~complete).sum()),
+        truncated=int((~complete).sum()),
         ungraded=int((complete & ~graded).sum()),
     )
 
@@ -127,11 +128,11 @@ def balance(log_q_KN: Floats, proposal_N: Ints, problem_N: Ints) -> Floats:
     return mixture
 
 
-def some_problems(draws: Draws, keep: Bools) -> Draws:
+def some_problems(samples: WeightedSamples, keep: Bools) -> WeightedSamples:
     """Only the problems in `keep` [P]; the counts of samples not used stay those of all."""
-    rows = {name: getattr(draws, name)[keep] for name in _TABLES}
-    names = tuple(name for name, kept in zip(draws.problems, keep, strict=True) if kept)
-    return Draws(**rows, problems=names, cut_off=draws.cut_off, ungraded=draws.ungraded)
+    rows = {name: getattr(samples, name)[keep] for name in _TABLES}
+    names = tuple(name for name, kept in zip(samples.problems, keep, strict=True) if kept)
+    return WeightedSamples(**rows, problems=names, truncated=samples.truncated, ungraded=samples.ungraded)
 
 
 _TABLES = ("logp", "log_q", "reward", "correct", "length", "counted", "used", "proposal", "unit")

@@ -28,8 +28,8 @@ COMMITTED = 0.9
 
 @dataclass(frozen=True)
 class LengthBias:
-    """The law of the length under p^alpha: probability by `[alpha][length]`, summed over sequences, and by the formula
-    P(T)^alpha exp(-(alpha - 1) H_alpha(Y | T)) / Z with the Renyi entropy of the responses of length T."""
+    """The distribution of the length under p^alpha: probability by `[alpha][length]`, summed over sequences, and by the
+    formula P(T)^alpha exp(-(alpha - 1) H_alpha(Y | T)) / Z with the Renyi entropy of the responses of length T."""
 
     alphas: tuple[float, ...]
     lengths: list[int]
@@ -137,8 +137,8 @@ def _length_term(logp: Tensor, alpha: float) -> float:
 def two_lengths() -> TwoLengths:
     """Each token is a with .4, b with .3 or the end with .3. The two go opposite ways: the likeliest token is never the
     end, but the likeliest response is the empty one."""
-    law = torch.tensor([0.4, 0.3, 0.3]).log()
-    language = TableLanguage(law.expand(1, 127, 3))  # up to 6 symbols
+    logits = torch.tensor([0.4, 0.3, 0.3]).log()
+    language = TableLanguage(logits.expand(1, 127, 3))  # up to 6 symbols
     logp_S, tokens_S = language.sequence_logprobs().detach()[0], sequence_lengths(language)
     power = [((alpha * logp_S).softmax(-1) @ tokens_S).item() for alpha in ALPHAS]
     colder = [TableLanguage(alpha * language.logits.detach()).sequence_logprobs().detach()[0] for alpha in ALPHAS]
@@ -195,9 +195,9 @@ def commitment(language: TableLanguage, seeds: int, steps: int, tell: Callable[[
         for step, policy in enumerate(_trained(side_by_side, rewards, sharpening(), batch, steps)):
             if step % every == 0:
                 path.append(policy.sequence_logprobs().detach().exp()[:, mode].tolist())
-        law_PS = policy.sequence_logprobs().detach().exp()
-        on_mode.append(law_PS[:, mode].tolist())
-        on_top.append(law_PS.amax(-1).tolist())
+        probability_PS = policy.sequence_logprobs().detach().exp()
+        on_mode.append(probability_PS[:, mode].tolist())
+        on_top.append(probability_PS.amax(-1).tolist())
         paths.append(path)
         *_, policy = _trained(side_by_side, rewards, tempered(4), batch, steps)
         distance.append(total_variation(policy.sequence_logprobs().detach().exp(), target_PS).tolist())

@@ -17,7 +17,7 @@ class TokenLogprobs:
 
     token_PGT: float32 [P, G, T], nats, 0 beyond the end of a response; carries gradients unless computed under no_grad.
     mask_PGT: bool [P, G, T], True where there is a token.
-    entropy_PGT: float32 [P, G, T], nats: entropy of the next-token law at each position, 0 beyond the end of a
+    entropy_PGT: float32 [P, G, T], nats: entropy of the next-token distribution at each position, 0 beyond the end of a
         response; never carries gradients.
     """
 
@@ -62,7 +62,7 @@ class Decoder(Protocol):
         ...
 
     def next_logits(self) -> Tensor:
-        """The law of each row's next token, as logits at temperature 1: float32 [N, V]."""
+        """The distribution of each row's next token, as logits at temperature 1: float32 [N, V]."""
         ...
 
     def append(self, tokens_N: Tensor) -> None:

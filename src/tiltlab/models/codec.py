@@ -1,6 +1,6 @@
 """Between text and tokens: how prompts are written for a model, and where a response ends.
 
-Left out on purpose: weights. A codec loads without them, so that a study can be refused before anything is spent.
+Left out on purpose: weights. A codec loads without them, so that a study can be refused before any compute is used.
 """
 
 import datetime as dt

@@ -72,10 +72,11 @@ class GrowingLayer(DynamicLayer):  # type: ignore[misc]
 
 @dataclass(frozen=True)
 class Context:
-    """One row a sequence. `read` returns a new Context over the same cache, so the old one is spent; `select` copies.
+    """One row a sequence. `read` returns a new Context over the same cache, so the old one is used up; `select` copies.
 
     mask_NL: [N, L] int64, 0 at padding; None where there is none. position_N: the position of the next token.
-    hidden_NH: the final hidden state at each row's last token, which the head turns into the law of the next one.
+    hidden_NH: the final hidden state at each row's last token, which the head turns into the distribution of the next
+    one.
     """
 
     cache: DynamicCache

@@ -1,6 +1,7 @@
 """Drawing responses token by token, many rows side by side.
 
-Left out on purpose: top-k, top-p, penalties. Training needs the model's own law, and samplers build on this one.
+Left out on purpose: top-k, top-p, penalties. Training needs the model's own distribution, and samplers build on this
+one.
 """
 
 from collections import Counter
@@ -42,8 +43,8 @@ def noise(ids_P: Sequence[Sequence[int]], n: int, max_tokens: int, seed: int) ->
 
 
 class Token(NamedTuple):
-    """One token a row: int64 [N], its log-probability at temperature 1 and under the law that it was drawn from:
-    float32 [N], nats."""
+    """One token a row: int64 [N], its log-probability at temperature 1 and under the distribution that it was drawn
+    from: float32 [N], nats."""
 
     token_N: Tensor
     logp_N: Tensor
@@ -65,7 +66,8 @@ def draw(logits_NV: Tensor, uniform_N: Tensor, temperature: float = 1.0) -> Toke
 
 
 def invert(probs_NV: Tensor, uniform_N: Tensor) -> Tensor:
-    """The token at which each law's distribution function passes `uniform_N`; a token of probability 0 never is."""
+    """The token at which each cumulative distribution passes `uniform_N`; a token of probability 0 never
+    is."""
     cumulative_NV = probs_NV.cumsum(-1, dtype=torch.float64)
     at_N1 = uniform_N[:, None] * cumulative_NV[:, -1:]  # rounding leaves the last entry a little off 1
     token_N1 = torch.searchsorted(cumulative_NV, at_N1, right=True).clamp(max=probs_NV.shape[-1] - 1)

@@ -1,10 +1,10 @@
 """A language small enough to enumerate: the oracle of every exact test, and the stage of `tiltlab lab`.
 
 Every response is a string over a few symbols that ends with EOS and holds at most `max_symbols` symbols (after that
-many, EOS is the only choice). The law of the next token is a row of a table of logits, one row a prompt and prefix, so
-each sequence's probability, every optimum and every expectation can be computed by summing over all of them.
+many, EOS is the only choice). The distribution of the next token is a row of a table of logits, one row a prompt and
+prefix, so each sequence's probability, every optimum and every expectation can be computed by summing over all of them.
 
-Left out on purpose: generalisation between prefixes. A table can represent every law over its sequences.
+Left out on purpose: generalisation between prefixes. A table can represent every distribution over its sequences.
 """
 
 import hashlib
@@ -236,8 +236,8 @@ def rewards_of(language: TableLanguage, rewards: Mapping[str, float]) -> Tensor:
 def optimum(objective: Objective, reference: TableLanguage, rewards_PS: Tensor) -> Tensor:
     """The exact optimum of the objective: probabilities [prompts, S].
 
-    For beta > 0 the normalised exp(log_target). For beta = 0 the uniform law on the argmax of w r + s l, which stands
-    for any law on that set.
+    For beta > 0 the normalised exp(log_target). For beta = 0 the uniform distribution on the argmax of w r + s l, which
+    stands for any distribution on that set.
     """
     logp_PS = reference.sequence_logprobs().detach()
     tokens_S = sequence_lengths(reference)
@@ -250,7 +250,7 @@ def optimum(objective: Objective, reference: TableLanguage, rewards_PS: Tensor) 
 
 
 def total_variation(left: Tensor, right: Tensor) -> Tensor:
-    """Half the L1 distance along the last axis: 0 for equal laws, 1 for disjoint ones."""
+    """Half the L1 distance along the last axis: 0 for equal distributions, 1 for disjoint ones."""
     return (left.double() - right.double()).abs().sum(-1) / 2
 
 

@@ -20,7 +20,8 @@ again in the backward pass. What a call keeps for its backward adds up over the 
 
 
 def chosen_logprobs(head: Head, hidden_NH: Tensor, tokens_N: Tensor, vocabulary: int) -> tuple[Tensor, Tensor]:
-    """log-probability of each token and entropy of each law: float32 [N], nats; only the first carries gradients."""
+    """log-probability of each token and entropy of each distribution: float32 [N], nats; only the first carries
+    gradients."""
     rows = max(1, CHUNK_BYTES // (4 * vocabulary))
     if len(hidden_NH) <= rows:
         return _chunk(head, hidden_NH, tokens_N)

@@ -1,4 +1,4 @@
-"""The alarms of a study's runs, from their metrics: what rang, in which arm and seed, and on which curve it shows."""
+"""The alarms of a study's runs, from their metrics: what fired, in which arm and seed, and on which curve it shows."""
 
 from dataclasses import dataclass
 
@@ -22,7 +22,7 @@ _Run = tuple[str, int, Seeded | Failure]
 
 
 @dataclass(frozen=True)
-class Rung:
+class FiredAlarm:
     task: str
     arm: str
     seed: int
@@ -32,14 +32,14 @@ class Rung:
         return f"{self.task} / {self.arm} / seed {self.seed}: {self.alarm}"
 
 
-def rung(study: Study, task: str) -> list[Rung]:
-    """All alarms of a task, arm by arm and seed by seed, those of failed cells at the end."""
+def fired_alarms(study: Study, task: str) -> list[FiredAlarm]:
+    """All alarms of a task, arm by arm and seed by seed, those of failed jobs at the end."""
     runs: list[_Run] = [
         (arm.name, seeded.seed, seeded) for arm in study.on(task) if arm.trained for seeded in arm.seeds
     ]
-    failed: list[_Run] = [(cell.arm, cell.seed, cell) for cell in study.failed if cell.task == task]
+    failed: list[_Run] = [(job.arm, job.seed, job) for job in study.failed if job.task == task]
     return [
-        Rung(task, arm, seed, alarm)
+        FiredAlarm(task, arm, seed, alarm)
         for arm, seed, lines in (*runs, *failed)
         for alarm in alarms(lines.metrics, lines.select)
     ]

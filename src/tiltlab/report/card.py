@@ -13,7 +13,7 @@ from tiltlab.report.findings import Findings
 from tiltlab.report.load import Study
 from tiltlab.report.tables import Row
 from tiltlab.storage.files import write_text
-from tiltlab.storage.run_folder import CellDir
+from tiltlab.storage.run_folder import JobDir
 from tiltlab.system.visible import visible
 
 _CITED = "Trained by tiltlab, after arXiv 2604.16259: one KL-regularised objective for task reward and sharpening."
@@ -24,8 +24,8 @@ def write_cards(run: Path, study: Study, rows: Sequence[Row], found: Mapping[str
     for row in (row for row in rows if row.steps):
         arm = next(arm for arm in study.on(row.task) if arm.name == row.arm)
         for seeded in arm.seeds:
-            cell = CellDir.of(run, row.task, row.arm, seeded.seed)
-            folder = cell.checkpoints.step((seeded.steps or {})[row.which])
+            job = JobDir.of(run, row.task, row.arm, seeded.seed)
+            folder = job.checkpoints.step((seeded.steps or {})[row.which])
             if folder.is_dir():
                 write_text(folder / "README.md", card(study, row, arm.config, seeded.seed, rows, found[row.task]))
 

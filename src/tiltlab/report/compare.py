@@ -101,13 +101,23 @@ def write_comparison(found: Compared, out: Path) -> Path:
 
 
 def table_of(found: Compared) -> Table:
-    columns = ("task", "arm", "run", "accuracy", "against the first", "length", "KL", "spent", "verdict")
+    columns = ("task", "arm", "run", "accuracy", "against the first", "length", "KL", "tokens used", "verdict")
     rows = [
-        (s.task, s.arm, s.run, s.row.accuracy, s.against, s.row.length.value, s.row.kl.value, s.row.spent, s.verdict)
+        (
+            s.task,
+            s.arm,
+            s.run,
+            s.row.accuracy,
+            s.against,
+            s.row.length.value,
+            s.row.kl.value,
+            s.row.tokens_used,
+            s.verdict,
+        )
         for s in found.sides
     ]
     caption = f"{', '.join(found.runs)}: last checkpoints; 95 % intervals over problems; KL in nats a response."
-    return Table(columns, rows, {"length": 1, "KL": 2, "spent": 1}, caption)
+    return Table(columns, rows, {"length": 1, "KL": 2, "tokens used": 1}, caption)
 
 
 def _sides(name: str, study: Study, found: Mapping[str, Findings], first: Study) -> list[Side]:

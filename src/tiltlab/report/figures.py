@@ -10,7 +10,7 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from tiltlab.report.alarms import ON_CURVE, Rung
+from tiltlab.report.alarms import ON_CURVE, FiredAlarm
 from tiltlab.report.load import ArmOnTask, Failure, Seeded, Study
 from tiltlab.report.names import Named, name_beside
 from tiltlab.report.styles import arm_colours, arm_dashes, arm_symbols, is_trained
@@ -31,9 +31,11 @@ CURVES: tuple[Curve, ...] = (
 )
 
 
-def learning_curves(study: Study, task: str, curves: Sequence[Curve] = CURVES, rung: Sequence[Rung] = ()) -> go.Figure:
+def learning_curves(
+    study: Study, task: str, curves: Sequence[Curve] = CURVES, fired: Sequence[FiredAlarm] = ()
+) -> go.Figure:
     """Every trained arm through its training; of several seeds the mean, and a band from the lowest to the highest. A
-    cell that failed is dashed, up to there; a triangle marks where an alarm rang. A single curve has no legend: the
+    job that failed is dashed, up to there; a triangle marks where an alarm fired. A single curve has no legend: the
     page has one for all."""
     columns = min(3, len(curves))
     rows = -(-len(curves) // columns)
@@ -49,10 +51,10 @@ def learning_curves(study: Study, task: str, curves: Sequence[Curve] = CURVES, r
         place = {"row": i // columns + 1, "col": i % columns + 1}
         for arm in (arm for arm in study.on(task) if arm.trained):
             _add_curve(figure, arm, curve, (colours[arm.name], dashes[arm.name]), i == 0 and len(curves) > 1, place)
-            _add_alarms(figure, arm.name, arm.seeds, curve, colours[arm.name], rung, place)
+            _add_alarms(figure, arm.name, arm.seeds, curve, colours[arm.name], fired, place)
         for failure in (failure for failure in study.failed if failure.task == task):
             _add_failed(figure, failure, curve, colours[failure.arm], place)
-            _add_alarms(figure, failure.arm, [failure], curve, colours[failure.arm], rung, place)
+            _add_alarms(figure, failure.arm, [failure], curve, colours[failure.arm], fired, place)
     return dressed(figure, 120 + 250 * rows) if len(curves) > 1 else small(figure, "step", 260)
 
 
@@ -63,7 +65,7 @@ def cost(study: Study, rows: Sequence[Row], task: str) -> go.Figure:
     shown = [row for row in rows if row.task == task and row.which != "best"]
     for row in shown:
         figure.add_scatter(
-            x=[row.spent],
+            x=[row.tokens_used],
             y=[row.accuracy.value],
             error_y=bars([row.accuracy]),
             mode="markers",
@@ -77,7 +79,7 @@ def cost(study: Study, rows: Sequence[Row], task: str) -> go.Figure:
             showlegend=False,
             hovertemplate="%{x:.1f} tokens a response<br>accuracy %{y:.3f}",
         )
-    known = [Named(row.arm, row.spent, row.accuracy.value) for row in shown if row.spent > 0]
+    known = [Named(row.arm, row.tokens_used, row.accuracy.value) for row in shown if row.tokens_used > 0]
     known = [point for point in known if isfinite(point.x) and isfinite(point.y)]
     least, most = min((p.x for p in known), default=1.0) / 1.3, max((p.x for p in known), default=10.0) * 1.2
     ticks = log_ticks(least, most)
@@ -85,7 +87,7 @@ def cost(study: Study, rows: Sequence[Row], task: str) -> go.Figure:
         type="log", range=[log10(least), log10(most)], tickvals=ticks, ticktext=[f"{t:g}" for t in ticks]
     )
     figure.update_yaxes(range=height, title={"text": "accuracy"})
-    figure = small(figure, "tokens spent a response", 380)
+    figure = small(figure, "tokens used a response", 380)
     name_beside(figure, known, most, height)
     return figure
 
@@ -161,13 +163,13 @@ def _add_alarms(
     runs: Sequence[Seeded | Failure],
     curve: Curve,
     colour: str,
-    rung: Sequence[Rung],
+    fired: Sequence[FiredAlarm],
     place: dict[str, int],
 ) -> None:
-    """Where an arm's alarms rang, on the curve that shows it (of the seed that it rang in)."""
+    """Where an arm's alarms fired, on the curve that shows it (of the seed that it fired in)."""
     file, key, _ = curve
     lines = {run.seed: {line["step"] + (file == "metrics"): line for line in getattr(run, file)} for run in runs}
-    mine = [one for one in rung if one.arm == arm and ON_CURVE[one.alarm.kind] == key and one.seed in lines]
+    mine = [one for one in fired if one.arm == arm and ON_CURVE[one.alarm.kind] == key and one.seed in lines]
     known = [(one, lines[one.seed][one.alarm.step].get(key)) for one in mine if one.alarm.step in lines[one.seed]]
     if known:
         figure.add_scatter(

@@ -13,7 +13,7 @@ from tiltlab.report.load import ArmOnTask, Study
 from tiltlab.report.tables import Row
 from tiltlab.storage.shapes import Nature
 from tiltlab.types import Record
-from tiltlab.verdict.verdict import OUTCOMES, Evidence, Verdict, base_path, judge
+from tiltlab.verdict.verdict import OUTCOMES, Evidence, Verdict, base_path, decide
 
 _SHARPENED: tuple[set[Nature], set[Nature]] = ({"plain", "likelihood"}, {"power"})
 """The base sampled without a look at the reward: at will, and by samplers of a p^alpha."""
@@ -21,13 +21,13 @@ _SHARPENED: tuple[set[Nature], set[Nature]] = ({"plain", "likelihood"}, {"power"
 
 @dataclass(frozen=True)
 class Findings:
-    """Of one task. forecast: None where the base's samples carry none. verdicts: by trained arm."""
+    """Of one task. forecast: None where the base's samples support none. verdicts: by trained arm."""
 
     forecast: Forecast | None
     verdicts: dict[str, Verdict]
 
     def least_kl(self, row: Row) -> float | None:
-        """KL that the best law with a row's accuracy takes, by the forecast; None where nobody knows."""
+        """KL that the best distribution with a row's accuracy takes, by the forecast; None where nobody knows."""
         return least_kl(self.forecast, row.accuracy.value) if self.forecast else None
 
     @property
@@ -49,7 +49,7 @@ def findings(study: Study, task: str) -> Findings:
     verdicts = {}
     for arm in trained:
         with suppress(ValueError):  # no problem of which both have a graded response
-            verdicts[arm.name] = judge(Evidence(records, _records(arm), rivals=rivals, powers=powers, path=path))
+            verdicts[arm.name] = decide(Evidence(records, _records(arm), rivals=rivals, powers=powers, path=path))
     return Findings(_forecast([*records, *more]), verdicts)
 
 

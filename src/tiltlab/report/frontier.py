@@ -28,7 +28,7 @@ class Reached:
 
 
 def frontier(found: Forecast | None, reached: Sequence[Reached], title: str = "", height: int = 400) -> go.Figure:
-    """The forecast's paths as lines, as far as the samples carry them; policies as points with intervals; all with
+    """The forecast's paths as lines, as far as the samples support them; policies as points with intervals; all with
     their names beside them. A policy far beyond the others does not stretch the axis: it is an arrow at its end."""
     figure = go.Figure()
     known = [policy for policy in reached if isfinite(policy.kl.value) and isfinite(policy.accuracy.value)]
@@ -49,11 +49,11 @@ def frontier(found: Forecast | None, reached: Sequence[Reached], title: str = ""
 
 def _paths(figure: go.Figure, found: Forecast) -> list[list[Named]]:
     """Draws the paths; returns the points of those that have a name."""
-    carried = [point for point in found.points if point.carried]
-    for alpha in sorted({point.alpha for point in carried} - {1.0}):
-        _path(figure, [p for p in carried if p.alpha == alpha], "both", (_BOTH, None), thin=True)
-    sharpened = [p for p in carried if p.beta is None and p.alpha >= 1]
-    rewarded = [p for p in carried if p.alpha == 1]
+    supported = [point for point in found.points if point.supported]
+    for alpha in sorted({point.alpha for point in supported} - {1.0}):
+        _path(figure, [p for p in supported if p.alpha == alpha], "both", (_BOTH, None), thin=True)
+    sharpened = [p for p in supported if p.beta is None and p.alpha >= 1]
+    rewarded = [p for p in supported if p.alpha == 1]
     paths = [
         _path(figure, sharpened, "sharpening: p^α", (_SHARPENING, "dash")),
         _path(figure, rewarded, "reward: p exp(r/β)", (_REWARD, None)),

@@ -77,12 +77,12 @@ def caveats(study: Study, found: Mapping[str, Findings]) -> list[str]:
 
 
 def cost_in_words(study: Study) -> str:
-    """Seconds and tokens that training and sampling took, over all cells."""
-    cells = [seeded for arm in study.arms for seeded in arm.seeds]
-    steps = [line for cell in cells for line in cell.metrics]
-    seconds = sum(cell.sampling["seconds"] for cell in cells)
+    """Seconds and tokens that training and sampling took, over all jobs."""
+    jobs = [seeded for arm in study.arms for seeded in arm.seeds]
+    steps = [line for job in jobs for line in job.metrics]
+    seconds = sum(job.sampling["seconds"] for job in jobs)
     seconds += sum(sum(line["seconds"].values()) for line in steps if isinstance(line.get("seconds"), dict))
-    tokens = sum(cell.sampling["drawn"] for cell in cells)
+    tokens = sum(job.sampling["drawn"] for job in jobs)
     tokens += sum(line["tokens"].get("rollout", 0) for line in steps if isinstance(line.get("tokens"), dict))
     took = (
         f"{seconds:.0f} s"

@@ -7,7 +7,7 @@ from tiltlab.errors import UserError
 from tiltlab.storage import shapes
 from tiltlab.storage.files import Json
 from tiltlab.storage.records import read_records
-from tiltlab.storage.run_folder import CellDir
+from tiltlab.storage.run_folder import JobDir
 from tiltlab.storage.shapes import Nature, nature_of, or_else, read_shaped, read_shaped_lines, read_steps, require_end
 from tiltlab.types import Record
 
@@ -49,21 +49,21 @@ class ArmOnTask:
         return self.nature == "trained"
 
     @property
-    def own_law(self) -> bool:
-        """Whether its samples are of its model's own law, temperature 1. Records know log-probabilities at temperature
-        1 only, so of any other law they cannot say how far it is from the base."""
+    def own_distribution(self) -> bool:
+        """Whether its samples are of its model's own distribution, temperature 1. Records know log-probabilities at
+        temperature 1 only, so of any other distribution they cannot say how far it is from the base."""
         return self.nature in ("base", "plain", "trained")
 
     @property
     def knows_kl(self) -> bool:
-        """Whether its samples say how far it is from the base: those of its model's own law do, and those of PowerSMC,
-        which estimates the Z of its law."""
-        return self.own_law or self.config["arm"] == "power_smc"
+        """Whether its samples say how far it is from the base: those of its model's own distribution do, and those of
+        PowerSMC, which estimates the Z of its distribution."""
+        return self.own_distribution or self.config["arm"] == "power_smc"
 
 
 @dataclass(frozen=True)
 class Failure:
-    """A cell that could not be finished, and its curves up to there."""
+    """A job that could not be finished, and its curves up to there."""
 
     task: str
     arm: str
@@ -99,7 +99,7 @@ class Study:
     @property
     def configs(self) -> dict[str, Json]:
         """Each arm of which there is anything, by name, as the recipe has it and in its order."""
-        found = {arm.name: arm.config for arm in self.arms} | {cell.arm: cell.config for cell in self.failed}
+        found = {arm.name: arm.config for arm in self.arms} | {job.arm: job.config for job in self.failed}
         return dict(sorted(found.items(), key=lambda arm: self.recipe["arms"].index(arm[1])))
 
     def on(self, task: str) -> list[ArmOnTask]:
@@ -111,7 +111,7 @@ class Study:
 
 
 def load_study(run: Path) -> Study:
-    """Read a run folder. Raises UserError where it holds no study, or no finished cell, or a damaged file."""
+    """Read a run folder. Raises UserError where it holds no study, or no finished job, or a damaged file."""
     about = about_study(run)
     recipe, seeds = about["recipe"], range(about["recipe"]["seed"], about["recipe"]["seed"] + about["seeds"])
     natures = about.get("natures") or [nature_of(config) for config in recipe["arms"]]
@@ -120,17 +120,17 @@ def load_study(run: Path) -> Study:
     missing = 0
     for task in about["data"]:
         for config, name, nature in zip(recipe["arms"], about["arms"], natures, strict=True):
-            cells = {seed: CellDir.of(run, task, name, seed) for seed in seeds}
-            done = {seed: cell for seed, cell in cells.items() if cell.result.exists()}
-            broken = {seed: cell for seed, cell in cells.items() if seed not in done and cell.failed.exists()}
-            missing += len(cells) - len(done) - len(broken)
-            failed += [_failure(cell, task, name, config, seed) for seed, cell in broken.items()]
+            jobs = {seed: JobDir.of(run, task, name, seed) for seed in seeds}
+            done = {seed: job for seed, job in jobs.items() if job.result.exists()}
+            broken = {seed: job for seed, job in jobs.items() if seed not in done and job.failed.exists()}
+            missing += len(jobs) - len(done) - len(broken)
+            failed += [_failure(job, task, name, config, seed) for seed, job in broken.items()]
             if done:
-                seeded = [_seeded(cell, config, nature, seed) for seed, cell in done.items()]
+                seeded = [_seeded(job, config, nature, seed) for seed, job in done.items()]
                 arms.append(ArmOnTask(task, name, config, nature, seeded))
     if not arms:
         why = f"; failed: {failed[0]}" if failed else " yet"
-        raise UserError(f"{run} holds no finished cell{why}")
+        raise UserError(f"{run} holds no finished job{why}")
     problems = _problems(run / "problems.jsonl")
     return Study(recipe["name"], recipe, about["made"], about["data"], about["seeds"], arms, problems, missing, failed)
 
@@ -153,12 +153,12 @@ def _problems(path: Path) -> dict[tuple[str, str], Json]:
         return {(line["task"], line["id"]): line for line in read_shaped_lines(path, shapes.Shown)}
 
 
-def _seeded(folder: CellDir, config: Json, nature: Nature, seed: int) -> Seeded:
+def _seeded(folder: JobDir, config: Json, nature: Nature, seed: int) -> Seeded:
     with or_else(f"remove {folder.path}, and the study's command makes it again"):
         return _read(folder, config, nature, seed)
 
 
-def _read(folder: CellDir, config: Json, nature: Nature, seed: int) -> Seeded:
+def _read(folder: JobDir, config: Json, nature: Nature, seed: int) -> Seeded:
     result = read_shaped(folder.result, shapes.Result)
     trained = nature == "trained"
     if result["trained"] != trained:
@@ -179,7 +179,7 @@ def _read(folder: CellDir, config: Json, nature: Nature, seed: int) -> Seeded:
     )
 
 
-def _records(folder: CellDir, which: str, count: int | None = None) -> list[Record]:
+def _records(folder: JobDir, which: str, count: int | None = None) -> list[Record]:
     """Graded responses. `count`: how many there must be, where that is known."""
     path = folder.records(which)
     require_end(path)
@@ -198,8 +198,8 @@ def _require_log_z(path: Path, config: Json, sampling: Json, records: list[Recor
         raise UserError(f"{path}: notes.log_z needs a number for each of {problems} problems")
 
 
-def _curves(folder: CellDir, steps: int) -> tuple[list[Json], list[Json]]:
-    """Metrics and evaluations of a cell that is done, after so many steps."""
+def _curves(folder: JobDir, steps: int) -> tuple[list[Json], list[Json]]:
+    """Metrics and evaluations of a job that is done, after so many steps."""
     metrics, select = read_steps(folder.metrics, shapes.Step), read_steps(folder.select, shapes.Selected)
     for path, lines, last in ((folder.metrics, metrics, steps - 1), (folder.select, select, 0)):
         if steps and not (lines and lines[-1]["step"] >= last):
@@ -207,7 +207,7 @@ def _curves(folder: CellDir, steps: int) -> tuple[list[Json], list[Json]]:
     return metrics, select
 
 
-def _failure(folder: CellDir, task: str, arm: str, config: Json, seed: int) -> Failure:
+def _failure(folder: JobDir, task: str, arm: str, config: Json, seed: int) -> Failure:
     with or_else(f"remove {folder.path}, and the study's command makes it again"):
         error = " ".join(read_shaped(folder.failed, shapes.Failed)["error"].split())
         metrics = read_steps(folder.metrics, shapes.Step, ended=False)

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from tiltlab.report.alarms import rung
+from tiltlab.report.alarms import fired_alarms
 from tiltlab.report.card import write_cards
 from tiltlab.report.export import Table, write_tables
 from tiltlab.report.figures import CURVES, at_k_curve, cost, learning_curves
@@ -54,22 +54,22 @@ def table_of(study: Study, rows: Sequence[Row], found: Mapping[str, Findings]) -
         f"maj@{k}",
         "length",
         "KL",
-        "spent",
+        "tokens used",
         "verdict",
     )
-    cells = []
+    lines = []
     for row in rows:
         verdict = found[row.task].verdicts.get(row.arm) if row.which == "last" else None
-        figures = (row.accuracy, row.gain, row.pass_k, row.maj_k, row.length.value, row.kl.value, row.spent)
-        cells.append((row.task, row.arm, row.checkpoint or None, *figures, verdict.outcome if verdict else None))
+        figures = (row.accuracy, row.gain, row.pass_k, row.maj_k, row.length.value, row.kl.value, row.tokens_used)
+        lines.append((row.task, row.arm, row.checkpoint or None, *figures, verdict.outcome if verdict else None))
     test = study.recipe["test"]
     caption = f"{study.name}: {test['n']} samples on each problem of the test split, {study.seeds} seed(s); "
-    caption += "95 % intervals over problems; length and spent in tokens, KL to the base in nats a response."
-    return Table(columns, cells, {"length": 1, "KL": 2, "spent": 1}, caption)
+    caption += "95 % intervals over problems; length in tokens, KL to the base in nats a response."
+    return Table(columns, lines, {"length": 1, "KL": 2, "tokens used": 1}, caption)
 
 
 def render(study: Study, rows: Sequence[Row], found: Mapping[str, Findings]) -> str:
-    alarmed = {task: rung(study, task) for task in study.tasks}
+    alarmed = {task: fired_alarms(study, task) for task in study.tasks}
     figures = {}
     for i, task in enumerate(study.tasks):
         figures[f"headline-{i}"] = headline(study, rows, [task])
@@ -95,7 +95,7 @@ def render(study: Study, rows: Sequence[Row], found: Mapping[str, Findings]) -> 
         colours_in_words=IN_WORDS,
         curves=[key for _, key, _ in CURVES],
         alarmed=alarmed,
-        weighed=min((one.forecast.samples for one in found.values() if one.forecast), default=None),
+        weighed=min((one.forecast.samples_per_problem for one in found.values() if one.forecast), default=None),
         spelled=any(seeded.tokens for arm in study.arms for seeded in arm.seeds),
         curved={task: _curved(study, task) for task in study.tasks},
         samples=[(task, _samples(study, task)) for task in study.tasks],
@@ -138,7 +138,7 @@ def _differing(study: Study) -> dict[str, list[Any]]:
 def _curved(study: Study, task: str) -> list[str]:
     """The arms that have learning curves."""
     curved = {arm.name for arm in study.on(task) if arm.trained}
-    curved |= {cell.arm for cell in study.failed if cell.task == task and cell.metrics}
+    curved |= {job.arm for job in study.failed if job.task == task and job.metrics}
     return [name for name in study.configs if name in curved]
 
 

@@ -1,4 +1,4 @@
-"""Where the cells of a run are, from its folder alone: for whoever looks in while it runs. Imports no torch."""
+"""Where the jobs of a run are, from its folder alone: for whoever looks in while it runs. Imports no torch."""
 
 import time
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from typing import Literal, get_args
 from tiltlab.report.load import about_study
 from tiltlab.storage import shapes
 from tiltlab.storage.files import Json
-from tiltlab.storage.run_folder import CellDir
+from tiltlab.storage.run_folder import JobDir
 from tiltlab.storage.shapes import or_else, read_shaped, read_steps
 from tiltlab.training.alarms import alarms
 
@@ -19,9 +19,9 @@ State = Literal["waiting", "begun", "training", "testing", "done", "failed"]
 
 
 @dataclass(frozen=True)
-class CellStatus:
+class JobStatus:
     """step, of: None for arms that do not train. rate: steps a second of late; left: seconds of training that they
-    leave; None where nothing is known. why: of a cell that failed."""
+    leave; None where nothing is known. why: of a job that failed."""
 
     task: str
     arm: str
@@ -40,7 +40,7 @@ class Status:
     """changed: seconds since anything was written."""
 
     name: str
-    cells: tuple[CellStatus, ...]
+    jobs: tuple[JobStatus, ...]
     changed: float
 
 
@@ -50,32 +50,32 @@ def status_of(run: Path) -> Status:
     recipe = about["recipe"]
     numbers = range(recipe["seed"], recipe["seed"] + about["seeds"])
     arms = list(zip(about["arms"], recipe["arms"], strict=True))
-    with or_else("remove its cell's folder, and the study's command makes it again"):
-        cells = tuple(
-            _cell(run, task, arm, seed, config["arm"] in get_args(shapes.Trained), recipe["train"]["steps"])
+    with or_else("remove its job's folder, and the study's command makes it again"):
+        jobs = tuple(
+            _job(run, task, arm, seed, config["arm"] in get_args(shapes.Trained), recipe["train"]["steps"])
             for seed in numbers
             for task in about["data"]
             for arm, config in arms
         )
     newest = max(path.stat().st_mtime for path in (run / "study.json", *run.glob("cells/*/*/*/*")))
-    return Status(recipe["name"], cells, max(0.0, time.time() - newest))
+    return Status(recipe["name"], jobs, max(0.0, time.time() - newest))
 
 
-def _cell(run: Path, task: str, arm: str, seed: int, trained: bool, of: int) -> CellStatus:
-    folder = CellDir.of(run, task, arm, seed)
+def _job(run: Path, task: str, arm: str, seed: int, trained: bool, of: int) -> JobStatus:
+    folder = JobDir.of(run, task, arm, seed)
     metrics = read_steps(folder.metrics, shapes.Step, ended=False)
-    rang = alarms(metrics, read_steps(folder.select, shapes.Selected, ended=False))
+    fired = alarms(metrics, read_steps(folder.select, shapes.Selected, ended=False))
     step = metrics[-1]["step"] + 1 if metrics else 0
     state = _state(folder, step, of)
     why = read_shaped(folder.failed, shapes.Failed)["error"] if state == "failed" else None
     if not trained:
-        return CellStatus(task, arm, seed, state, why=why)
+        return JobStatus(task, arm, seed, state, why=why)
     rate = _rate(metrics)
     left = (of - step) / rate if rate and state == "training" else None
-    return CellStatus(task, arm, seed, state, step, of, rate, left, tuple(map(str, rang)), why)
+    return JobStatus(task, arm, seed, state, step, of, rate, left, tuple(map(str, fired)), why)
 
 
-def _state(folder: CellDir, step: int, of: int) -> State:
+def _state(folder: JobDir, step: int, of: int) -> State:
     if folder.result.exists():
         return "done"
     if folder.failed.exists():
@@ -87,5 +87,5 @@ def _state(folder: CellDir, step: int, of: int) -> State:
 
 def _rate(metrics: list[Json]) -> float | None:
     """Steps a second, of the last few."""
-    spent = [sum(line.get("seconds", {}).values()) for line in metrics[-RECENT:]]
-    return len(spent) / sum(spent) if sum(spent) > 0 else None
+    seconds = [sum(line.get("seconds", {}).values()) for line in metrics[-RECENT:]]
+    return len(seconds) / sum(seconds) if sum(seconds) > 0 else None

@@ -52,9 +52,9 @@ class Row:
     """log p under the base, in nats a response, over complete responses."""
     kl: Interval
     """log pi - log p, in nats a response, over complete responses: how far the arm went from the base. NaN for an arm
-    that samples at a temperature: the records' log pi is then not of the law that was sampled. For PowerSMC by its own
-    estimate of Z, which makes it a little too large where populations are small (log is concave)."""
-    spent: float
+    that samples at a temperature: the records' log pi is then not of the distribution that was sampled. For PowerSMC by
+    its own estimate of Z, which makes it a little too large where populations are small (log is concave)."""
+    tokens_used: float
     """Tokens that the model was asked for, drawn or scored again, for one response."""
     warnings: list[str]
     """What the sampler had to say against its own samples, and which seeds an alarm ended early."""
@@ -135,8 +135,10 @@ def _row(arm: ArmOnTask, which: str, baseline: dict[str, float] | None) -> Row:
         truncated=_mean([float(not r.complete) for r in records]),
         ungraded=_mean([float(np.isnan(r.reward)) for r in records]),
         logp=mean(lambda r: r.ref_logp, complete=True),
-        kl=mean(lambda r: r.logp - r.ref_logp, complete=True) if arm.own_law else _kl_by_z(arm),
-        spent=_mean([_spent(seeded.sampling_best if which == "best" else seeded.sampling) for seeded in arm.seeds]),
+        kl=mean(lambda r: r.logp - r.ref_logp, complete=True) if arm.own_distribution else _kl_by_z(arm),
+        tokens_used=_mean(
+            [_tokens_used(seeded.sampling_best if which == "best" else seeded.sampling) for seeded in arm.seeds]
+        ),
         warnings=[
             *sorted({warning for seeded in arm.seeds for warning in seeded.sampling["warnings"]}),
             *(f"seed {seeded.seed} stopped early, {seeded.stopped}" for seeded in arm.seeds if seeded.stopped),
@@ -154,7 +156,8 @@ def _gain(accuracy: Mapping[str, float], baseline: Mapping[str, float]) -> Inter
 
 
 def _kl_by_z(arm: ArmOnTask) -> Interval:
-    """KL of a law p^alpha exp(r / beta) / Z that was sampled and whose Z was estimated, over problems and seeds."""
+    """KL of a distribution p^alpha exp(r / beta) / Z that was sampled and whose Z was estimated, over problems and
+    seeds."""
     if not arm.knows_kl:
         return _UNKNOWN
     values: dict[str, list[float]] = defaultdict(list)
@@ -165,7 +168,7 @@ def _kl_by_z(arm: ArmOnTask) -> Interval:
     return mean_interval([_mean(of_seeds) for of_seeds in values.values()])
 
 
-def _spent(sampling: Json) -> float:
+def _tokens_used(sampling: Json) -> float:
     return float((sampling["drawn"] + sampling["rescored"]) / sampling["responses"])
 
 

@@ -12,7 +12,7 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from tiltlab.report.alarms import Rung, rung
+from tiltlab.report.alarms import FiredAlarm, fired_alarms
 from tiltlab.report.compare import Compared
 from tiltlab.report.evaluation import Evaluation
 from tiltlab.report.findings import Findings
@@ -36,19 +36,19 @@ def print_tables(study: Study, rows: Sequence[Row], found: Mapping[str, Findings
             console.print(line(f"{row.task} / {row.arm}: {warning}"), soft_wrap=True)
     for task in (task for task in study.tasks if found[task].verdicts):
         console.print(line(("verdicts: ", "bold green"), f"{task}: {found[task].in_words}"), soft_wrap=True)
-    for arm, kinds in _first_steps([one for task in study.tasks for one in rung(study, task)]).items():
+    for arm, kinds in _first_steps([one for task in study.tasks for one in fired_alarms(study, task)]).items():
         said = ", ".join(f"{kind} (step {step})" for kind, step in kinds.items())
         console.print(line(("alarms: ", "yellow"), f"{arm}: {said}"), soft_wrap=True)
-    for cell in study.failed:
-        console.print(line(("Failed: ", "bold red"), str(cell)), soft_wrap=True)
+    for job in study.failed:
+        console.print(line(("Failed: ", "bold red"), str(job)), soft_wrap=True)
 
 
 def print_sample(title: str, records: Sequence[Record], info: Mapping[str, Any], console: Console) -> None:
     """What one sampler's records come to, and what it says of itself."""
-    table = _table(title, ("accuracy", "length", "spent", "log p", "cut off", "seconds"))
+    table = _table(title, ("accuracy", "length", "tokens used", "log p", "truncated", "seconds"))
     found = averages(records)
-    spent = (info["drawn"] + info["rescored"]) / len(records)
-    figures = (found["accuracy"], found["length"], spent, found["ref_logp"], found["truncated"], info["seconds"])
+    tokens_used = (info["drawn"] + info["rescored"]) / len(records)
+    figures = (found["accuracy"], found["length"], tokens_used, found["ref_logp"], found["truncated"], info["seconds"])
     table.add_row(*(number(value, digits) for value, digits in zip(figures, (3, 1, 1, 2, 3, 1), strict=True)))
     _print_whole(table, console)
     for name, values in info["notes"].items():
@@ -97,21 +97,21 @@ def print_comparison(found: Compared, console: Console) -> None:
 
 
 def print_status(found: Status, console: Console) -> None:
-    """One row a cell; then why some failed, and what rang."""
+    """One row a job; then why some failed, and what fired."""
     title = f"{found.name}: last change {_time(found.changed)} ago"
     table = _table(title, ("step", "steps a minute", "left"), names=("task", "arm", "seed", "state"))
-    for cell in found.cells:
-        step = "–" if cell.step is None else f"{cell.step} of {cell.of}"
-        rate = "–" if cell.rate is None else f"{60 * cell.rate:.1f}"
-        left = "–" if cell.left is None else _time(cell.left)
-        table.add_row(*map(line, (cell.task, cell.arm, str(cell.seed), cell.state, step, rate, left)))
+    for job in found.jobs:
+        step = "–" if job.step is None else f"{job.step} of {job.of}"
+        rate = "–" if job.rate is None else f"{60 * job.rate:.1f}"
+        left = "–" if job.left is None else _time(job.left)
+        table.add_row(*map(line, (job.task, job.arm, str(job.seed), job.state, step, rate, left)))
     _print_whole(table, console)
-    for cell in found.cells:
-        name = f"{cell.task} / {cell.arm} / seed {cell.seed}: "
-        for alarm in cell.alarms:
+    for job in found.jobs:
+        name = f"{job.task} / {job.arm} / seed {job.seed}: "
+        for alarm in job.alarms:
             console.print(line(("alarm: ", "yellow"), name + alarm), soft_wrap=True)
-        if cell.why:
-            console.print(line(("Failed: ", "bold red"), name + cell.why), soft_wrap=True)
+        if job.why:
+            console.print(line(("Failed: ", "bold red"), name + job.why), soft_wrap=True)
 
 
 def print_estimate(found: Any, console: Console) -> None:
@@ -121,10 +121,10 @@ def print_estimate(found: Any, console: Console) -> None:
         console.print(line((f"{task}: ", "bold"), sizes), soft_wrap=True)
         for note in (note for of in splits.values() for note in of["notes"]):
             console.print(line(f"    {note}"), soft_wrap=True)
-    table = _table(f"{found.name}: {len(found.cells)} cells", ("tokens at most",), names=("task", "arm", "seed", ""))
-    for cell in found.cells:
-        does = "trains" if cell.trains else "samples"
-        table.add_row(*map(line, (cell.task, cell.arm, str(cell.seed), does, f"{cell.tokens:,}")))
+    table = _table(f"{found.name}: {len(found.jobs)} jobs", ("tokens at most",), names=("task", "arm", "seed", ""))
+    for job in found.jobs:
+        does = "trains" if job.trains else "samples"
+        table.add_row(*map(line, (job.task, job.arm, str(job.seed), does, f"{job.tokens:,}")))
     _print_whole(table, console)
     said = f"{found.tokens:,} tokens at most"
     if found.rate:
@@ -161,8 +161,8 @@ def print_check(name: str, found: Any, console: Console) -> None:
         console.print(line("passes", style="bold green"))
 
 
-def _first_steps(alarms: Sequence[Rung]) -> dict[str, dict[str, int]]:
-    """For each task and arm the kinds that rang in any seed, and the first step at which they did."""
+def _first_steps(alarms: Sequence[FiredAlarm]) -> dict[str, dict[str, int]]:
+    """For each task and arm the kinds that fired in any seed, and the first step at which they did."""
     found: dict[str, dict[str, int]] = {}
     for one in alarms:
         steps = found.setdefault(f"{one.task} / {one.arm}", {})
@@ -172,7 +172,7 @@ def _first_steps(alarms: Sequence[Rung]) -> dict[str, dict[str, int]]:
 
 def _table_of(study: Study, task: str, rows: Sequence[Row]) -> Table:
     k = rows[0].k
-    figures = ("accuracy", f"pass@{k}", f"maj@{k}", "length", "spent", "KL")
+    figures = ("accuracy", f"pass@{k}", f"maj@{k}", "length", "tokens used", "KL")
     table = _table(f"{study.name}: {task}", figures, names=("arm", "step"))
     for row in rows:
         table.add_row(*map(line, _cells(row)))
@@ -190,7 +190,7 @@ def _cells(row: Row) -> list[str]:
         number(row.pass_k.value),
         number(row.maj_k.value),
         number(row.length.value, 1),
-        number(row.spent, 1),
+        number(row.tokens_used, 1),
         number(row.kl.value, 2),
     ]
 

@@ -37,7 +37,8 @@ def write_verdict_page(
     powers: Mapping[str, tuple[Sequence[Record], Sequence[float]]] | None = None,
 ) -> None:
     """tokens: of "base" and "tuned", lines of tokens.jsonl; none where nobody knows them. questions: by problem id, for
-    those that are known. powers: by name, the base sharpened by a sampler, and the KL of its law by problem."""
+    those that are known. powers: by name, the base sharpened by a sampler, and the KL of its distribution by
+    problem."""
     told = _forecast(base)
     sharpened = [
         Reached(name, accuracy_of(records), mean_interval(kls), _SHARPENED, "diamond")
@@ -97,9 +98,9 @@ def _reached(found: Verdict, tuned: Sequence[Record]) -> list[Reached]:
 
 def _pass(found: Verdict) -> go.Figure:
     figure = go.Figure()
-    ks = list(found.ledger.pass_k)
+    ks = list(found.solved_problems.pass_k)
     for i, (name, colour) in enumerate((("base", _BASE), ("tuned", _TUNED))):
-        curve = [found.ledger.pass_k[k][i] for k in ks]
+        curve = [found.solved_problems.pass_k[k][i] for k in ks]
         figure.add_scatter(
             x=ks,
             y=[at.value for at in curve],

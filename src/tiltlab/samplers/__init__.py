@@ -1,1 +1,1 @@
-"""Ways of drawing responses from a model. Each says which law it targets, and whether exactly."""
+"""Ways of drawing responses from a model. Each says which distribution it targets, and whether exactly."""

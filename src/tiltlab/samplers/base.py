@@ -15,7 +15,7 @@ from tiltlab.models.base import LanguageModel
 from tiltlab.seeds import derive
 from tiltlab.types import Grade, Prompt, Rollout
 
-Judge = Callable[[Sequence[int], Sequence[Rollout]], list[Grade]]
+GradeFn = Callable[[Sequence[int], Sequence[Rollout]], list[Grade]]
 """Grades responses, for samplers that need rewards or answers: (number of the prompt of each among those of the call,
 the responses) -> a grade for each, in order. A reward of NaN says that nobody knows."""
 
@@ -28,7 +28,7 @@ class Info:
     rescored: tokens read again to be scored.
     seconds: wall time.
     notes: whatever the sampler has to say about itself, by name; figures a prompt stand in lists. JSON can hold it.
-    warnings: reasons to doubt that the samples follow the law that they should, one line each.
+    warnings: reasons to doubt that the samples follow the distribution that they should, one line each.
     """
 
     drawn: int
@@ -42,7 +42,7 @@ class Info:
 class Samples:
     """What a sampler returns, `[P][n]`: n responses to each prompt, in the prompts' order, to be taken as they are.
 
-    rollouts: with log p a token under the model at temperature 1, in nats, whatever law they were drawn from.
+    rollouts: with log p a token under the model at temperature 1, in nats, whatever distribution they were drawn from.
     info: what it took.
     """
 
@@ -52,7 +52,7 @@ class Samples:
 
 class Sampler(Protocol):
     """A frozen value, all settings in it: equal samplers draw the same from the same model, prompts and seed. Settings
-    without a meaning raise ValueError as it is made. Each says which law it targets, and by whose method."""
+    without a meaning raise ValueError as it is made. Each says which distribution it targets, and by whose method."""
 
     def drawn(self, n: int) -> int:
         """How many responses' worth of tokens are drawn for n responses to a prompt, at most."""
@@ -66,16 +66,16 @@ class Sampler(Protocol):
         n: int,
         max_tokens: int,
         seed: int,
-        judge: Judge | None = None,
+        grade_fn: GradeFn | None = None,
     ) -> Samples:
         """Draw n responses to each prompt.
 
         n: at least 1.
         max_tokens: the limit on a response, EOS included.
         seed: of all randomness; the other prompts of a call change nothing for a prompt.
-        judge: for those that need rewards or answers; the others ignore it.
+        grade_fn: for those that need rewards or answers; the others ignore it.
 
-        Raises ValueError where a judge is needed and there is none, and whatever the model raises (UserError for a
+        Raises ValueError where a grade_fn is needed and there is none, and whatever the model raises (UserError for a
         prompt that it cannot take, or where it cannot go back in a response).
         """
         ...

@@ -8,14 +8,14 @@ import torch
 from torch import Tensor
 
 from tiltlab.models.base import LanguageModel
-from tiltlab.samplers.base import Info, Judge, Samples, stopwatch
+from tiltlab.samplers.base import GradeFn, Info, Samples, stopwatch
 from tiltlab.types import Prompt
 
 
 @dataclass(frozen=True)
 class Beam:
-    """Targets the `width` responses of highest log p / length^length_penalty; a search, no law. With a penalty of 0
-    and a width of at least the number of prefixes of any one length it finds them exactly, else approximately.
+    """Targets the `width` responses of highest log p / length^length_penalty; a search, no distribution. With a penalty
+    of 0 and a width of at least the number of prefixes of any one length it finds them exactly, else approximately.
 
     The n responses to a prompt are its n best, best first (again from the start where there are fewer). Finished
     responses stay in competition with growing ones until `width` of them beat all that could still grow: with penalty 0
@@ -40,7 +40,7 @@ class Beam:
         n: int,
         max_tokens: int,
         seed: int,
-        judge: Judge | None = None,
+        grade_fn: GradeFn | None = None,
     ) -> Samples:
         with stopwatch() as seconds:
             search = _Search(self, model, prompts, max_tokens)
@@ -79,7 +79,7 @@ class _Search:
                 row, logp = mine[row], float(logp_NV[mine[row], token])
                 if ends_V[token] or length + 1 == self.limit:
                     whole = [*tokens_NT[row, :length].tolist(), token]
-                    self._finish(p, whole, [*self.logps[row], logp], cut_off=not ends_V[token])
+                    self._finish(p, whole, [*self.logps[row], logp], truncated=not ends_V[token])
                 elif len([r for r in rows if self.prompt_N[r] == p]) < self.beam.width:
                     rows.append(row)
                     tokens.append(token)
@@ -92,8 +92,8 @@ class _Search:
         best = score_MV.flatten().topk(int(count)).indices.tolist()
         return [divmod(index, score_MV.shape[1]) for index in best]
 
-    def _finish(self, p: int, tokens: list[int], logps: list[float], *, cut_off: bool) -> None:
-        score = -math.inf if cut_off else sum(logps) / len(tokens) ** self.beam.length_penalty
+    def _finish(self, p: int, tokens: list[int], logps: list[float], *, truncated: bool) -> None:
+        score = -math.inf if truncated else sum(logps) / len(tokens) ** self.beam.length_penalty
         self.finished[p].append((score, tokens, logps))
         self.finished[p].sort(key=lambda found: -found[0])
         del self.finished[p][self.beam.width :]

@@ -7,17 +7,17 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from tiltlab.models.base import LanguageModel
-from tiltlab.samplers.base import Judge, Samples, drawn_tokens
+from tiltlab.samplers.base import GradeFn, Samples, drawn_tokens
 from tiltlab.samplers.temperature import Temperature
 from tiltlab.types import Grade, Prompt, Rollout
 
 
 @dataclass(frozen=True)
 class BestOfN:
-    """Targets, exactly, the law of the best of `of` draws from p: by log p, by log p a token, or by reward.
+    """Targets, exactly, the distribution of the best of `of` draws from p: by log p, by log p a token, or by reward.
 
     A response at rank F (share of p's mass that scores no higher; ties to the first drawn) has density `of` F^(of - 1)
-    against p. Responses that were cut off, or could not be graded, lose to any other.
+    against p. Responses that were truncated, or could not be graded, lose to any other.
     """
 
     of: int
@@ -38,13 +38,13 @@ class BestOfN:
         n: int,
         max_tokens: int,
         seed: int,
-        judge: Judge | None = None,
+        grade_fn: GradeFn | None = None,
     ) -> Samples:
-        if self.by == "reward" and judge is None:
-            raise ValueError("best of n by reward needs a judge")
+        if self.by == "reward" and grade_fn is None:
+            raise ValueError("best of n by reward needs a grade_fn")
 
         def best(p: int, group: list[Rollout]) -> Rollout:
-            grades = judge([p] * len(group), group) if judge and self.by == "reward" else [None] * len(group)
+            grades = grade_fn([p] * len(group), group) if grade_fn and self.by == "reward" else [None] * len(group)
             return max(zip(group, grades, strict=True), key=lambda pair: self._score(*pair))[0]
 
         return _chosen(model, prompts, n, self.of, max_tokens, seed, best)
@@ -58,7 +58,8 @@ class BestOfN:
 
 @dataclass(frozen=True)
 class Majority:
-    """Targets, exactly, the law of the first of `of` draws from p whose answer is the most frequent one among them.
+    """Targets, exactly, the distribution of the first of `of` draws from p whose answer is the most frequent one among
+    them.
 
     Responses without an answer cast no vote; ties go to the answer that was drawn first. Where nobody votes, the first
     draw is returned.
@@ -81,13 +82,13 @@ class Majority:
         n: int,
         max_tokens: int,
         seed: int,
-        judge: Judge | None = None,
+        grade_fn: GradeFn | None = None,
     ) -> Samples:
-        if judge is None:
-            raise ValueError("a majority needs a judge, to read answers")
+        if grade_fn is None:
+            raise ValueError("a majority needs a grade_fn, to read answers")
 
         def voted(p: int, group: list[Rollout]) -> Rollout:
-            answers = [grade.answer for grade in judge([p] * len(group), group)]
+            answers = [grade.answer for grade in grade_fn([p] * len(group), group)]
             votes = Counter(answer for answer in answers if answer is not None)
             return group[answers.index(votes.most_common(1)[0][0])] if votes else group[0]
 
@@ -104,7 +105,7 @@ def _chosen(
     choose: Callable[[int, list[Rollout]], Rollout],
 ) -> Samples:
     """n responses a prompt, each chosen from `of` draws of its own."""
-    draws = Temperature()(model, prompts, n=n * of, max_tokens=max_tokens, seed=seed)
-    chosen = [[choose(p, group[i : i + of]) for i in range(0, n * of, of)] for p, group in enumerate(draws.rollouts)]
-    info = replace(draws.info, drawn=drawn_tokens(draws.rollouts))
+    samples = Temperature()(model, prompts, n=n * of, max_tokens=max_tokens, seed=seed)
+    chosen = [[choose(p, group[i : i + of]) for i in range(0, n * of, of)] for p, group in enumerate(samples.rollouts)]
+    info = replace(samples.info, drawn=drawn_tokens(samples.rollouts))
     return Samples(chosen, info)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tiltlab.models.base import LanguageModel
-from tiltlab.samplers.base import Info, Judge, Samples, in_turns, stopwatch
+from tiltlab.samplers.base import GradeFn, Info, Samples, in_turns, stopwatch
 from tiltlab.types import Prompt
 
 
@@ -28,7 +28,7 @@ class Greedy:
         n: int,
         max_tokens: int,
         seed: int,
-        judge: Judge | None = None,
+        grade_fn: GradeFn | None = None,
     ) -> Samples:
         def run(some: Sequence[Prompt], _: int) -> Samples:
             return _followed(model, some, n, max_tokens)

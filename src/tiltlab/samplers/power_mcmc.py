@@ -1,7 +1,8 @@
 """Metropolis-Hastings on whole responses: chains that hit p^alpha, or p^alpha exp(r / beta), without training.
 
-A proposal keeps a response up to a cut and draws the rest again, so responses grow and shrink. For it to leave the law
-as it is, the ratio must count (arXiv 2510.14901 has the idea; implementations of it go wrong in the three below):
+A proposal keeps a response up to a cut and draws the rest again, so responses grow and shrink. For it to leave the
+distribution as it is, the ratio must count (arXiv 2510.14901 has the idea; implementations of it go wrong in the three
+below):
 
 - both tails in full, the old and the new, each to its own end,
 - how likely the cut was: one in |y| from here, one in |y'| for the way back,
@@ -21,7 +22,7 @@ from torch import Tensor
 from tiltlab.models.base import Decoder, LanguageModel
 from tiltlab.models.decoding import LEAVE, draw
 from tiltlab.objective import Objective, tempered, tilted
-from tiltlab.samplers.base import Info, Judge, Samples, Streams, in_turns, stopwatch
+from tiltlab.samplers.base import GradeFn, Info, Samples, Streams, in_turns, stopwatch
 from tiltlab.types import Prompt, Rollout
 
 RARELY = 0.03
@@ -33,7 +34,8 @@ BINS = 10
 
 @dataclass(frozen=True)
 class PowerMCMC:
-    """Targets p^alpha / Z or, with `beta`, the tilted law p^alpha exp(r / beta) / Z, over complete responses within the
+    """Targets p^alpha / Z or, with `beta`, the tilted distribution p^alpha exp(r / beta) / Z, over complete responses
+    within the
     token limit: exactly as `steps` grows, approximately before.
 
     Each of the n responses to a prompt is the end of a chain of its own, which starts with a draw from the proposal
@@ -75,16 +77,16 @@ class PowerMCMC:
         n: int,
         max_tokens: int,
         seed: int,
-        judge: Judge | None = None,
+        grade_fn: GradeFn | None = None,
     ) -> Samples:
-        if self.beta is not None and judge is None:
-            raise ValueError("sampling with a reward needs a judge")
+        if self.beta is not None and grade_fn is None:
+            raise ValueError("sampling with a reward needs a grade_fn")
 
         streams = Streams(seed, prompts, n)
 
         def run(some: Sequence[Prompt], first: int) -> Samples:
             decoder = model.decoder(some, n=n, max_tokens=max_tokens)
-            return _Chains(self, model, decoder, streams, judge, first, n, max_tokens).run()
+            return _Chains(self, model, decoder, streams, grade_fn, first, n, max_tokens).run()
 
         # a chain holds its response and the proposal
         return in_turns(run, prompts, max(1, model.capacity(prompts, 2 * max_tokens) // n))
@@ -94,8 +96,8 @@ class _Responses(NamedTuple):
     """R responses side by side; what stands beyond the length of one is left-overs.
 
     tokens_RT: int64. logp_RT, logq_RT: float32, nats, each token's log-probability under the model and under the
-    proposal. length_R: int64. target_R: float64, log of the target up to its constant; minus infinity for what the law
-    does not know.
+    proposal. length_R: int64. target_R: float64, log of the target up to its constant; minus infinity for what the
+    distribution does not know.
     """
 
     tokens_RT: Tensor
@@ -159,7 +161,7 @@ class _Chains:
     model: LanguageModel
     decoder: Decoder
     streams: Streams
-    judge: Judge | None
+    grade_fn: GradeFn | None
     first: int
     n: int
     limit: int
@@ -227,9 +229,9 @@ class _Chains:
         logp_ST, logq_ST = state.logp_NT[rows_S], state.logq_NT[rows_S]
         logp_S = _masked(logp_ST, 0, length_S).sum(1)
         reward_S = torch.zeros_like(logp_S)
-        if self.judge and self.sampler.beta is not None:
+        if self.grade_fn and self.sampler.beta is not None:
             owners = (self.first + state.chain_N[rows_S] // self.n).tolist()
-            grades = self.judge(owners, self._rollouts(tokens_ST, logp_ST, length_S))
+            grades = self.grade_fn(owners, self._rollouts(tokens_ST, logp_ST, length_S))
             reward_S = torch.tensor([grade.reward for grade in grades], dtype=torch.float64, device=rows_S.device)
         log_S = self.sampler.objective.log_target(reward_S, logp_S)
         complete_S = self.decoder.ends_V[tokens_ST.gather(1, length_S[:, None] - 1)[:, 0]]
@@ -289,7 +291,7 @@ class _Chains:
 def _log_ratio(old: _Responses, new: _Responses, cut_R: Tensor) -> Tensor:
     """log of the Metropolis-Hastings ratio, float64 [R]: targets, tails, and the choice of the cut, there and back.
 
-    Infinite for a chain without a state, or with one that the law does not know: it takes what comes.
+    Infinite for a chain without a state, or with one that the distribution does not know: it takes what comes.
     """
     back_R = _masked(old.logq_RT, cut_R, old.length_R).sum(1) - new.length_R.log()
     there_R = _masked(new.logq_RT, cut_R, new.length_R).sum(1) - old.length_R.log()

@@ -1,8 +1,8 @@
 """Sequential Monte Carlo for p^alpha, or p^alpha exp(r / beta): a population that grows token by token, in step.
 
-Every particle draws its next token from the base at temperature 1 / alpha, is weighed by how far that law is from
-p^alpha, and where a few come to hold most of the weight the population is drawn anew from itself (sequential importance
-resampling: Del Moral, Doucet and Jasra, 2006).
+Every particle draws its next token from the base at temperature 1 / alpha, is weighed by how far that distribution is
+from p^alpha, and where a few come to hold most of the weight the population is drawn anew from itself (sequential
+importance resampling: Del Moral, Doucet and Jasra, 2006).
 
 Left out on purpose: moves after resampling, and look-ahead: the weight of a prefix says nothing of what can follow it.
 """
@@ -18,13 +18,14 @@ from torch import Tensor
 from tiltlab.models.base import Decoder, LanguageModel
 from tiltlab.models.decoding import LEAVE, draw
 from tiltlab.objective import Objective, tempered, tilted
-from tiltlab.samplers.base import Info, Judge, Samples, Streams, in_turns, stopwatch
+from tiltlab.samplers.base import GradeFn, Info, Samples, Streams, in_turns, stopwatch
 from tiltlab.types import Prompt, Rollout
 
 
 @dataclass(frozen=True)
 class PowerSMC:
-    """Targets p^alpha / Z or, with `beta`, the tilted law p^alpha exp(r / beta) / Z, over complete responses within the
+    """Targets p^alpha / Z or, with `beta`, the tilted distribution p^alpha exp(r / beta) / Z, over complete responses
+    within the
     token limit: exactly as `particles` grows, approximately before; its estimate of Z is unbiased for any number.
 
     n responses take ceil(n / particles) populations, each of which gives its particles, drawn from their weights
@@ -57,7 +58,7 @@ class PowerSMC:
         return tempered(self.alpha) if self.beta is None else tilted(self.beta, self.alpha)
 
     def exponent(self, tokens: int) -> float:
-        """Of p in the law that a population stands for after so many tokens."""
+        """Of p in the distribution that a population stands for after so many tokens."""
         return self.alpha if tokens >= self.ramp else 1 + (self.alpha - 1) * tokens / self.ramp
 
     def drawn(self, n: int) -> int:
@@ -71,17 +72,17 @@ class PowerSMC:
         n: int,
         max_tokens: int,
         seed: int,
-        judge: Judge | None = None,
+        grade_fn: GradeFn | None = None,
     ) -> Samples:
-        if self.beta is not None and judge is None:
-            raise ValueError("sampling with a reward needs a judge")
+        if self.beta is not None and grade_fn is None:
+            raise ValueError("sampling with a reward needs a grade_fn")
         populations = math.ceil(n / self.particles)
         rows = populations * (self.particles + 1)  # a stream for each particle, and one for each population
         streams = Streams(seed, prompts, rows)
 
         def run(some: Sequence[Prompt], first: int) -> Samples:
             decoder = model.decoder(some, n=populations * self.particles, max_tokens=max_tokens)
-            return _Populations(self, model, decoder, streams, judge, first, n, populations, max_tokens).run()
+            return _Populations(self, model, decoder, streams, grade_fn, first, n, populations, max_tokens).run()
 
         return in_turns(run, prompts, max(1, model.capacity(prompts, max_tokens) // (populations * self.particles)))
 
@@ -139,7 +140,7 @@ class _Populations:
     model: LanguageModel
     decoder: Decoder
     streams: Streams
-    judge: Judge | None
+    grade_fn: GradeFn | None
     first: int
     n: int
     R: int
@@ -201,10 +202,10 @@ class _Populations:
 
     def _rewarded(self, state: _State, ended: Tensor) -> _State:
         """The rewards of these particles, which have just finished, enter their weights."""
-        if self.judge is None or self.sampler.beta is None:
+        if self.grade_fn is None or self.sampler.beta is None:
             return state
         owners = (self.first + ended // (self.R * self.K)).tolist()
-        grades = self.judge(owners, self._rollouts(state.particles, ended))
+        grades = self.grade_fn(owners, self._rollouts(state.particles, ended))
         reward = torch.tensor([grade.reward for grade in grades], dtype=torch.float64)
         logp = state.particles.logp_M[ended]
         # what the target has beyond p^alpha, by the one definition that training and sampling share

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from tiltlab.models.base import LanguageModel
 from tiltlab.models.decoding import draw
-from tiltlab.samplers.base import Info, Judge, Samples, Streams, drawn_tokens, stopwatch
+from tiltlab.samplers.base import GradeFn, Info, Samples, Streams, drawn_tokens, stopwatch
 from tiltlab.types import Prompt
 
 
@@ -17,9 +17,9 @@ class Temperature:
     """Targets, exactly, the product over tokens of softmax(logits / temperature), cut to its `top_k` likeliest tokens
     and then to the fewest whose mass reaches `top_p`, and normalised again.
 
-    At temperature 1, uncut, that is the model's own law p. Below 1 it sharpens each next-token law by itself, which is
-    *not* p^(1/temperature): that one weighs a token by all that can follow it, and normalises once, over whole
-    responses.
+    At temperature 1, uncut, that is the model's own distribution p. Below 1 it sharpens each next-token distribution by
+    itself, which is *not* p^(1/temperature): that one weighs a token by all that can follow it, and normalises once,
+    over whole responses.
     """
 
     temperature: float = 1.0
@@ -45,7 +45,7 @@ class Temperature:
         n: int,
         max_tokens: int,
         seed: int,
-        judge: Judge | None = None,
+        grade_fn: GradeFn | None = None,
     ) -> Samples:
         if self.top_p < 1 or self.top_k is not None:
             return self._cut(model, prompts, n, max_tokens, seed)

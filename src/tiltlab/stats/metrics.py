@@ -47,25 +47,25 @@ def maj_at_k(answers: Sequence[str | None], correct: Sequence[bool], k: int) -> 
         return float("nan")
     votes = Counter(answer for answer in answers if answer is not None)
     right = {answer for answer, is_right in zip(answers, correct, strict=True) if is_right}
-    silent = len(answers) - votes.total()
-    chances = vote_chances(list(votes.values()), silent, k)
+    unanswered = len(answers) - votes.total()
+    chances = vote_chances(list(votes.values()), unanswered, k)
     return sum(chance for answer, chance in zip(votes, chances, strict=True) if answer in right)
 
 
-def vote_chances(counts: Sequence[int], silent: int, k: int) -> list[float]:
+def vote_chances(counts: Sequence[int], unanswered: int, k: int) -> list[float]:
     """For each answer, given so many times, the chance that it wins the vote of k of all samples, drawn without
-    replacement; `silent` samples cast no vote, and with the rest of the chances nobody votes."""
+    replacement; `unanswered` samples cast no vote, and with the rest of the chances nobody votes."""
     ordered = sorted(counts)
     chance = {}
     for size in set(counts):
         others = ordered.copy()
         others.remove(size)
-        chance[size] = _wins(size, tuple(others), silent, k)
+        chance[size] = _wins(size, tuple(others), unanswered, k)
     return [chance[size] for size in counts]
 
 
 @lru_cache(maxsize=65536)
-def _wins(size: int, others: tuple[int, ...], silent: int, k: int) -> float:
+def _wins(size: int, others: tuple[int, ...], unanswered: int, k: int) -> float:
     """Chance that an answer given `size` times wins the vote of k samples against `others`, ties shared out equally.
 
     Let every sample be drawn or not with chance p, by itself: given that k are drawn, all sets of k are as likely, so
@@ -73,7 +73,7 @@ def _wins(size: int, others: tuple[int, ...], silent: int, k: int) -> float:
     whose generating functions multiply, and no number leaves [0, 1], however many samples there are. With t rivals
     level the share is 1 / (1 + t), the integral of u^t: each level rival counts u, and a Gauss rule sums over u.
     """
-    n = size + sum(others) + silent
+    n = size + sum(others) + unanswered
     p = (k + 0.5) / (n + 1)
     mine_chance = _binomial(size, p)
     length = min(n + 1, 64 + 32 * ceil(sqrt(n * p * (1 - p))))  # sums farther than that from their mean do not happen
@@ -81,16 +81,17 @@ def _wins(size: int, others: tuple[int, ...], silent: int, k: int) -> float:
     for mine in range(1, min(size, k) + 1):
         if mine_chance[mine] > NEVER:
             u_U, weight_U = _gauss(min(k // mine - 1, sum(count >= mine for count in others)))
-            rest_UL = _no_more_than(mine, others, silent, p, length, u_U)
+            rest_UL = _no_more_than(mine, others, unanswered, p, length, u_U)
             favourable += mine_chance[mine] * np.fft.irfft(weight_U @ rest_UL, length)[(k - mine) % length]
     return min(1.0, max(0.0, round(float(favourable / _binomial(n, p)[k]), DIGITS)))
 
 
-def _no_more_than(mine: int, others: tuple[int, ...], silent: int, p: float, length: int, u_U: Floats) -> Complex:
-    """Generating function, [U, L], of the votes for other answers and of silence, where no answer has more than `mine`
+def _no_more_than(mine: int, others: tuple[int, ...], unanswered: int, p: float, length: int, u_U: Floats) -> Complex:
+    """Generating function, [U, L], of the votes for other answers and of responses without one, where no answer has
+    more than `mine`
     and one level with it counts u, at L points on the upper half of the unit circle: the others mirror
     them."""
-    free = silent + sum(count for count in others if count < mine)  # they cannot have as many
+    free = unanswered + sum(count for count in others if count < mine)  # they cannot have as many
     result = np.tile((1 - p + p * _turns(length, 1)) ** free, (len(u_U), 1))
     for count, times in Counter(count for count in others if count >= mine).items():
         chance = _binomial(count, p)
@@ -135,8 +136,8 @@ def answer_entropy(answers: Iterable[str | None]) -> float:
 
 def averages(records: Sequence[Record]) -> dict[str, float]:
     """Plain means over responses, for curves: accuracy over those that could be graded, reward over those that have
-    one; length in tokens and the share cut off over all; log-probabilities in nats a response, and their difference kl,
-    over complete ones."""
+    one; length in tokens and the share truncated over all; log-probabilities in nats a response, and their difference
+    kl, over complete ones."""
     complete = [r for r in records if r.complete]
     return {
         "accuracy": _mean([float(r.reason == "correct") for r in records if r.reason not in UNKNOWN]),

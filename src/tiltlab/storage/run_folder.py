@@ -8,7 +8,7 @@
         records-last.jsonl records-best.jsonl   graded responses on the test split
         records-forecast.jsonl              of the base alone: further responses, for the forecast
         sampling-last.json sampling-best.json   what drawing them took: tokens, seconds, the sampler's notes
-        result.json                         written last: a cell that has it is done
+        result.json                         written last: a job that has it is done
         failed.json                         instead, where it could not be finished: why. The next try removes it
 
 Left out on purpose: how a file is written (files.py, records.py, checkpoints.py), and figures (see report/).
@@ -24,14 +24,14 @@ from tiltlab.storage.files import read_json, slug
 
 
 @dataclass(frozen=True)
-class CellDir:
-    """The files of one cell, by path; none of them need be there yet."""
+class JobDir:
+    """The files of one job, by path; none of them need be there yet."""
 
     path: Path
 
     @classmethod
-    def of(cls, run: Path, task: str, arm: str, seed: int) -> "CellDir":
-        """Where a run folder keeps the cell of a task and an arm, both by name, and a seed."""
+    def of(cls, run: Path, task: str, arm: str, seed: int) -> "JobDir":
+        """Where a run folder keeps the job of a task and an arm, both by name, and a seed."""
         return cls(run / "cells" / slug(task) / slug(arm) / f"seed-{seed}")
 
     @property

@@ -22,8 +22,9 @@ Kind = Trained | Literal["base", "greedy", "best_of_n", "majority", "beam", "pow
 
 
 Nature = Literal["base", "plain", "likelihood", "power", "reward", "trained"]
-"""What an arm is, as it says itself in study.json: the base; an arm that samples by the base's own law all the same;
-one that sharpens it by its likelihood alone, or towards a p^alpha; one that looks at the reward; one that trains."""
+"""What an arm is, as it says itself in study.json: the base; an arm that samples by the base's own distribution all the
+same; one that sharpens it by its likelihood alone, or towards a p^alpha; one that looks at the reward; one that
+trains."""
 
 
 def nature_of(arm: Json) -> Nature:

@@ -8,14 +8,14 @@ from tiltlab.config.recipe import Recipe
 from tiltlab.storage import shapes
 from tiltlab.storage.files import Json
 from tiltlab.storage.shapes import read_shaped, read_shaped_lines
-from tiltlab.study.run import Cell
+from tiltlab.study.run import Job
 from tiltlab.study.study import check, plan
 from tiltlab.types import Split
 
 
 @dataclass(frozen=True)
 class Planned:
-    """One cell. tokens: that it draws, at most."""
+    """One job. tokens: that it draws, at most."""
 
     task: str
     arm: str
@@ -27,20 +27,20 @@ class Planned:
 @dataclass(frozen=True)
 class Estimate:
     """splits: by task and split, the number of problems, and notes on what was left out. rate: tokens a second that the
-    run folder's own cells have drawn so far, None where there are none."""
+    run folder's own jobs have drawn so far, None where there are none."""
 
     name: str
     splits: dict[str, dict[str, Any]]
-    cells: tuple[Planned, ...]
+    jobs: tuple[Planned, ...]
     rate: float | None
 
     @property
     def tokens(self) -> int:
-        return sum(cell.tokens for cell in self.cells)
+        return sum(job.tokens for job in self.jobs)
 
     @property
     def seconds(self) -> float | None:
-        """One cell after another, at most; None where no rate is known."""
+        """One job after another, at most; None where no rate is known."""
         return self.tokens / self.rate if self.rate else None
 
 
@@ -51,30 +51,30 @@ def estimate(recipe: Recipe, run: Path, seeds: int) -> Estimate:
         task: {split: {"problems": fact["problems"], "notes": fact.get("notes", [])} for split, fact in of.items()}
         for task, of in facts.items()
     }
-    cells = tuple(
-        Planned(cell.task.name, cell.arm.name, cell.seed, cell.arm.objective() is not None, _tokens(cell, recipe))
-        for cell in plan(recipe, seeds)
+    jobs = tuple(
+        Planned(job.task.name, job.arm.name, job.seed, job.arm.objective() is not None, _tokens(job, recipe))
+        for job in plan(recipe, seeds)
     )
-    return Estimate(recipe.name, splits, cells, _rate(run))
+    return Estimate(recipe.name, splits, jobs, _rate(run))
 
 
-def _tokens(cell: Cell, recipe: Recipe) -> int:
-    """Responses of a cell, each as long as it may be."""
+def _tokens(job: Job, recipe: Recipe) -> int:
+    """Responses of a job, each as long as it may be."""
     test, train, select = recipe.test, recipe.train, recipe.select
-    tested = _problems(cell, "test", test.problems)
-    responses = tested * cell.arm.sampler().drawn(test.n)
-    if cell.arm.objective() is None:
-        responses += tested * test.forecast_n * (cell.arm.arm == "base")
+    tested = _problems(job, "test", test.problems)
+    responses = tested * job.arm.sampler().drawn(test.n)
+    if job.arm.objective() is None:
+        responses += tested * test.forecast_n * (job.arm.arm == "base")
     else:
         evaluations = 1 + -(-train.steps // select.every)  # before the first step, every so many, after the last
         responses *= 2  # of the last checkpoint and of the best
-        responses += evaluations * _problems(cell, "select", select.problems) * select.n
+        responses += evaluations * _problems(job, "select", select.problems) * select.n
         responses += train.steps * train.prompts * train.responses
     return responses * train.max_tokens
 
 
-def _problems(cell: Cell, split: Split, wanted: int | None) -> int:
-    return len(cell.task.problems(split)[:wanted])
+def _problems(job: Job, split: Split, wanted: int | None) -> int:
+    return len(job.task.problems(split)[:wanted])
 
 
 def _rate(run: Path) -> float | None:
@@ -82,9 +82,9 @@ def _rate(run: Path) -> float | None:
     tokens = seconds = 0.0
     for path in run.glob("cells/*/*/*/metrics.jsonl"):
         for line in read_shaped_lines(path, shapes.Step, ended=False):
-            spent = line.get("seconds", {})
-            seconds += sum(spent.values())
-            tokens += max(line.get("tokens", {}).values(), default=0) if spent else 0
+            seconds_by_phase = line.get("seconds", {})
+            seconds += sum(seconds_by_phase.values())
+            tokens += max(line.get("tokens", {}).values(), default=0) if seconds_by_phase else 0
     for path in run.glob("cells/*/*/*/sampling-*.json"):
         drawn: Json = read_shaped(path, shapes.Sampling)
         tokens, seconds = tokens + drawn["drawn"], seconds + drawn["seconds"]

@@ -11,7 +11,7 @@ from pathlib import Path
 from tiltlab.errors import UserError
 from tiltlab.models.hf import HFModel
 from tiltlab.storage.files import Json, read_json, whole_lines, write_json, write_lines
-from tiltlab.storage.run_folder import CellDir
+from tiltlab.storage.run_folder import JobDir
 from tiltlab.training.alarms import Watch, watched
 from tiltlab.training.optimizer import Optimizer
 
@@ -29,7 +29,7 @@ class State:
 
 @dataclass(frozen=True)
 class Resumed:
-    """Where to go on. watch: it has seen what an earlier try left, and rings the same as if there had been no stop.
+    """Where to go on. watch: it has seen what an earlier try left, and fires the same as if there had been no stop.
     wrong: what is wrong with the newest checkpoint, where that was not whole."""
 
     state: State
@@ -41,7 +41,7 @@ Ended = Callable[[State, Watch], bool]
 """Whether a training with this state, and with a watch that has seen its lines, takes no further step."""
 
 
-def save(folder: CellDir, policy: HFModel, optimizer: Optimizer, state: State) -> None:
+def save(folder: JobDir, policy: HFModel, optimizer: Optimizer, state: State) -> None:
     """Keep where a training is, and its best checkpoint. Raises UserError where it cannot be written."""
     checkpoints = folder.checkpoints
     if checkpoints.step(state.step).is_dir():  # it was evaluated since: the weights are the same
@@ -54,7 +54,7 @@ def save(folder: CellDir, policy: HFModel, optimizer: Optimizer, state: State) -
     checkpoints.keep({state.best_step, state.step})
 
 
-def resume(folder: CellDir, policy: HFModel, optimizer: Optimizer, every: int, ended: Ended) -> Resumed:
+def resume(folder: JobDir, policy: HFModel, optimizer: Optimizer, every: int, ended: Ended) -> Resumed:
     """Where to go on, with weights, optimiser and lines as they were then. What came after is dropped: it will be made
     again.
 
@@ -83,7 +83,7 @@ def resume(folder: CellDir, policy: HFModel, optimizer: Optimizer, every: int, e
     return Resumed(State(), watched([], select))
 
 
-def require_whole(folder: CellDir, every: int) -> None:
+def require_whole(folder: JobDir, every: int) -> None:
     """Raises UserError where a training that is done lacks lines that its result counts."""
     try:
         result = read_json(folder.result)
@@ -93,13 +93,13 @@ def require_whole(folder: CellDir, every: int) -> None:
         raise _beyond_repair(folder, error) from error
 
 
-def _beyond_repair(folder: CellDir, error: Exception) -> UserError:
+def _beyond_repair(folder: JobDir, error: Exception) -> UserError:
     said = error if isinstance(error, UserError) else f"{folder.result} is damaged: {error!r}"
     return UserError(f"{said}; remove {folder.path}, and the same command makes it anew")
 
 
 def _restored(
-    folder: CellDir, policy: HFModel, optimizer: Optimizer, step: int, every: int, ended: Ended
+    folder: JobDir, policy: HFModel, optimizer: Optimizer, step: int, every: int, ended: Ended
 ) -> tuple[State, Watch, list[Json], list[Json]]:
     """The state of a checkpoint, put on the policy and the optimiser, and the lines of metrics.jsonl and select.jsonl
     that it counts, with a watch that has seen them. Raises UserError for one that is not whole."""
@@ -131,7 +131,7 @@ def _state(path: Path, step: int) -> State:
     return State(**found)
 
 
-def _counted(folder: CellDir, step: int, evaluated: int, every: int) -> tuple[list[Json], list[Json]]:
+def _counted(folder: JobDir, step: int, evaluated: int, every: int) -> tuple[list[Json], list[Json]]:
     """The lines of metrics.jsonl and select.jsonl up to a step. Raises UserError where one is missing or damaged."""
     evaluations = sorted({*range(0, evaluated, every), evaluated})
     return _lines(folder.metrics, range(step)), _lines(folder.select, evaluations)
@@ -145,7 +145,7 @@ def _lines(path: Path, steps: Sequence[int]) -> list[Json]:
     return lines
 
 
-def _forget_end(folder: CellDir) -> None:
+def _forget_end(folder: JobDir) -> None:
     """Remove the records of the end of a training that will come to another."""
     for which in ("last", "best"):
         folder.records(which).unlink(missing_ok=True)

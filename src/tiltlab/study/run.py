@@ -1,9 +1,9 @@
-"""One cell of a study: one arm, one task, one seed, from the base model to graded records.
+"""One job of a study: one arm, one task, one seed, from the base model to graded records.
 
-`run_cell` is what the others call. `_Training` is the way of a cell that trains, from where an earlier try left it to
-its result; `_Evaluation` is what cells that train and cells that do not have in common.
+`run_job` is what the others call. `_Training` is the way of a job that trains, from where an earlier try left it to
+its result; `_Evaluation` is what jobs that train and jobs that do not have in common.
 
-Left out on purpose: comparison. A cell knows nothing of the others; what they share (prompts, their order, seeds,
+Left out on purpose: comparison. A job knows nothing of the others; what they share (prompts, their order, seeds,
 budget) they share by being functions of the same recipe.
 """
 
@@ -29,7 +29,7 @@ from tiltlab.stats.metrics import averages
 from tiltlab.storage.files import Json, append_line, make_folder, read_lines, write_json, write_text
 from tiltlab.storage.folder import cannot_write, is_full
 from tiltlab.storage.records import write_records
-from tiltlab.storage.run_folder import CellDir
+from tiltlab.storage.run_folder import JobDir
 from tiltlab.study.resume import State, resume, save
 from tiltlab.tasks.base import Task
 from tiltlab.training.alarms import Alarm, Watch
@@ -46,7 +46,7 @@ class Tell(Protocol):
 
 
 @dataclass(frozen=True)
-class Cell:
+class Job:
     """What to run. `key` names it to people, `folder` on disk."""
 
     task: Task
@@ -57,27 +57,27 @@ class Cell:
     def key(self) -> str:
         return f"{self.task.name} / {self.arm.name} / seed {self.seed}"
 
-    def folder(self, run: Path) -> CellDir:
-        return CellDir.of(run, self.task.name, self.arm.name, self.seed)
+    def folder(self, run: Path) -> JobDir:
+        return JobDir.of(run, self.task.name, self.arm.name, self.seed)
 
 
 @dataclass(frozen=True)
 class Work:
-    """A cell with what it takes to run it. `stopping` is asked between steps whether to save and stop."""
+    """A job with what it takes to run it. `stopping` is asked between steps whether to save and stop."""
 
-    cell: Cell
+    job: Job
     recipe: Recipe
-    folder: CellDir
+    folder: JobDir
     tell: Tell
     stopping: Callable[[], bool]
 
 
-def run_cell(work: Work) -> None:
-    """Run a cell to its end, from wherever an earlier try left it. A cell that is done is left alone.
+def run_job(work: Work) -> None:
+    """Run a job to its end, from wherever an earlier try left it. A job that is done is left alone.
 
-    A cell that cannot be finished (its gradient is no longer finite, say) leaves failed.json and returns: the others of
+    A job that cannot be finished (its gradient is no longer finite, say) leaves failed.json and returns: the others of
     the study are not to suffer for it. Raises Stopped, after saving where it is, once `work.stopping()` says so, and
-    UserError for what would stop every cell alike, such as a full disk.
+    UserError for what would stop every job alike, such as a full disk.
     """
     folder = work.folder
     if folder.result.exists():
@@ -98,20 +98,20 @@ def run_cell(work: Work) -> None:
 
 
 def _run(work: Work) -> None:
-    base, objective = load_base(work.recipe.model), work.cell.arm.objective()
+    base, objective = load_base(work.recipe.model), work.job.arm.objective()
     if objective is None:
         evaluation = _Evaluation(work, base, base)
         evaluation.report("last")
-        if isinstance(work.cell.arm, Base):
+        if isinstance(work.job.arm, Base):
             evaluation.draw_for_forecast()
         write_json(work.folder.result, {"trained": False, "reference": base.fingerprint()})
         return
-    with policy_from(base, work.recipe.model, derive(work.cell.seed, "adapters")) as (policy, reference):
+    with policy_from(base, work.recipe.model, derive(work.job.seed, "adapters")) as (policy, reference):
         _Training(work, objective, policy, reference).run()
 
 
 class _Training:
-    """A cell that trains.
+    """A job that trains.
 
     Between two calls the policy and the optimiser stand as they were after `state.step` steps, metrics.jsonl and
     select.jsonl hold that many steps and their evaluations, and the watch has seen every one of those lines.
@@ -131,7 +131,7 @@ class _Training:
         self._report()
         if self.reference.fingerprint() != untouched:
             raise RuntimeError(
-                f"{self.work.cell.key}: the reference's weights changed during training; its results are void"
+                f"{self.work.job.key}: the reference's weights changed during training; its results are void"
             )
         self._close(untouched)
 
@@ -156,19 +156,19 @@ class _Training:
             return
         for metrics in self._steps():
             append_line(self.folder.metrics, metrics)
-            rang = self.watch.stepped(metrics)
+            fired = self.watch.stepped(metrics)
             self.state = replace(self.state, step=metrics["step"] + 1)
-            self._tell(self._doing(), _news(rang))
+            self._tell(self._doing(), _news(fired))
             if self.work.stopping():
                 self._save()
-                raise Stopped(f"{self.work.cell.key} stopped after step {self.state.step}")
+                raise Stopped(f"{self.work.job.key} stopped after step {self.state.step}")
             if self._due():
                 self._evaluate()
             if self._fatal(self.watch):
                 break
 
     def _steps(self) -> Iterator[Metrics]:
-        task, reward = self.work.cell.task, self.recipe.train.own_reward()
+        task, reward = self.work.job.task, self.recipe.train.own_reward()
         return train(
             self.policy,
             self.reference,
@@ -187,10 +187,10 @@ class _Training:
         except Stopped:
             self._save()
             raise
-        rang = self.watch.evaluated(found)
-        if rang:
-            self._tell(self._doing(), _news(rang))
-        self.state = _judged(self.state, found["accuracy"])
+        fired = self.watch.evaluated(found)
+        if fired:
+            self._tell(self._doing(), _news(fired))
+        self.state = _with_best(self.state, found["accuracy"])
         self._save()
 
     def _save(self) -> None:
@@ -205,7 +205,7 @@ class _Training:
             self.evaluation.report("best")
 
     def _close(self, reference: str) -> None:
-        """Write result.json, last: from then on the cell is done."""
+        """Write result.json, last: from then on the job is done."""
         for step in self.folder.checkpoints.steps():
             self.folder.checkpoints.optimizer(step).unlink(missing_ok=True)
         fatal = self._fatal(self.watch)
@@ -219,22 +219,22 @@ class _Training:
         return planned or self._fatal(self.watch) is not None
 
     def _fatal(self, watch: Watch) -> Alarm | None:
-        """The alarm that the recipe says to stop on, once it has rung."""
-        return next((alarm for alarm in watch.rung if alarm.kind in self.recipe.train.stop_on), None)
+        """The alarm that the recipe says to stop on, once it has fired."""
+        return next((alarm for alarm in watch.fired if alarm.kind in self.recipe.train.stop_on), None)
 
     def _doing(self) -> str:
-        rung = self.watch.rung
-        return f"training (alarm: {rung[-1].kind}, step {rung[-1].step})" if rung else "training"
+        fired = self.watch.fired
+        return f"training (alarm: {fired[-1].kind}, step {fired[-1].step})" if fired else "training"
 
     def _tell(self, doing: str, news: str) -> None:
         self.work.tell(doing, self.state.step, self.recipe.train.steps, news)
 
 
-def _news(rang: Sequence[Alarm]) -> str:
-    return "; ".join(f"alarm: {alarm}" for alarm in rang)
+def _news(fired: Sequence[Alarm]) -> str:
+    return "; ".join(f"alarm: {alarm}" for alarm in fired)
 
 
-def _judged(state: State, accuracy: float) -> State:
+def _with_best(state: State, accuracy: float) -> State:
     """The state after an evaluation. One whose accuracy is NaN (nothing could be graded) loses to any other."""
     better = state.best_step == 0 or isnan(state.best_accuracy) or accuracy > state.best_accuracy
     state = replace(state, evaluated=state.step)
@@ -242,14 +242,14 @@ def _judged(state: State, accuracy: float) -> State:
 
 
 def _train_config(work: Work) -> TrainConfig:
-    budget, arm = work.recipe.train, work.cell.arm
+    budget, arm = work.recipe.train, work.job.arm
     assert isinstance(arm, Trained)
     return TrainConfig(
         steps=budget.steps,
         prompts=budget.prompts,
         responses=budget.responses,
         max_tokens=budget.max_tokens,
-        seed=work.cell.seed,
+        seed=work.job.seed,
         fixed_length=arm.fixed_length,
         micro_batch_tokens=budget.micro_batch_tokens,
         normalize=arm.normalize,
@@ -258,7 +258,7 @@ def _train_config(work: Work) -> TrainConfig:
 
 @dataclass(frozen=True)
 class _Evaluation:
-    """A cell's policy, evaluated as it is at the moment and as the recipe says. Where nothing trains, policy and
+    """A job's policy, evaluated as it is at the moment and as the recipe says. Where nothing trains, policy and
     reference are one."""
 
     work: Work
@@ -279,7 +279,7 @@ class _Evaluation:
         if not folder.records(which).exists():
             records, info, first_P = self._evaluated("test")
             problems = self._problems("test")
-            prompts = [self.work.cell.task.render(problem) for problem in problems]
+            prompts = [self.work.job.task.render(problem) for problem in problems]
             tokens = token_lines(self.reference, problems, prompts, first_P)
             write_json(folder.sampling(which), asdict(info) | {"responses": len(records)})
             write_text(folder.tokens(which), "".join(json.dumps(line) + "\n" for line in tokens))
@@ -296,24 +296,24 @@ class _Evaluation:
 
         Raises Stopped, with nothing kept, between two batches of problems.
         """
-        cell, recipe = self.work.cell, self.work.recipe
+        job, recipe = self.work.job, self.work.recipe
         settings = recipe.test if split == "test" else recipe.select
         problems = self._problems(split)
 
         def on_progress(done: int) -> None:
             self.work.tell(draw or f"{split} split", done, len(problems))
             if self.work.stopping():
-                raise Stopped(f"{cell.key} stopped while evaluating")
+                raise Stopped(f"{job.key} stopped while evaluating")
 
         return evaluate(
             self.policy,
             self.reference,
-            cell.arm.sampler(),
-            cell.task,
+            job.arm.sampler(),
+            job.task,
             problems,
             n=n or settings.n,
             max_tokens=recipe.train.max_tokens,
-            seed=derive(cell.seed, draw or split),
+            seed=derive(job.seed, draw or split),
             reward=recipe.train.own_reward(),
             on_progress=on_progress,
         )
@@ -321,11 +321,11 @@ class _Evaluation:
     def _problems(self, split: Split) -> Sequence[Problem]:
         """Those of a split that the recipe has evaluated."""
         settings = self.work.recipe.test if split == "test" else self.work.recipe.select
-        return self.work.cell.task.problems(split)[: settings.problems]
+        return self.work.job.task.problems(split)[: settings.problems]
 
 
 @lru_cache(maxsize=1)
 def load_base(config: ModelConfig) -> HFModel:
-    """The base model, loaded once a process: cells copy it, or put adapters on it for as long as they last."""
+    """The base model, loaded once a process: jobs copy it, or put adapters on it for as long as they last."""
     reference: HFModel = load_reference(config, load_codec(config))
     return reference

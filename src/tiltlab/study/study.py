@@ -22,25 +22,25 @@ from tiltlab.models.loading import load_codec, load_reference, policy_from
 from tiltlab.storage import shapes
 from tiltlab.storage.files import write_json, write_text
 from tiltlab.storage.folder import alone_in, require_writable
-from tiltlab.storage.run_folder import CellDir, kept_date
+from tiltlab.storage.run_folder import JobDir, kept_date
 from tiltlab.storage.shapes import or_else, read_shaped
 from tiltlab.study.resume import require_whole
-from tiltlab.study.run import Cell, Tell, Work, load_base, run_cell
+from tiltlab.study.run import Job, Tell, Work, load_base, run_job
 from tiltlab.system.process_pool import run_all
 from tiltlab.system.provenance import provenance
 from tiltlab.tasks.base import Task, notes_of, try_on_gold
 from tiltlab.types import Problem, Prompt, Split
 
 OnProgress = Callable[..., None]
-"""Told (cell, what it is doing, how much is done, out of how much), and a line to keep where there is news; total 0
-means that the cell is finished."""
+"""Told (job, what it is doing, how much is done, out of how much), and a line to keep where there is news; total 0
+means that the job is finished."""
 
 
-def plan(recipe: Recipe, seeds: int) -> list[Cell]:
-    """All cells of a study. The arms that train come first in each task: they take longest."""
+def plan(recipe: Recipe, seeds: int) -> list[Job]:
+    """All jobs of a study. The arms that train come first in each task: they take longest."""
     arms = sorted(recipe.arms, key=lambda arm: arm.objective() is None)
     numbers = range(recipe.seed, recipe.seed + seeds)
-    return [Cell(task, arm, seed) for seed in numbers for task in recipe.tasks for arm in arms]
+    return [Job(task, arm, seed) for seed in numbers for task in recipe.tasks for arm in arms]
 
 
 def run_study(
@@ -52,8 +52,8 @@ def run_study(
     devices: Sequence[str],
     on_progress: OnProgress,
     on_note: Callable[[str], None] = lambda _: None,
-) -> list[Cell]:
-    """Run a study, or go on with one that was stopped or killed; what is done is not done again. Returns the cells that
+) -> list[Job]:
+    """Run a study, or go on with one that was stopped or killed; what is done is not done again. Returns the jobs that
     could not be finished; each says why in its failed.json. `on_note` is told what there is to say of the model.
 
     Raises UserError, before anything is written, for a recipe that cannot work and for a folder that holds another
@@ -73,20 +73,20 @@ def run_study(
         threads = max(1, _cores() // jobs)
         made = provenance() | {"jobs": jobs, "threads": threads, "devices": list(devices)}
         _open(asked, run, seeds, facts, made, date)
-        cells = [cell for cell in plan(recipe, seeds) if not _is_done(cell.folder(run), recipe)]
-        pieces = [partial(_piece, cell, recipe, run, workers_lock) for cell in cells]
+        unfinished = [job for job in plan(recipe, seeds) if not _is_done(job.folder(run), recipe)]
+        pieces = [partial(_piece, job, recipe, run, workers_lock) for job in unfinished]
         run_all(
             pieces,
-            jobs=max(1, min(jobs, len(cells))),
+            jobs=max(1, min(jobs, len(unfinished))),
             threads=threads,
             devices=devices,
-            on_progress=lambda i, *news: on_progress(cells[i], *news),
+            on_progress=lambda i, *news: on_progress(unfinished[i], *news),
         )
-        return [cell for cell in cells if cell.folder(run).failed.exists()]
+        return [job for job in unfinished if job.folder(run).failed.exists()]
 
 
-def _is_done(folder: CellDir, recipe: Recipe) -> bool:
-    """Raises UserError for a cell that is done and has lost lines of its curves since."""
+def _is_done(folder: JobDir, recipe: Recipe) -> bool:
+    """Raises UserError for a job that is done and has lost lines of its curves since."""
     if not folder.result.exists():
         return False
     require_whole(folder, recipe.select.every)
@@ -162,7 +162,7 @@ def _fact(task: Task, split: Split, problems: Sequence[Problem]) -> dict[str, An
 
 
 def _piece(
-    cell: Cell,
+    job: Job,
     recipe: Recipe,
     run: Path,
     lock: Path,
@@ -173,7 +173,7 @@ def _piece(
 ) -> None:
     with lock.open() as file:
         fcntl.flock(file, fcntl.LOCK_SH)  # held while this process may write: see `_workers_gone`
-        run_cell(Work(cell, _placed(recipe, device), cell.folder(run), tell, stopping))
+        run_job(Work(job, _placed(recipe, device), job.folder(run), tell, stopping))
 
 
 def _open(recipe: Recipe, run: Path, seeds: int, facts: dict[str, Any], made: dict[str, object], date: dt.date) -> None:

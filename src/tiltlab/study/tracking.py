@@ -13,12 +13,12 @@ from typing import Any, Literal, Protocol, get_args
 
 from tiltlab.errors import UserError, brief
 from tiltlab.storage.files import Json, read_json, read_lines, slug, write_json
-from tiltlab.storage.run_folder import CellDir
+from tiltlab.storage.run_folder import JobDir
 
 Kind = Literal["trackio", "wandb", "tensorboard"]
 
 EVERY = 5.0
-"""Seconds between two looks at a cell's files."""
+"""Seconds between two looks at a job's files."""
 
 
 class Run(Protocol):
@@ -30,7 +30,7 @@ class Run(Protocol):
 
 
 class Mirror:
-    """Passes on what is new in the cells of a study: one tracker's run a cell, each line once, also over restarts.
+    """Passes on what is new in the jobs of a study: one tracker's run a job, each line once, also over restarts.
 
     A tracker that fails (a network that is down, say) is told of once through `warn`, and left alone from then on: no
     training ends for a dashboard.
@@ -45,23 +45,23 @@ class Mirror:
         self._looked: dict[str, float] = {}
         self._broken = False
 
-    def look(self, key: str, cell: CellDir, ended: bool) -> None:
-        """Pass on what a cell's files have new. `key` names its run; after `ended` it is closed."""
+    def look(self, key: str, job: JobDir, ended: bool) -> None:
+        """Pass on what a job's files have new. `key` names its run; after `ended` it is closed."""
         now = time.monotonic()
         if self._broken or not (ended or now - self._looked.get(key, -EVERY) >= EVERY):
             return
         self._looked[key] = now
         try:
-            self._pass_on(key, cell)
+            self._pass_on(key, job)
             if ended and key in self._runs:
                 self._runs.pop(key).finish()
         except Exception as error:
             self._broken = True
             self._warn(f"{self._kind} failed and is left alone; metrics.jsonl has all ({brief(error)})")
 
-    def _pass_on(self, key: str, cell: CellDir) -> None:
+    def _pass_on(self, key: str, job: JobDir) -> None:
         seen = self._seen.setdefault(key, [-1, -1])
-        for i, (group, path) in enumerate((("train", cell.metrics), ("select", cell.select))):
+        for i, (group, path) in enumerate((("train", job.metrics), ("select", job.select))):
             for line in (line for line in read_lines(path) if line["step"] > seen[i]):
                 if key not in self._runs:
                     self._runs[key] = self._open(key)
@@ -109,7 +109,7 @@ def _opener(kind: str, folder: Path, project: str, config: Json) -> Callable[[st
 
 
 def _folders(key: str) -> str:
-    """A cell's task, arm and seed as folders in each other."""
+    """A job's task, arm and seed as folders in each other."""
     *names, seed = key.rsplit(" / ", 2)
     return "/".join([*map(slug, names), seed])
 

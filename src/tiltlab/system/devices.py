@@ -4,7 +4,7 @@ from tiltlab.errors import UserError
 
 
 def usable_devices(wanted: str) -> list[str]:
-    """All devices that cells can be spread over. Raises UserError for one that is not there."""
+    """All devices that jobs can be spread over. Raises UserError for one that is not there."""
     import torch
 
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0

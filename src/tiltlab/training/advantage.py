@@ -10,7 +10,7 @@ from torch import Tensor
 def leave_one_out(scores_PG: Tensor) -> Tensor:
     """A_i = R_i - mean of the *other* valid scores of its group (RLOO, arXiv 2402.14740). Unbiased.
 
-    scores_PG: [P, G], NaN where a response is not to count (cut off, or not gradable). Returns [P, G] in the same
+    scores_PG: [P, G], NaN where a response is not to count (truncated, or not gradable). Returns [P, G] in the same
     dtype; responses that do not count, and groups with fewer than two that do, get 0 and so carry no gradient. An
     infinite score makes its group's advantages NaN: nothing that has overflowed passes for a number.
     """

@@ -1,8 +1,8 @@
 """What a training run tells about itself that somebody should look at: from its metrics and evaluations alone. Pure.
 
-Every alarm looks at the mean of the last few steps, most beside that of the first few, so that one noisy batch rings
+Every alarm looks at the mean of the last few steps, most beside that of the first few, so that one noisy batch fires
 nothing; rewards and groups, the noisiest, over as many steps as it takes for enough of them. Evaluations are compared
-with an allowance for their noise. An alarm rings once a run, at the first step where it holds. docs/alarms.md says what
+with an allowance for their noise. An alarm fires once a run, at the first step where it holds. docs/alarms.md says what
 to make of each.
 
 Left out on purpose: verdicts. A collapse of entropy may be what a regime is for; whether the gain is worth it is for
@@ -39,7 +39,7 @@ right-or-wrong rewards, and a share of 64 groups, have standard errors of at mos
 SHORTER, LONGER = 0.5, 3.0
 """Lengths, as multiples of that at the start, beyond which responses have collapsed or exploded."""
 
-CUT_OFF, REPEATED = 0.25, 0.2
+TRUNCATED, REPEATED = 0.25, 0.2
 """By how much the share of truncated, or of self-repeating, responses may rise."""
 
 LESS_ENTROPY = 0.2
@@ -71,7 +71,7 @@ Line = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Alarm:
-    """`step`: steps done when it rang."""
+    """`step`: steps done when it fired."""
 
     kind: Kind
     step: int
@@ -87,34 +87,34 @@ class Watch:
     def __init__(self) -> None:
         self._spans: tuple[_Span, ...] = ()
         self._evaluations: list[Line] = []
-        self.rung: list[Alarm] = []
+        self.fired: list[Alarm] = []
 
     def stepped(self, line: Line) -> list[Alarm]:
-        """What rings with this line of metrics.jsonl."""
+        """What fires with this line of metrics.jsonl."""
         if not self._spans:
             self._spans = _Span(WINDOW, _CHECKS), _Span(_steps_for_rewards(line), _CHECKS_OF_REWARDS)
         accuracy = self._evaluations[-1]["accuracy"] if self._evaluations else nan
         said = [span.look({**line, "accuracy": accuracy}) for span in self._spans]
-        return self._ring(line["step"] + 1, {kind: text for one in said for kind, text in one.items()})
+        return self._fire(line["step"] + 1, {kind: text for one in said for kind, text in one.items()})
 
     def evaluated(self, line: Line) -> list[Alarm]:
-        """What rings with this line of select.jsonl."""
+        """What fires with this line of select.jsonl."""
         self._evaluations.append(line)
-        return self._ring(
+        return self._fire(
             line["step"],
             {"best above last": _fell_back(self._evaluations), "likelihood without accuracy": _lost(self._evaluations)},
         )
 
-    def _ring(self, step: int, said: Mapping[Kind, str | None]) -> list[Alarm]:
-        before = {alarm.kind for alarm in self.rung}
+    def _fire(self, step: int, said: Mapping[Kind, str | None]) -> list[Alarm]:
+        before = {alarm.kind for alarm in self.fired}
         new = [Alarm(kind, step, text) for kind, text in said.items() if text and kind not in before]
-        self.rung += new
+        self.fired += new
         return new
 
 
 def alarms(metrics: Sequence[Line], select: Sequence[Line]) -> list[Alarm]:
-    """All that rang in a run, in order: lines of metrics.jsonl and of select.jsonl."""
-    return watched(metrics, select).rung
+    """All that fired in a run, in order: lines of metrics.jsonl and of select.jsonl."""
+    return watched(metrics, select).fired
 
 
 def watched(metrics: Sequence[Line], select: Sequence[Line]) -> Watch:
@@ -171,8 +171,8 @@ def _shorter(start: _Means, now: _Means) -> str | None:
 def _longer(start: _Means, now: _Means) -> str | None:
     if now["length"] > LONGER * start["length"]:
         return f"responses went from {start['length']:.1f} tokens to {now['length']:.1f}"
-    if now["truncated"] > start["truncated"] + CUT_OFF:
-        return f"{now['truncated']:.0%} of responses are cut off, {start['truncated']:.0%} were"
+    if now["truncated"] > start["truncated"] + TRUNCATED:
+        return f"{now['truncated']:.0%} of responses are truncated, {start['truncated']:.0%} were"
     return None
 
 
@@ -201,7 +201,7 @@ def _nothing_to_learn(start: _Means, now: _Means) -> str | None:
     solved = now["accuracy"] >= SOLVED or now["reward"] > start["reward"] + GAP
     if now["no_signal"] > NO_SIGNAL and not nothing_asked and not solved:
         said = f"in {now['no_signal']:.0%} of groups no two responses score differently"
-        return said + f" (mean reward {now['reward']:.2f}, {now['truncated']:.0%} of responses cut off)"
+        return said + f" (mean reward {now['reward']:.2f}, {now['truncated']:.0%} of responses truncated)"
     return None
 
 

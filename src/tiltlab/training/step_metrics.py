@@ -1,6 +1,6 @@
 """What a training step tells about itself: one line of metrics.jsonl.
 
-Left out on purpose: judgement. Which figures are alarming is for alarms.py to say.
+Left out on purpose: thresholds. Which figures are alarming is for alarms.py to say.
 """
 
 import time
@@ -99,7 +99,7 @@ def ends_in_a_loop(rollout: Rollout) -> bool:
 
 
 class Phases:
-    """Seconds spent in each phase of a step: `with phases("rollout"): ...`."""
+    """Seconds of each phase of a step: `with phases("rollout"): ...`."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}

@@ -8,9 +8,9 @@ Every regime goes through the same lines; only the three weights of the Objectiv
 Reference and policy are scored on the same micro-batches by the same code, so that where their weights agree
 l - log pi is exactly 0, and where they nearly agree rounding (of bf16, say) cancels.
 
-Responses cut off by the token limit leave their group. What is then maximised is J of the law of *complete* responses,
-pi(y | complete): with the baseline taken over the complete ones only, the expected gradient is that law's gradient
-times the chance that a response is complete. How often it is not is logged as `truncated`.
+Responses truncated by the token limit leave their group. What is then maximised is J of the distribution of *complete*
+responses, pi(y | complete): with the baseline taken over the complete ones only, the expected gradient is that
+distribution's gradient times the chance that a response is complete. How often it is not is logged as `truncated`.
 """
 
 from collections.abc import Iterator, Sequence

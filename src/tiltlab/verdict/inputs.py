@@ -1,6 +1,6 @@
-"""Two models, or two files of records -> what `verdict` judges: responses of both, and of the base sharpened.
+"""Two models, or two files of records -> what `verdict` looks at: responses of both, and of the base sharpened.
 
-Left out on purpose: training, and judgement (verdict.py).
+Left out on purpose: training, and the decision (verdict.py).
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -37,7 +37,7 @@ OnProgress = Callable[[str, int, int], None]
 class Examined(Evidence):
     """The evidence, and what pages show beside it.
 
-    power_kls: by power, the KL of its law from the base on each problem, in nats.
+    power_kls: by power, the KL of its distribution from the base on each problem, in nats.
     tokens: by "base" and "tuned", lines of tokens.jsonl.
     questions: by problem id, as far as they are known.
     """

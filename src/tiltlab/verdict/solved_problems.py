@@ -1,6 +1,6 @@
 """What became of each problem between two models, and what either model's responses are like. Pure.
 
-Left out on purpose: judgement. The verdict reads these figures, and so may anyone.
+Left out on purpose: decisions. The verdict reads these figures, and so may anyone.
 """
 
 from collections import Counter
@@ -16,7 +16,7 @@ from tiltlab.types import Record
 
 
 @dataclass(frozen=True)
-class Ledger:
+class SolvedProblems:
     """Problems by who solves them in any of their samples: both, only the tuned model, only the base, neither.
 
     A problem "not solved" in n samples may still have an accuracy of up to `base_limit` or `tuned_limit` (95 %, for the
@@ -36,8 +36,8 @@ class Ledger:
 
 @dataclass(frozen=True)
 class Profile:
-    """Means over problems: length in tokens, share cut off, distinct answers among n samples, entropy of the answers in
-    nats, log p under the base of correct and of wrong complete responses, in nats a response and a token."""
+    """Means over problems: length in tokens, share truncated, distinct answers among n samples, entropy of the answers
+    in nats, log p under the base of correct and of wrong complete responses, in nats a response and a token."""
 
     length: float
     truncated: float
@@ -49,7 +49,7 @@ class Profile:
     logp_token_wrong: Interval
 
 
-def ledger(base: Sequence[Record], tuned: Sequence[Record]) -> Ledger:
+def solved_problems(base: Sequence[Record], tuned: Sequence[Record]) -> SolvedProblems:
     """Problems that both have graded responses to."""
     of_base, of_tuned = (
         {name: correct(group) for name, group in by_problem(graded(records)).items()} for records in (base, tuned)
@@ -66,7 +66,7 @@ def ledger(base: Sequence[Record], tuned: Sequence[Record]) -> Ledger:
         )
         for k in ks
     }
-    return Ledger(
+    return SolvedProblems(
         kept=count[True, True],
         gained=count[False, True],
         lost=count[True, False],

@@ -2,10 +2,10 @@
 
 The question put to the data: how much of the gain would the best sharpening of the base have had, chosen on one half of
 the problems and scored on the other? Sharpenings are p^alpha, told from the base's samples (forecast.py) as far as they
-carry, and whatever was drawn from the base by samplers that know nothing but its likelihood (`rivals`).
+support it, and whatever was drawn from the base by samplers that know nothing but its likelihood (`rivals`).
 
 Left out on purpose: anything that needs a model. Whoever has both models can score the base's responses under the tuned
-one (`cross_logp`): samples of both then stand in for p^alpha, and carry further along the path.
+one (`cross_logp`): samples of both then stand in for p^alpha, and reach further along the path.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,12 +17,12 @@ from scipy.special import softmax
 
 from tiltlab.forecast.forecast import forecast
 from tiltlab.forecast.importance import enough, estimate
-from tiltlab.forecast.weighted_samples import Draws, Floats, Ints, from_records, some_problems
+from tiltlab.forecast.weighted_samples import Floats, Ints, WeightedSamples, from_records, some_problems
 from tiltlab.stats.by_problem import accuracy, by_problem
 from tiltlab.stats.metrics import Interval
 from tiltlab.stats.paired import Comparison, compare
 from tiltlab.types import Record
-from tiltlab.verdict.solved_problems import Ledger, Profile, ledger, profile
+from tiltlab.verdict.solved_problems import Profile, SolvedProblems, profile, solved_problems
 
 Outcome = Literal["beyond sharpening", "sharpening explains it", "no gain", "collapse", "cannot tell"]
 OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
@@ -45,7 +45,7 @@ class Sharpened:
     """What the best sharpening of the base would have, on held-out halves of the problems.
 
     accuracy: its own. recovered: its share of the tuned model's gain. rest: accuracy of the tuned model beyond it.
-    chosen: which sharpening each half chose. reach: the largest alpha that the samples carry; covers: whether some
+    chosen: which sharpening each half chose. reach: the largest alpha that the samples support; covers: whether some
     sharpening is as likely under the base as the tuned model's responses are, so that what lies beyond it on the path
     (where log p rises) is no closer to what the tuned model does.
     """
@@ -72,34 +72,34 @@ class Verdict:
     needs: str | None
     gain: Comparison
     sharpened: Sharpened | None
-    ledger: Ledger
+    solved_problems: SolvedProblems
     base: Profile
     tuned: Profile
 
 
 @dataclass(frozen=True)
 class BasePath:
-    """How far samples of a base carry along p^alpha, the path on which its likelihood alone sharpens it.
+    """How far samples of a base reach along p^alpha, the path on which its likelihood alone sharpens it.
 
-    draws: the samples of the P problems that have enough of them.
-    accuracy: of each problem, [P], by every alpha >= 1 that is carried, in order; estimates may leave [0, 1].
+    samples: of the P problems that have enough of them.
+    accuracy: of each problem, [P], by every alpha >= 1 that is supported, in order; estimates may leave [0, 1].
     """
 
-    draws: Draws
+    samples: WeightedSamples
     accuracy: dict[float, Floats]
 
     @property
     def reach(self) -> float:
-        """The largest alpha that is carried; 1, the base itself, where none is."""
+        """The largest alpha that is supported; 1, the base itself, where none is."""
         return max(self.accuracy, default=1.0)
 
 
-def base_path(draws: Draws) -> BasePath:
-    """Told from samples of a base. Where fewer than two problems have enough of them, no alpha is carried."""
-    draws = some_problems(draws, enough(draws))
-    points = forecast(draws, ALPHAS, ()).points if len(draws.problems) >= 2 else ()
-    carried = [point.alpha for point in points if point.carried]
-    return BasePath(draws, {alpha: estimate(draws, alpha, 0.0).corrected[:, 0] for alpha in carried})
+def base_path(samples: WeightedSamples) -> BasePath:
+    """Told from samples of a base. Where fewer than two problems have enough of them, no alpha is supported."""
+    samples = some_problems(samples, enough(samples))
+    points = forecast(samples, ALPHAS, ()).points if len(samples.problems) >= 2 else ()
+    supported = [point.alpha for point in points if point.supported]
+    return BasePath(samples, {alpha: estimate(samples, alpha, 0.0).corrected[:, 0] for alpha in supported})
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ class Evidence:
             raise ValueError("a path of further samples of the base lacks the tuned model's log-probabilities")
 
 
-def judge(evidence: Evidence, margin: float = MARGIN, seed: int = 0) -> Verdict:
+def decide(evidence: Evidence, margin: float = MARGIN, seed: int = 0) -> Verdict:
     """The verdict. margin: of accuracy, what is no gain worth the name. seed: of the resampling of problems.
 
     Raises ValueError where the two models have no graded problem in common, and UserError for records without the
@@ -143,7 +143,7 @@ def judge(evidence: Evidence, margin: float = MARGIN, seed: int = 0) -> Verdict:
     sharpened = _sharpened(evidence, seed)
     of_base, of_tuned = profile(base), profile(tuned)
     outcome, why, needs = _decide(gain, sharpened, of_base, of_tuned, margin)
-    return Verdict(outcome, why, needs, gain, sharpened, ledger(base, tuned), of_base, of_tuned)
+    return Verdict(outcome, why, needs, gain, sharpened, solved_problems(base, tuned), of_base, of_tuned)
 
 
 def _decide(
@@ -160,7 +160,7 @@ def _decide(
     if d.high < 0:
         fell = [text for name, text in _FELL.items() if getattr(tuned, name) < 0.5 * getattr(base, name)]
         if tuned.truncated > base.truncated + 0.25:
-            fell.append(f"{tuned.truncated:.0%} of its responses are cut off, {base.truncated:.0%} of the base's are")
+            fell.append(f"{tuned.truncated:.0%} of its responses are truncated, {base.truncated:.0%} of the base's are")
         return "collapse", f"The tuned model is worse: {told}" + (f"; {', '.join(fell)}." if fell else "."), None
     if d.low <= 0:
         if -margin < d.low and d.high < margin:
@@ -168,7 +168,7 @@ def _decide(
         more = int(np.ceil(gain.problems * ((d.high - d.low) / 2 / margin) ** 2))
         return "cannot tell", f"The interval holds both a gain and none: {told}.", f"about {more} problems"
     if sharpened is None:
-        return "cannot tell", f"A gain: {told}; but the base's samples carry no forecast.", _MORE_SAMPLES
+        return "cannot tell", f"A gain: {told}; but the base's samples support no forecast.", _MORE_SAMPLES
     return _of_a_gain(told, gain.b.value, sharpened)
 
 
@@ -181,7 +181,7 @@ def _of_a_gain(told: str, reached: float, found: Sharpened) -> tuple[Outcome, st
         return "beyond sharpening", f"A gain: {told}; {by}.{_beyond(found)}", None
     if share.low >= 0.5 and rest.low <= 0:
         return "sharpening explains it", f"A gain: {told}; {by}, and what is left may be nothing.", None
-    why = f"A gain: {told}; up to alpha {found.reach:g}, where the samples carry, {by}"
+    why = f"A gain: {told}; up to alpha {found.reach:g}, as far as the samples support it, {by}"
     if not found.covers:
         return "cannot tell", f"{why}; the tuned model's responses are likelier than that.", _MORE_SAMPLES
     return "cannot tell", f"{why}.", "more problems"
@@ -221,10 +221,10 @@ def _signed(interval: Interval) -> str:
 
 
 def _sharpened(evidence: Evidence, seed: int) -> Sharpened | None:
-    path = evidence.path or base_path(_draws(evidence))
-    if len(path.draws.problems) < 2:
+    path = evidence.path or base_path(_weighted_samples(evidence))
+    if len(path.samples.problems) < 2:
         return None
-    tuned, powers, problems = evidence.tuned, evidence.powers, path.draws.problems
+    tuned, powers, problems = evidence.tuned, evidence.powers, path.samples.problems
     base_P, tuned_P = (_accuracies(records, problems) for records in (evidence.base, tuned))
     rows = {_NONE: base_P}  # not to sharpen is always a choice
     rows |= {f"alpha {alpha:g}": accuracy_P for alpha, accuracy_P in path.accuracy.items() if alpha > 1}
@@ -237,7 +237,7 @@ def _sharpened(evidence: Evidence, seed: int) -> Sharpened | None:
     return Sharpened(*found, tuple(list(rows)[i] for i in chosen), path.reach, covers)
 
 
-def _draws(evidence: Evidence) -> Draws:
+def _weighted_samples(evidence: Evidence) -> WeightedSamples:
     """Samples of the base; with a cross_logp those of both models, as of their mixture."""
     base, tuned = evidence.base, evidence.tuned
     if evidence.cross_logp is None:
@@ -253,8 +253,8 @@ def _held_out(
     """Intervals of the accuracy, the recovered share and the rest, by resampling problems; and the rows chosen."""
     generator = np.random.default_rng(seed)
     halves = np.array_split(generator.permutation(len(base_P)), 2)
-    draws = [halves] + [[generator.choice(half, len(half)) for half in halves] for _ in range(RESAMPLES)]
-    values = np.array([_figures(table_AP, base_P, tuned_P, pair) for pair in draws])
+    resampled = [halves] + [[generator.choice(half, len(half)) for half in halves] for _ in range(RESAMPLES)]
+    values = np.array([_figures(table_AP, base_P, tuned_P, pair) for pair in resampled])
     chosen = sorted({int(table_AP[:, half].mean(1).argmax()) for half in halves})
     low, high = np.quantile(values[1:], [0.025, 0.975], axis=0)
     intervals = [Interval(float(values[0, i]), float(low[i]), float(high[i])) for i in range(3)]
@@ -273,11 +273,11 @@ def _figures(table_AP: Floats, base_P: Floats, tuned_P: Floats, halves: Sequence
 
 
 def _on_path(path: BasePath) -> dict[str, float]:
-    """E[log p] by problem under the last p^alpha that is carried. It rises with alpha: its slope is the variance of
+    """E[log p] by problem under the last p^alpha that is supported. It rises with alpha: its slope is the variance of
     log p."""
-    draws = path.draws
-    weight_PN = softmax(np.where(draws.used, path.reach * draws.logp - draws.log_q, -np.inf), axis=1)
-    return dict(zip(draws.problems, (weight_PN * draws.logp).sum(1).tolist(), strict=True))
+    samples = path.samples
+    weight_PN = softmax(np.where(samples.used, path.reach * samples.logp - samples.log_q, -np.inf), axis=1)
+    return dict(zip(samples.problems, (weight_PN * samples.logp).sum(1).tolist(), strict=True))
 
 
 def _covers(logp: Mapping[str, float], tuned: Sequence[Record]) -> bool:

@@ -1,9 +1,9 @@
 """How far from p^4 each sampler ends, and what it costs in tokens, on languages whose responses can all be listed.
 
-    python benchmarks/sampler_laws.py
+    python benchmarks/sampler_distributions.py
 
-364 responses, up to six tokens. Total variation (0: the law itself, 1: nothing in common) is from 20 000 draws; `noise`
-is what as many draws from the exact law would show.
+364 responses, up to six tokens. Total variation (0: the distribution itself, 1: nothing in common) is from 20 000
+draws; `noise` is what as many draws from the exact distribution would show.
 """
 
 import torch
@@ -43,16 +43,19 @@ def main() -> None:
         cells = []
         for language in languages.values():
             nothing = torch.zeros(1, len(language.sequences()))
-            law = optimum(tempered(4), language, nothing)[0]
+            distribution = optimum(tempered(4), language, nothing)[0]
             samples = sampler(language, [""], n=DRAWS, max_tokens=6, seed=0)
-            distance = total_variation(counts(language, samples.rollouts[0]) / DRAWS, law).item()
+            distance = total_variation(counts(language, samples.rollouts[0]) / DRAWS, distribution).item()
             cells += [f"{distance:.3f}", f"{(samples.info.drawn + samples.info.rescored) / DRAWS:.1f}"]
         print(f"| {label} | " + " | ".join(cells) + " |", flush=True)
     noise = []
     for language in languages.values():
-        law = optimum(tempered(4), language, rewards_of(language, dict.fromkeys(_texts(language), 0.0)))[0]
-        drawn = torch.multinomial(law, DRAWS, replacement=True, generator=torch.Generator().manual_seed(0))
-        noise += [f"{total_variation(torch.bincount(drawn, minlength=len(law)) / DRAWS, law).item():.3f}", "–"]
+        distribution = optimum(tempered(4), language, rewards_of(language, dict.fromkeys(_texts(language), 0.0)))[0]
+        drawn = torch.multinomial(distribution, DRAWS, replacement=True, generator=torch.Generator().manual_seed(0))
+        noise += [
+            f"{total_variation(torch.bincount(drawn, minlength=len(distribution)) / DRAWS, distribution).item():.3f}",
+            "–",
+        ]
     print("| noise | " + " | ".join(noise) + " |")
 
 

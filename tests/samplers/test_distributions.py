@@ -1,4 +1,4 @@
-"""Every sampler against the law that it says it targets, on languages whose responses can all be listed."""
+"""Every sampler against the distribution that it says it targets, on languages whose responses can all be listed."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -13,7 +13,7 @@ from tiltlab.forecast.frontier import kl_by_z
 from tiltlab.models.table import TableLanguage, counts, optimum, rewards_of, total_variation
 from tiltlab.objective import tempered, tilted
 from tiltlab.samplers import power_mcmc
-from tiltlab.samplers.base import Judge, Sampler, Samples
+from tiltlab.samplers.base import GradeFn, Sampler, Samples
 from tiltlab.samplers.beam import Beam
 from tiltlab.samplers.best_of_n import BestOfN, Majority
 from tiltlab.samplers.greedy import Greedy
@@ -30,7 +30,7 @@ DRAWS = 16_000
 related, come near .01."""
 
 CHAINS = 8_000
-"""Of chains, each of which costs many draws: honest noise is near .009, and .02 can be told from a law
+"""Of chains, each of which costs many draws: honest noise is near .009, and .02 can be told from a distribution
 with any one of the faults below, which is off by .04 and more."""
 
 
@@ -55,29 +55,29 @@ def rewards(language: TableLanguage) -> dict[str, float]:
     return {rollout.text: value for rollout, value in zip(language.enumerated()[0], values, strict=True)}
 
 
-def judge_of(language: TableLanguage) -> Judge:
+def grade_fn_of(language: TableLanguage) -> GradeFn:
     """Rewards by text; the answer is the first symbol, and the empty response has none."""
     table = rewards(language)
 
-    def judge(_: Sequence[int], rollouts: Sequence[Rollout]) -> list[Grade]:
+    def grade_fn(_: Sequence[int], rollouts: Sequence[Rollout]) -> list[Grade]:
         return [Grade(table.get(r.text, 0.0), r.text[:1] or None, "wrong") for r in rollouts]
 
-    return judge
+    return grade_fn
 
 
 def samples_of(sampler: Sampler, language: TableLanguage, n: int = DRAWS, seed: int = 1) -> Samples:
-    return sampler(language, [""], n=n, max_tokens=LIMIT, seed=seed, judge=judge_of(language))
+    return sampler(language, [""], n=n, max_tokens=LIMIT, seed=seed, grade_fn=grade_fn_of(language))
 
 
 def empirical(samples: Samples, language: TableLanguage) -> Tensor:
     return counts(language, samples.rollouts[0]) / len(samples.rollouts[0])
 
 
-def distance(sampler: Sampler, language: TableLanguage, law: Tensor, n: int = DRAWS) -> float:
-    return total_variation(empirical(samples_of(sampler, language, n), language), law).item()
+def distance(sampler: Sampler, language: TableLanguage, distribution: Tensor, n: int = DRAWS) -> float:
+    return total_variation(empirical(samples_of(sampler, language, n), language), distribution).item()
 
 
-def law_of(language: TableLanguage, alpha: float, beta: float | None = None) -> Tensor:
+def distribution_of(language: TableLanguage, alpha: float, beta: float | None = None) -> Tensor:
     objective = tempered(alpha) if beta is None else tilted(beta, alpha)
     return optimum(objective, language, rewards_of(language, rewards(language)))[0]
 
@@ -86,8 +86,9 @@ def law_of(language: TableLanguage, alpha: float, beta: float | None = None) -> 
 @pytest.mark.parametrize(
     "sampler", [Temperature(), Temperature(0.5), Temperature(2.0, top_k=2), Temperature(0.7, top_p=0.6)], ids=str
 )
-def test_temperature_hits_the_product_of_its_token_laws(sampler: Temperature, language: TableLanguage) -> None:
-    """The law by hand: at each prefix the likeliest tokens, as many as top_k and top_p leave, normalised again."""
+def test_temperature_hits_the_product_of_its_token_distributions(sampler: Temperature, language: TableLanguage) -> None:
+    """The distribution by hand: at each prefix the likeliest tokens, as many as top_k and top_p leave, normalised
+    again."""
     allowed = language._next_logprobs()[0].exp() ** (1 / sampler.temperature)
     table = torch.zeros_like(allowed)
     for prefix, row in enumerate((allowed / allowed.sum(-1, keepdim=True)).detach()):
@@ -98,15 +99,15 @@ def test_temperature_hits_the_product_of_its_token_laws(sampler: Temperature, la
                 break
             table[prefix, token] = row[token]
             mass += row[token].item() / total.item()
-    law = TableLanguage((table / table.sum(-1, keepdim=True)).log().clamp(min=-1e9)[None])
-    exact = law.sequence_logprobs()[0].detach().exp()
+    distribution = TableLanguage((table / table.sum(-1, keepdim=True)).log().clamp(min=-1e9)[None])
+    exact = distribution.sequence_logprobs()[0].detach().exp()
     assert distance(sampler, language, exact) < tv_tolerance(exact, DRAWS)
 
 
 @languages
 @pytest.mark.parametrize("by", ["logp", "mean_logp", "reward"])
-def test_best_of_n_hits_the_law_of_the_largest_of_n(by: str, language: TableLanguage) -> None:
-    """P(y) = F(y)^n - F(y-)^n, where F is the law of the score; scores are all different."""
+def test_best_of_n_hits_the_distribution_of_the_largest_of_n(by: str, language: TableLanguage) -> None:
+    """P(y) = F(y)^n - F(y-)^n, where F is the distribution of the score; scores are all different."""
     logp = language.sequence_logprobs()[0].detach().double()
     length = torch.tensor([float(len(tokens)) for tokens in language.sequences()])
     reward = rewards_of(language, rewards(language))[0].double()
@@ -118,7 +119,7 @@ def test_best_of_n_hits_the_law_of_the_largest_of_n(by: str, language: TableLang
 
 
 @languages
-def test_majority_hits_the_law_of_the_first_with_the_winning_answer(language: TableLanguage) -> None:
+def test_majority_hits_the_distribution_of_the_first_with_the_winning_answer(language: TableLanguage) -> None:
     """All triples of answers, with the tie-break by order; then any response with that answer, by its own mass."""
     p = language.sequence_logprobs()[0].detach().double().exp()
     answers = [rollout.text[:1] for rollout in language.enumerated()[0]]
@@ -152,7 +153,7 @@ def test_a_narrow_beam_still_finds_likely_responses_once_each() -> None:
     assert all(rollout.complete for rollout in found)
 
 
-LAWS = [(0.5, None), (2, None), (4, None), (1, 0.3), (2, 0.2)]
+DISTRIBUTIONS = [(0.5, None), (2, None), (4, None), (1, 0.3), (2, 0.2)]
 
 
 @pytest.mark.slow
@@ -160,9 +161,9 @@ LAWS = [(0.5, None), (2, None), (4, None), (1, 0.3), (2, 0.2)]
     ("alpha", "beta", "name"),
     [(alpha, None, name) for alpha in (0.5, 2, 4) for name in LANGUAGES] + [(1, 0.3, "random 0"), (2, 0.2, "random 1")],
 )
-def test_chains_run_long_hit_the_law(alpha: float, beta: float | None, name: str) -> None:
+def test_chains_run_long_hit_the_distribution(alpha: float, beta: float | None, name: str) -> None:
     language = LANGUAGES[name]
-    exact = law_of(language, alpha, beta)
+    exact = distribution_of(language, alpha, beta)
     found = distance(PowerMCMC(alpha, 120 if alpha == 4 else 30, beta), language, exact, CHAINS)
     assert found <= 0.02
     assert found < tv_tolerance(exact, CHAINS)
@@ -171,7 +172,7 @@ def test_chains_run_long_hit_the_law(alpha: float, beta: float | None, name: str
 @pytest.mark.slow
 @languages
 def test_the_error_of_chains_falls_with_their_steps(language: TableLanguage) -> None:
-    exact = law_of(language, 4)
+    exact = distribution_of(language, 4)
     errors = [distance(PowerMCMC(4, steps), language, exact, 10_000) for steps in (0, 2, 6, 30)]
     assert errors == sorted(errors, reverse=True)
     assert errors[0] > 4 * errors[-1]
@@ -204,9 +205,12 @@ real_ratio = power_mcmc._log_ratio
 @pytest.mark.slow
 @pytest.mark.parametrize("fault", [uncounted_cut, shorter_tails, without_eos])
 def test_each_correction_of_the_ratio_is_needed(fault: Callable[..., Tensor], monkeypatch: pytest.MonkeyPatch) -> None:
-    """With any one of them left out, `test_chains_run_long_hit_the_law` fails, by far, on two languages of three."""
+    """With any one of them left out, `test_chains_run_long_hit_the_distribution` fails, by far, on two languages of
+    three."""
     monkeypatch.setattr(power_mcmc, "_log_ratio", fault)
-    errors = [distance(PowerMCMC(2, 30), language, law_of(language, 2), CHAINS) for language in LANGUAGES.values()]
+    errors = [
+        distance(PowerMCMC(2, 30), language, distribution_of(language, 2), CHAINS) for language in LANGUAGES.values()
+    ]
     assert sum(error > 0.04 for error in errors) >= 2, errors
 
 
@@ -217,14 +221,14 @@ def test_proposals_that_could_only_keep_the_length_would_be_seen(monkeypatch: py
 
     monkeypatch.setattr(power_mcmc, "_log_ratio", same)
     language = LANGUAGES["short mode"]
-    assert distance(PowerMCMC(2, 30), language, law_of(language, 2), CHAINS) > 0.04
+    assert distance(PowerMCMC(2, 30), language, distribution_of(language, 2), CHAINS) > 0.04
 
 
 @pytest.mark.slow
 @languages
-@pytest.mark.parametrize(("alpha", "beta"), LAWS)
-def test_a_large_population_hits_the_law(alpha: float, beta: float | None, language: TableLanguage) -> None:
-    exact = law_of(language, alpha, beta)
+@pytest.mark.parametrize(("alpha", "beta"), DISTRIBUTIONS)
+def test_a_large_population_hits_the_distribution(alpha: float, beta: float | None, language: TableLanguage) -> None:
+    exact = distribution_of(language, alpha, beta)
     assert distance(PowerSMC(alpha, DRAWS, beta), language, exact) <= 0.02
     if beta is None:  # a reward that enters at the end leaves fewer effective particles than this takes
         assert distance(PowerSMC(alpha, DRAWS, threshold=1.0, ramp=3), language, exact) <= 0.02
@@ -232,7 +236,7 @@ def test_a_large_population_hits_the_law(alpha: float, beta: float | None, langu
 
 @pytest.mark.slow
 @languages
-@pytest.mark.parametrize(("alpha", "beta"), LAWS)
+@pytest.mark.parametrize(("alpha", "beta"), DISTRIBUTIONS)
 @pytest.mark.parametrize("options", [{}, {"threshold": 1.0}, {"ramp": 3}], ids=str)
 def test_the_estimate_of_z_is_unbiased(
     options: dict[str, float], alpha: float, beta: float | None, language: TableLanguage
@@ -245,7 +249,7 @@ def test_the_estimate_of_z_is_unbiased(
     exact = objective.log_target(reward, logp).logsumexp(0)
     named = TableLanguage(language.logits.detach().expand(300, -1, -1), [f"population {i}" for i in range(300)])
     sampler = PowerSMC(alpha, 8, beta, **options)  # type: ignore[arg-type]
-    run = sampler(named, named.prompts, n=8, max_tokens=LIMIT, seed=2, judge=judge_of(language))
+    run = sampler(named, named.prompts, n=8, max_tokens=LIMIT, seed=2, grade_fn=grade_fn_of(language))
     ratio = (torch.tensor(run.info.notes["log_z"], dtype=torch.float64) - exact).exp()
     assert abs(ratio.mean() - 1) < 3 * ratio.std() / math.sqrt(300)
 
@@ -253,16 +257,20 @@ def test_the_estimate_of_z_is_unbiased(
 @pytest.mark.slow
 @languages
 @pytest.mark.parametrize(("alpha", "beta"), [(2, None), (4, None), (2, 0.5)])
-def test_samples_and_z_tell_the_kl_of_the_law(alpha: float, beta: float | None, language: TableLanguage) -> None:
+def test_samples_and_z_tell_the_kl_of_the_distribution(
+    alpha: float, beta: float | None, language: TableLanguage
+) -> None:
     """40 populations of 1000 particles, each a prompt of its own. Within 4 standard errors, and what the logarithm of
     an estimate is off by, half its relative variance."""
     objective = tempered(alpha) if beta is None else tilted(beta, alpha)
     logp = language.sequence_logprobs()[0].detach().double()
     reward = rewards_of(language, rewards(language))[0].double()
-    law = optimum(objective, language, rewards_of(language, rewards(language)))[0]
-    exact = (law * (law.log() - logp)).nansum().item()
+    distribution = optimum(objective, language, rewards_of(language, rewards(language)))[0]
+    exact = (distribution * (distribution.log() - logp)).nansum().item()
     named = TableLanguage(language.logits.detach().expand(40, -1, -1), [f"population {i}" for i in range(40)])
-    run = PowerSMC(alpha, 1000, beta)(named, named.prompts, n=1000, max_tokens=LIMIT, seed=3, judge=judge_of(language))
+    run = PowerSMC(alpha, 1000, beta)(
+        named, named.prompts, n=1000, max_tokens=LIMIT, seed=3, grade_fn=grade_fn_of(language)
+    )
     table = rewards(language)
     records = [
         Record("t", prompt, i, r.text, None, table[r.text], "wrong", len(r.tokens), r.complete, 0.0, sum(r.logprobs))
@@ -285,18 +293,18 @@ def test_one_particle_is_a_draw_from_the_proposal() -> None:
 def test_rewards_that_nobody_knows_are_never_returned() -> None:
     language = LANGUAGES["random 0"]
 
-    def judge(_: Sequence[int], rollouts: Sequence[Rollout]) -> list[Grade]:
+    def grade_fn(_: Sequence[int], rollouts: Sequence[Rollout]) -> list[Grade]:
         return [Grade(math.nan if r.text.startswith("a") else 0.0, None, "error") for r in rollouts]
 
     for sampler in (PowerMCMC(2, 30, beta=1.0), PowerSMC(2, 200, beta=1.0), BestOfN(40, "reward")):
-        found = sampler(language, [""], n=200, max_tokens=LIMIT, seed=0, judge=judge).rollouts[0]  # type: ignore[operator]
+        found = sampler(language, [""], n=200, max_tokens=LIMIT, seed=0, grade_fn=grade_fn).rollouts[0]  # type: ignore[operator]
         assert not any(rollout.text.startswith("a") for rollout in found)
 
 
-def test_a_limit_that_cuts_responses_off_leaves_the_law_of_the_complete_ones() -> None:
+def test_a_limit_that_cuts_responses_off_leaves_the_distribution_of_the_complete_ones() -> None:
     language = LANGUAGES["random 1"]
     complete = torch.tensor([len(tokens) <= 2 for tokens in language.sequences()])
-    exact = law_of(language, 2).where(complete, torch.tensor(0.0, dtype=torch.float64))
+    exact = distribution_of(language, 2).where(complete, torch.tensor(0.0, dtype=torch.float64))
     exact = exact / exact.sum()
     for sampler in (PowerMCMC(2, 30), PowerSMC(2, DRAWS)):
         found = sampler(language, [""], n=DRAWS, max_tokens=2, seed=0)
@@ -309,10 +317,12 @@ def test_samplers_say_when_they_have_not_mixed() -> None:
     logits[..., 2] = -8.0  # responses are long, and no two much alike
     language = TableLanguage(logits)
     wide = TableLanguage.random(0, spread=0.3)  # few of four particles are alike, and the best reward takes all weight
-    lost = PowerSMC(1, 4, beta=0.001)(wide, [""], n=80, max_tokens=6, seed=0, judge=judge_of(wide))
+    lost = PowerSMC(1, 4, beta=0.001)(wide, [""], n=80, max_tokens=6, seed=0, grade_fn=grade_fn_of(wide))
     assert any("ancestor" in warning for warning in lost.info.warnings)
-    cut_off = PowerMCMC(2, 20)(language, [""], n=200, max_tokens=2, seed=0)  # hardly a proposal ends within two tokens
-    assert any("no complete" in warning for warning in cut_off.info.warnings)
+    truncated = PowerMCMC(2, 20)(
+        language, [""], n=200, max_tokens=2, seed=0
+    )  # hardly a proposal ends within two tokens
+    assert any("no complete" in warning for warning in truncated.info.warnings)
     fine = PowerMCMC(1, 30, temperature=1.0)(language, [""], n=400, max_tokens=LIMIT, seed=0)
     assert fine.info.warnings == ()
     assert fine.info.notes["acceptance"][0] > 0.5
@@ -344,24 +354,26 @@ def test_settings_without_meaning_are_refused(make: Callable[[], object]) -> Non
     "sampler", [PowerMCMC(beta=1.0), PowerSMC(beta=1.0), BestOfN(2, "reward"), Majority(2)], ids=str
 )
 def test_a_sampler_that_needs_a_judge_says_so(sampler: Sampler) -> None:
-    with pytest.raises(ValueError, match="judge"):
+    with pytest.raises(ValueError, match="grade_fn"):
         sampler(LANGUAGES["random 0"], [""], n=1, max_tokens=LIMIT, seed=0)
 
 
 @languages
 @pytest.mark.parametrize("limit", [1, 2, LIMIT])
 def test_greedy_takes_the_likeliest_token_each_time(language: TableLanguage, limit: int) -> None:
-    law = dict(zip(language.sequences(), language.sequence_logprobs()[0].exp().tolist(), strict=True))
+    distribution = dict(zip(language.sequences(), language.sequence_logprobs()[0].exp().tolist(), strict=True))
     wanted: tuple[int, ...] = ()
     while len(wanted) < limit and language.eos not in wanted:
-        mass = [round(sum(p for y, p in law.items() if y[: len(wanted) + 1] == (*wanted, t)), 5) for t in range(3)]
+        mass = [
+            round(sum(p for y, p in distribution.items() if y[: len(wanted) + 1] == (*wanted, t)), 5) for t in range(3)
+        ]
         wanted = (*wanted, mass.index(max(mass)))
     found = Greedy()(language, [""], n=3, max_tokens=limit, seed=0)
     (group,) = found.rollouts
     assert {rollout.tokens for rollout in group} == {wanted}
     assert group[0].complete == (language.eos in wanted)
     if group[0].complete:
-        assert sum(group[0].logprobs) == pytest.approx(math.log(law[wanted]), abs=1e-5)
+        assert sum(group[0].logprobs) == pytest.approx(math.log(distribution[wanted]), abs=1e-5)
     assert found.info.drawn == len(wanted)
 
 

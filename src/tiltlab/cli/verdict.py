@@ -27,7 +27,7 @@ def check(
     out: Annotated[Path, typer.Option(help="Where to write the page.")] = Path("check.html"),
     as_json: AsJson = False,
 ) -> None:
-    """Test a reward before any GPU is spent: what it must accept, and what it must not. Exit code 1 if it fails."""
+    """Test a reward before any GPU time is used: what it must accept, and what it must not. Exit code 1 if it fails."""
     from tiltlab.config.tasks import load_task
     from tiltlab.evaluation.reward_audit import check as checked
     from tiltlab.evaluation.reward_audit import on_samples
@@ -74,7 +74,7 @@ def forecast(
     out: Annotated[Path, typer.Option(help="The folder to write to.")] = Path("runs/forecast"),
     as_json: AsJson = False,
 ) -> None:
-    """How far would sharpening, and how far would a reward, carry this model? Told from its own samples, untrained."""
+    """How far would sharpening, and how far would a reward, take this model? Told from its own samples, untrained."""
     from tiltlab.cli.outcome import write_forecast
     from tiltlab.config.recipe import load_sample_recipe
     from tiltlab.config.tasks import load_task
@@ -123,11 +123,11 @@ def verdict(
             found = _examined(base, tuned, (task, data, map_), stop, settings)
         else:
             found = from_files(Path(base), Path(tuned), rival or ())
-        judged = write_verdict(found, out, seed, drawn=drawn)
-    output.say(("verdict: ", "bold"), (judged.outcome, "bold green"))
-    output.say(judged.why + (f" What it would take: {judged.needs}." if judged.needs else ""))
+        result = write_verdict(found, out, seed, drawn=drawn)
+    output.say(("verdict: ", "bold"), (result.outcome, "bold green"))
+    output.say(result.why + (f" What it would take: {result.needs}." if result.needs else ""))
     output.say(f"page: {out / 'verdict.html'}")
-    output.figures(judged, page=out / "verdict.html")
+    output.figures(result, page=out / "verdict.html")
 
 
 def _examined(
