@@ -11,7 +11,7 @@ from pathlib import Path
 
 SMALL = [
     *("--set", "train={steps: 15, prompts: 8, responses: 8, max_tokens: 64, optimizer: {lr: 1.0e-3}}"),
-    *("--set", "test={problems: 24, n: 8, forecast_n: 24}", "--set", "select={every: 15, problems: 8}"),
+    *("--set", "test={problems: 24, n: 8, forecast_n: 24}", "--set", "validation={every: 15, problems: 8}"),
     *("--set", "tasks=[lazy-sum]"),
 ]
 ARMS = "arms=[base, {arm: temperature, temperature: 0.25}, {arm: tempered, alpha: 1}, sharpening, task_reward]"

@@ -24,7 +24,7 @@ STUDY = (
         "--set",
         "train.steps=2",
     ),
-    *("--set", "test={problems: 4, n: 4, forecast_n: 4}", "--set", "select={every: 2, problems: 2}"),
+    *("--set", "test={problems: 4, n: 4, forecast_n: 4}", "--set", "validation={every: 2, problems: 2}"),
 )
 
 

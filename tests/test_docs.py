@@ -31,7 +31,7 @@ QUICK = {
 
 TUTORIAL = {
     "study": "--jobs 1 --set train.steps=2 --set 'test={problems: 6, n: 4, forecast_n: 4}' "
-    "--set 'select={every: 2, problems: 2}'",
+    "--set 'validation={every: 2, problems: 2}'",
     "verdict": "--limit 6 -n 4",
     "forecast": "--limit 6 -n 4",
 }
@@ -163,7 +163,7 @@ def test_the_reference_has_a_page_for_every_room() -> None:
 
 def test_recipes_md_names_every_key() -> None:
     text = " ".join(re.findall(r"`([^`]+)`", (ROOT / "docs" / "recipes.md").read_text(encoding="utf-8")))
-    sections = [recipes.Recipe, recipes.Training, recipes.Selecting, recipes.Testing]
+    sections = [recipes.Recipe, recipes.Training, recipes.Validation, recipes.Testing]
     keys = {key for section in sections for key in section.model_fields}
     keys |= {field.name for kind in (ModelConfig, LoraConfig, OptimizerConfig) for field in fields(kind)}
     assert {key for key in keys if not re.search(rf"\b{key}\b", text)} == set()

@@ -16,6 +16,12 @@ def derive(seed: int, *keys: object) -> int:
     return int.from_bytes(digest[:8], "big") >> 1
 
 
+def split_key(split: str) -> str:
+    """What `derive` is told of a split. The validation split was called `select` once, and its samples stay the
+    same."""
+    return "select" if split == "validation" else split
+
+
 def batch_indices(step: int, size: int, total: int, seed: int) -> list[int]:
     """Which `size` of `total` items batch number `step` holds: item numbers from an endless run of shuffled epochs."""
     positions = range(step * size, (step + 1) * size)

@@ -20,7 +20,7 @@ Reason = Literal["correct", "wrong", "no_answer", "timeout", "error"]
 UNKNOWN: frozenset[Reason] = frozenset({"timeout", "error"})
 
 
-Split = Literal["train", "select", "test"]
+Split = Literal["train", "validation", "test"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,7 +47,7 @@ def changes(case: str, tmp_path: Path) -> dict[str, Any]:
             data(tmp_path / "train.jsonl", *ROWS),
             data(tmp_path / "test.jsonl", {"problem": "x", "answer": "1"}),
         )
-        return {"tasks": [{"task": "data", "train": train, "test": test, "select": 2} | more]}
+        return {"tasks": [{"task": "data", "train": train, "test": test, "validation": 2} | more]}
 
     match case:
         case "missing folder":
@@ -308,20 +308,20 @@ def test_few_rows_of_ones_own_are_enough(tmp_path: Path, monkeypatch: pytest.Mon
     study = json.loads((out / "study.json").read_text())
     assert {split: fact["problems"] for split, fact in study["data"]["data"].items()} == {
         "train": 18,
-        "select": 6,
+        "validation": 6,
         "test": 1,
     }
-    assert study["recipe"]["tasks"][0]["select"] == 64  # as folders of before have it, which are gone on with
+    assert study["recipe"]["tasks"][0]["validation"] == 64  # as folders of before have it, which are gone on with
 
 
-def test_too_many_rows_for_selection_name_the_key(
+def test_too_many_rows_for_validation_name_the_key(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     tasks = changes("no chat template", tmp_path)["tasks"]
-    path = recipe(tmp_path, tasks=["lazy-sum", tasks[0] | {"select": 8, "prompt": "plain"}])
+    path = recipe(tmp_path, tasks=["lazy-sum", tasks[0] | {"validation": 8, "prompt": "plain"}])
     assert run(monkeypatch, "study", path, "--out", str(tmp_path / "run")) == 2
     (said,) = capsys.readouterr().err.strip().splitlines()
-    assert "tasks.1.select" in said
+    assert "tasks.1.validation" in said
 
 
 def test_all_that_is_wrong_with_an_evaluation_is_told_before_a_model_is_loaded(

@@ -51,14 +51,21 @@ def test_a_dry_run_tells_of_everything_and_writes_nothing(
     monkeypatch.setattr("tiltlab.study.study.load_base", lambda *_: pytest.fail("weights were loaded"))
     train = data(tmp_path / "train.jsonl", *ROWS)
     test = data(tmp_path / "test.jsonl", {"problem": "what is 3", "answer": "3"}, {"problem": "9?", "answer": "9"})
-    task = {"task": "data", "train": train, "test": test, "select": 2, "prompt": "plain", "template": "lazy {question}"}
+    task = {
+        "task": "data",
+        "train": train,
+        "test": test,
+        "validation": 2,
+        "prompt": "plain",
+        "template": "lazy {question}",
+    }
     arms = ["base", "task_reward", {"arm": "best_of_n", "of": 4}]
     path = recipe(tmp_path, tasks=[task], arms=arms, model={"path": "embedded"})
     before = sorted(tmp_path.rglob("*"))
     capsys.readouterr()
     assert run(monkeypatch, "study", path, "--dry-run", "--seeds", "2", "--out", str(tmp_path / "run")) == 0
     said = capsys.readouterr().out
-    assert "data: train 5, select 2, test 2" in said
+    assert "data: train 5, validation 2, test 2" in said
     assert "1 row of train stands in test too" in said
     assert "small: 6 jobs" in said
     # base: 2 problems x (2 + 48); best of 4: 2 x 2 x 4; trained: 2 x 2 x 2 steps, 3 evaluations of 2, 2 tests of 2 x 2

@@ -7,6 +7,7 @@ import yaml
 
 from tiltlab.config.methods import Sampled, Taught, named
 from tiltlab.config.recipe import Recipe, load_recipe, load_sample_recipe
+from tiltlab.config.tasks import load_task
 from tiltlab.errors import UserError
 from tiltlab.objective import Objective, sharpening, task_reward, tempered, tilted
 from tiltlab.storage.shapes import nature_of
@@ -19,7 +20,7 @@ SMALL: dict[str, Any] = {
     "tasks": ["lazy-sum"],
     "arms": ["base", "task_reward"],
     "train": {"steps": 2, "prompts": 2, "responses": 2, "max_tokens": 8},
-    "select": {"every": 1, "problems": 2, "n": 1},
+    "validation": {"every": 1, "problems": 2, "n": 1},
     "test": {"problems": 2, "n": 2},
 }
 
@@ -110,7 +111,7 @@ def test_overrides_change_one_key(tmp_path: Path) -> None:
         ({"tasks": [DATA | {"test": {"hub": "a/b", "splt": "x"}}]}, r"tasks\[1\].test.Hub.splt is no key"),
         ({"tasks": [DATA | {"grader": "judge"}]}, r"tasks\[1\].grader: .*'maths', 'maths_lenient' or 'number'"),
         ({"tasks": ["reasoning_gym"]}, r"tasks\[1\].family is missing"),
-        ({"tasks": [DATA | {"select": 0}]}, r"tasks\[1\]: select must be at least 1"),
+        ({"tasks": [DATA | {"validation": 0}]}, r"tasks\[1\]: validation must be at least 1"),
         ({"tasks": []}, "tasks: "),
         ({"name": "n" * 300}, "name: .*no more than 200 bytes"),
         ({"tasks": [DATA | {"template": "{question:>999999999}"}]}, r"tasks\[1\]: template cannot be .*no format"),
@@ -128,8 +129,8 @@ def test_overrides_change_one_key(tmp_path: Path) -> None:
         ({"test": {"n": 10**9}}, "test.n: .*less than or equal to 100000, got 1000000000"),
         ({"test": {"forecast_n": 10**9}}, "test.forecast_n: .*less than"),
         ({"test": {"problems": -1}}, "test.problems: .*greater than"),
-        ({"select": {"every": 0}}, "select.every: .*greater than"),
-        ({"select": {"every": 1, "n": -3}}, "select.n: .*greater than"),
+        ({"validation": {"every": 0}}, "validation.every: .*greater than"),
+        ({"validation": {"every": 1, "n": -3}}, "validation.n: .*greater than"),
         ({"train": SMALL["train"] | {"steps": 0}}, "train.steps: .*greater than"),
         ({"train": SMALL["train"] | {"steps": 10**12}}, "train.steps: .*less than"),
         ({"train": SMALL["train"] | {"prompts": 10**9}}, "train.prompts: .*less than"),
@@ -309,15 +310,36 @@ def test_everything_that_is_wrong_with_a_recipe_is_told_at_once(tmp_path: Path) 
         "train": {"prompts": 2, "steps": "many"},
     }
     with pytest.raises(UserError) as caught:
-        load_recipe(recipe(tmp_path, **changes), ["nokey", "select.every=0"])
+        load_recipe(recipe(tmp_path, **changes), ["nokey", "validation.every=0"])
     first, *lines = caught.value.lines
     assert first.startswith("--set nokey")
     assert all("recipe.yaml: " in line for line in lines)
     wheres = [line.split("recipe.yaml: ")[1].split(":")[0].split(" is ")[0] for line in lines]
     assert sorted(wheres) == sorted([
         "stepps", "tasks[1].test.Hub.splt", "tasks[1].grader", "tasks[2]", "arms[2].alpha", "arms[3].temperature",
-        "arms[3].top_q", "train.steps", "train.responses", "train.max_tokens", "select.every",
+        "arms[3].top_q", "train.steps", "train.responses", "train.max_tokens", "validation.every",
     ])  # fmt: skip
+
+
+def test_the_old_name_of_the_validation_split_is_read_and_told_once(tmp_path: Path) -> None:
+    old = {key: value for key, value in SMALL.items() if key != "validation"} | {"select": SMALL["validation"]}
+    path = tmp_path / "old.yaml"
+    path.write_text(yaml.safe_dump(old | {"tasks": [DATA | {"select": 2}, "lazy-sum"]}))
+    new = recipe(tmp_path, tasks=[DATA | {"validation": 2}, "lazy-sum"])
+    told: list[str] = []
+    assert load_recipe(str(path), on_note=told.append) == load_recipe(new, on_note=told.append)
+    assert told == [f"{path}: `select` is called `validation` now; the old name is still read"]
+    for changes in (["select.every=3", "tasks.0.select=4"], ["validation.every=3", "tasks.0.validation=4"]):
+        for one in (str(path), new):
+            read = load_recipe(one, changes)
+            assert (read.validation.every, read.tasks[0].validation) == (3, 4)  # type: ignore[union-attr]
+    assert load_recipe(new, [f"tasks=[{DATA | {'select': 5}}]"]).tasks[0].validation == 5  # type: ignore[union-attr]
+    sample = load_sample_recipe(None, ["split=select", "task={task: data, test: a, select: 3}"], told.append)
+    assert (sample.split, sample.task.validation) == ("validation", 3)  # type: ignore[union-attr]
+    assert len(told) == 2
+    assert load_task(str(DATA | {"select": 7})).validation == 7  # type: ignore[union-attr]
+    with pytest.raises(UserError, match="select is no key"):  # which of the two was meant?
+        load_recipe(recipe(tmp_path, select={"every": 2}))
 
 
 def test_a_file_that_is_no_recipe_is_told_in_no_more_than_a_screen(tmp_path: Path) -> None:

@@ -172,7 +172,7 @@ def test_a_chat_and_a_text_that_ask_the_same_are_one_question(tmp_path: Path) ->
     train = jsonl(
         tmp_path / "train.jsonl", {"problem": CHAT, "answer": "5"}, *({"problem": q, "answer": "1"} for q in "xy")
     )
-    assert [p.question for p in Data("data", train, test, select=1).problems("train")] == ["y"]
+    assert [p.question for p in Data("data", train, test, validation=1).problems("train")] == ["y"]
 
 
 @pytest.mark.parametrize(

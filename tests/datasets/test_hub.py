@@ -33,9 +33,9 @@ def folder(path: Path) -> str:
 
 def test_a_folder_in_the_hubs_layout_is_a_data_set(tmp_path: Path) -> None:
     hub = folder(tmp_path / "gsm8k")
-    task = load_task(f"{{task: gsm8k, train: {{hub: {hub}}}, test: {{hub: {hub}, split: test}}, select: 2}}")
+    task = load_task(f"{{task: gsm8k, train: {{hub: {hub}}}, test: {{hub: {hub}, split: test}}, validation: 2}}")
     assert [p.answer for p in task.problems("test")] == ["1"]
-    learnt = [p for split in ("train", "select") for p in task.problems(split)]  # type: ignore[arg-type]
+    learnt = [p for split in ("train", "validation") for p in task.problems(split)]  # type: ignore[arg-type]
     assert sorted(p.answer for p in learnt) == ["2", "3", "4", "5", "6"]  # question 0 stands in test
     assert learnt[0].id.startswith(f"{hub} train row ")
 
@@ -89,7 +89,7 @@ def test_every_set_is_asked_for_by_id_config_split_and_revision(
     monkeypatch: pytest.MonkeyPatch, name: Any, split: Split, expected: list[Any], revision: str | None
 ) -> None:
     calls = stand_in(monkeypatch)
-    found = Data(name, select=1, revision=revision, test="gsm8k" if name == "deepscaler" else None).problems(split)
+    found = Data(name, validation=1, revision=revision, test="gsm8k" if name == "deepscaler" else None).problems(split)
     asked = [call for call in calls if call[0] == expected[0][0] and call[2] == expected[0][2]]
     assert asked == [(*call, revision) for call in expected]
     assert len(found) == (3 * len(expected) if split == "test" else 2)
@@ -98,7 +98,7 @@ def test_every_set_is_asked_for_by_id_config_split_and_revision(
 def test_a_set_may_learn_from_another(monkeypatch: pytest.MonkeyPatch) -> None:
     """The paper's protocols: MATH for MATH-500, DeepScaleR for AIME 2024."""
     calls = stand_in(monkeypatch)
-    assert len(Data("aime24", train="deepscaler", select=1, revision="r").problems("train")) == 2
+    assert len(Data("aime24", train="deepscaler", validation=1, revision="r").problems("train")) == 2
     assert sorted(call[:4:3] for call in calls) == [
         ("HuggingFaceH4/aime_2024", "r"),
         ("agentica-project/DeepScaleR-Preview-Dataset", None),
@@ -107,7 +107,7 @@ def test_a_set_may_learn_from_another(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_an_id_alone_means_the_split_of_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
     calls = stand_in(monkeypatch)
-    Data("data", "me/mine", "me/mine", select=1, revision="r").problems("train")
+    Data("data", "me/mine", "me/mine", validation=1, revision="r").problems("train")
     assert sorted(calls) == [("me/mine", None, "test", "r"), ("me/mine", None, "train", "r")]
 
 

@@ -121,8 +121,8 @@ def test_sets_for_testing_only_say_how_to_learn(tmp_path: Path) -> None:
         Data("data", train="aime25", test=test).problems("train")
     with pytest.raises(UserError, match="set deepscaler has nothing to be tested on; .*`test: aime24`"):
         Data("deepscaler").problems("test")
-    task = Data("math500", train, test, select=2)
-    learnt = [p.answer for split in ("train", "select") for p in task.problems(split)]  # type: ignore[arg-type]
+    task = Data("math500", train, test, validation=2)
+    learnt = [p.answer for split in ("train", "validation") for p in task.problems(split)]  # type: ignore[arg-type]
     assert sorted(learnt) == ["3", "4", "5", "6", "7", "8"]
 
 
@@ -130,7 +130,7 @@ def test_rows_that_stand_subject_by_subject_are_put_in_one_random_order(tmp_path
     rows = [{"problem": f"q{i}", "answer": str(i), "subject": i // 50} for i in range(200)]
     path = jsonl(tmp_path / "d.jsonl", *rows)
     test = jsonl(tmp_path / "t.jsonl", {"problem": "other", "answer": "1"})
-    chosen = {p.columns["subject"] for p in Data("math", path, test, select=40).problems("select")}
+    chosen = {p.columns["subject"] for p in Data("math", path, test, validation=40).problems("validation")}
     assert chosen == {0, 1, 2, 3}  # a subject is missed with a chance below 4 * .75 ** 40 = 4e-5
     first = [p.columns["subject"] for p in Data("math", test=path).problems("test")[:40]]
     assert set(first) == {0, 1, 2, 3}

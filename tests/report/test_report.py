@@ -61,8 +61,8 @@ def made_study(run: Path, seeds: int = 1, text: str = "so 12", arms: list[dict[s
                 for step in range(3):
                     line = dict.fromkeys(("reward", "length", "ref_logp", "kl", "entropy"), 0.5 + seed)
                     append_line(folder.metrics, {"step": step} | line)
-                append_line(folder.select, {"step": 0, "accuracy": 0.25})
-                append_line(folder.select, {"step": 3, "accuracy": 0.75})
+                append_line(folder.validation, {"step": 0, "accuracy": 0.25})
+                append_line(folder.validation, {"step": 3, "accuracy": 0.75})
             taken = {"drawn": 40, "rescored": 0, "seconds": 1.0, "responses": 8, "notes": {}, "warnings": []}
             write_json(folder.sampling("last"), taken)
             write_json(folder.result, {"trained": trained, "step": 3, "best_step": 2, "reference": "x"})

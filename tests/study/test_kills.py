@@ -29,7 +29,7 @@ ADAPTERS: dict[str, Any] = STUDY | {
     "model": {"path": "embedded", "lora": {"rank": 4}},
     "arms": ["base", "task_reward", {"arm": "sharpening"}],
     "train": STUDY["train"] | {"steps": 6, "prompts": 2, "responses": 3, "max_tokens": 16},
-    "select": {"every": 2, "problems": 4, "n": 1},
+    "validation": {"every": 2, "problems": 4, "n": 1},
 }
 
 

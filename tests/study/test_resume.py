@@ -30,7 +30,7 @@ pytestmark = pytest.mark.slow
 SMALL: dict[str, Any] = STUDY | {
     "arms": ["task_reward"],
     "train": STUDY["train"] | {"steps": 6, "prompts": 2, "responses": 3, "max_tokens": 16},
-    "select": {"every": 2, "problems": 4, "n": 1},
+    "validation": {"every": 2, "problems": 4, "n": 1},
     "test": {"problems": 4, "n": 2, "forecast_n": 0},
 }
 STOP = 5
@@ -164,7 +164,7 @@ def test_lines_that_the_newest_checkpoint_counts_and_are_not_there_make_it_usele
     assert essence(run) == essence(straight)
 
 
-@pytest.mark.parametrize("name", ["metrics", "select"])
+@pytest.mark.parametrize("name", ["metrics", "validation"])
 @pytest.mark.parametrize("lines", [0, 1])
 @pytest.mark.parametrize("torn", [b"", b"not\n"])
 def test_lines_that_no_checkpoint_can_do_without_are_asked_for(
@@ -194,7 +194,7 @@ def test_a_job_that_is_done_and_was_damaged_since_is_not_called_done(
 
 @pytest.mark.parametrize("torn", [b'{"step": 5}\n{"step": 6}\n', b'{"step": 5, "rew', b"\0\0\0\n"])
 def test_lines_beyond_the_checkpoint_are_dropped(torn: bytes, run: Path, straight: Path) -> None:
-    for path in (folder_of(run).metrics, folder_of(run).select):
+    for path in (folder_of(run).metrics, folder_of(run).validation):
         path.write_bytes(path.read_bytes() + torn)
     assert train(run) == []
     assert essence(run) == essence(straight)
@@ -211,7 +211,7 @@ def test_lines_are_on_the_disk_before_the_checkpoint_that_counts_them(
         synced[os.fstat(handle).st_ino] = os.fstat(handle).st_size
 
     def rename(path: Path, target: Path) -> Path:
-        for file in (folder_of(tmp_path).metrics, folder_of(tmp_path).select):
+        for file in (folder_of(tmp_path).metrics, folder_of(tmp_path).validation):
             assert synced[file.stat().st_ino] == file.stat().st_size > 0
         return real_rename(path, target)
 

@@ -34,7 +34,7 @@ pytestmark = pytest.mark.slow
 STUDY: dict[str, Any] = SMALL | {
     "arms": ["base", "task_reward", {"arm": "tempered", "alpha": 4}, {"arm": "sharpening", "fixed_length": True}],
     "train": {"steps": 8, "prompts": 3, "responses": 4, "max_tokens": 24, "optimizer": {"lr": 1e-3, "warmup_steps": 2}},
-    "select": {"every": 3, "problems": 6, "n": 2},
+    "validation": {"every": 3, "problems": 6, "n": 2},
     "test": {"problems": 8, "n": 4, "forecast_n": 2},
 }
 
@@ -80,7 +80,7 @@ def test_a_study_leaves_what_it_takes_to_tell_how_it_was_made(undisturbed: Path)
 
 def test_all_arms_see_the_same_prompts_and_the_base_is_the_same_for_all(undisturbed: Path) -> None:
     found = load_study(undisturbed)
-    starts = {arm.name: arm.seeds[0].select[0] for arm in found.arms if arm.trained}
+    starts = {arm.name: arm.seeds[0].validation[0] for arm in found.arms if arm.trained}
     assert len({json.dumps(start) for start in starts.values()}) == 1
     problems = [[record.problem for record in arm.seeds[0].last] for arm in found.arms]
     assert all(order == problems[0] for order in problems)
@@ -119,9 +119,9 @@ def test_a_stop_while_evaluating_loses_no_step(tmp_path: Path) -> None:
     folder = job.folder(tmp_path)
     with pytest.raises(Stopped):  # the fifth: step 0 evaluated, three steps, evaluating again
         run_job(Work(job, recipe, folder, lambda *news: told.append(news[0]), lambda: len(told) >= 5))
-    assert told == ["select split", "training", "training", "training", "select split"]
+    assert told == ["validation split", "training", "training", "training", "validation split"]
     assert folder.checkpoints.steps() == [3]
-    assert [line["step"] for line in read_lines(folder.select)] == [0]
+    assert [line["step"] for line in read_lines(folder.validation)] == [0]
 
 
 def test_killed_between_the_last_cleaning_and_the_result_a_job_ends_the_same(undisturbed: Path, tmp_path: Path) -> None:
@@ -395,7 +395,7 @@ def test_chat_data_runs_end_to_end_on_a_local_model(tmp_path: Path) -> None:
     for name, some in (("train", rows[1:]), ("test", rows[:1])):
         (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in some))
         files[name] = str(tmp_path / f"{name}.jsonl")
-    task = {"task": "data", **files, "select": 2, "template": "{question}", "grader": "number"}
+    task = {"task": "data", **files, "validation": 2, "template": "{question}", "grader": "number"}
     study(tmp_path / "run", tasks=[task], model={"path": str(tmp_path / "model")}, arms=["base", "sharpening"])
     assert {row.arm for row in result_rows(load_study(tmp_path / "run"))} == {"base", "sharpening"}
 

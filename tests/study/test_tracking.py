@@ -55,7 +55,7 @@ def mirror(folder: Path, kind: Any = "trackio") -> Mirror:
 @pytest.mark.parametrize("kind", ["trackio", "wandb"])
 def test_each_line_is_passed_on_once_also_after_a_restart(kind: str, tmp_path: Path, runs: Any) -> None:
     job = made(tmp_path)
-    append_line(job.select, {"step": 0, "accuracy": 0.4})
+    append_line(job.validation, {"step": 0, "accuracy": 0.4})
     first = mirror(tmp_path, kind)
     for step in range(4):
         append_line(job.metrics, {"step": step, "reward": 0.1 * step})
@@ -71,8 +71,8 @@ def test_each_line_is_passed_on_once_also_after_a_restart(kind: str, tmp_path: P
     assert asked["config"] == {"name": "sums"}
     train = [step for step, values in one.logged + other.logged if "train/reward" in values]
     assert train == [1, 2, 3, 4, 5, 6]
-    assert [(step, values) for step, values in one.logged if "select/accuracy" in values] == [
-        (0, {"select/accuracy": 0.4})
+    assert [(step, values) for step, values in one.logged if "validation/accuracy" in values] == [
+        (0, {"validation/accuracy": 0.4})
     ]
     assert other.finished
 

@@ -30,16 +30,16 @@ def test_splits_are_disjoint_after_normalising(tmp_path: Path) -> None:
         *({"problem": f"Question {i}", "answer": str(i), "level": i} for i in range(6)),
         {"problem": "question 0!", "answer": "0", "id": "twin"},
     )
-    task = Data("data", train, test, select=2)
-    assert [p.question for p in task.problems("select")] == ["Question 0", "Question 1"]
+    task = Data("data", train, test, validation=2)
+    assert [p.question for p in task.problems("validation")] == ["Question 0", "Question 1"]
     assert [p.question for p in task.problems("train")] == [f"Question {i}" for i in range(2, 6)]
     assert task.problems("train")[0].columns == {"level": 2}
     assert task.problems("test")[0].id == "t0"
     assert notes_of(task, "train") == [
         f"1 row of train stands in test too, and was left out: {train} line 1",
-        "1 row of train stands in select too, and was left out: twin",
+        "1 row of train stands in validation too, and was left out: twin",
     ]
-    assert notes_of(task, "test") == notes_of(task, "select") == []
+    assert notes_of(task, "test") == notes_of(task, "validation") == []
 
 
 def test_the_prompt_is_the_template_filled_in() -> None:
@@ -53,15 +53,17 @@ def test_the_prompt_is_the_template_filled_in() -> None:
     assert plain.render(problem) == "Q: How {many}? A:"
 
 
-def test_a_select_split_may_have_a_file_of_its_own(tmp_path: Path) -> None:
+def test_a_validation_split_may_have_a_file_of_its_own(tmp_path: Path) -> None:
     def questions(name: str, *texts: str) -> str:
         return jsonl(tmp_path / f"{name}.jsonl", *({"id": t, "problem": t, "answer": "1"} for t in texts))
 
-    task = Data("data", questions("train", "a", "b", "c"), questions("test", "d", "e"), select=questions("s", "b", "e"))
-    assert [p.question for p in task.problems("select")] == ["b"]
+    task = Data(
+        "data", questions("train", "a", "b", "c"), questions("test", "d", "e"), validation=questions("s", "b", "e")
+    )
+    assert [p.question for p in task.problems("validation")] == ["b"]
     assert [p.question for p in task.problems("train")] == ["a", "c"]
-    assert notes_of(task, "select") == ["1 row of select stands in test too, and was left out: e"]
-    assert notes_of(task, "train") == ["1 row of train stands in select too, and was left out: b"]
+    assert notes_of(task, "validation") == ["1 row of validation stands in test too, and was left out: e"]
+    assert notes_of(task, "train") == ["1 row of train stands in validation too, and was left out: b"]
 
 
 def test_notes_show_a_few_ids() -> None:
@@ -132,7 +134,7 @@ def test_two_rows_with_one_id_are_both_named(tmp_path: Path) -> None:
         read(path)
     train = jsonl(tmp_path / "train.jsonl", *({"id": i, "problem": f"t{i}", "answer": "1"} for i in "abc"))
     test = jsonl(tmp_path / "test.jsonl", {"id": "a", "problem": "q", "answer": "1"})
-    assert len(Data("data", train, test, select=1).problems("train")) == 2  # ids are a file's own
+    assert len(Data("data", train, test, validation=1).problems("train")) == 2  # ids are a file's own
 
 
 @pytest.mark.parametrize(
@@ -147,8 +149,8 @@ def test_two_rows_with_one_id_are_both_named(tmp_path: Path) -> None:
         ({"template": "Think."}, "template has no {question}"),
         ({"template": "{question.__class__}"}, "template has no {question}"),
         ({"columns": {"question": "q", "gold": "a"}}, r"columns has the keys .*, got \['question', 'gold'\]"),
-        ({"select": 0}, "select must be at least 1"),
-        ({"select": -3}, "select must be at least 1"),
+        ({"validation": 0}, "validation must be at least 1"),
+        ({"validation": -3}, "validation must be at least 1"),
         ({"train": None, "test": None}, "data needs train, test or both"),
     ],
 )
@@ -211,7 +213,7 @@ def test_a_split_that_is_not_there_is_told(tmp_path: Path) -> None:
         Data("data", test=path).problems("train")
     with pytest.raises(UserError, match="task mine has no test split"):
         Data("data", train=path, name="mine").problems("test")
-    assert len(Data("data", train=path, select=1).problems("train")) == 1
+    assert len(Data("data", train=path, validation=1).problems("train")) == 1
 
 
 def test_options_of_the_command_line_make_a_task(tmp_path: Path) -> None:

@@ -49,25 +49,25 @@ def library(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int, int]]:
 
 
 def test_splits_are_made_from_seeds_that_lie_far_apart(library: list[tuple[str, int, int]]) -> None:
-    task = ReasoningGym("reasoning_gym", "gcd", train=30, select=5, test=7, seed=1)
+    task = ReasoningGym("reasoning_gym", "gcd", train=30, validation=5, test=7, seed=1)
     assert [len(task.problems(split)) for split in SPLITS] == [30, 5, 7]
     seeds = sorted((seed, size) for _, seed, size in library)
     assert len(seeds) == 3
     assert all(b - (a + size) >= STRIDE - 30 for (a, size), (b, _) in zip(seeds, seeds[1:], strict=False))
     library.clear()
-    ReasoningGym("reasoning_gym", "gcd", train=30, select=5, test=7, seed=2).problems("test")
+    ReasoningGym("reasoning_gym", "gcd", train=30, validation=5, test=7, seed=2).problems("test")
     assert not {seed for _, seed, _ in library} & {seed for seed, _ in seeds}
 
 
 def test_questions_that_come_again_are_left_out_and_counted(library: Any) -> None:
-    task = ReasoningGym("reasoning_gym", "lcm", train=300, select=20, test=40, settings={"of": 120})
+    task = ReasoningGym("reasoning_gym", "lcm", train=300, validation=20, test=40, settings={"of": 120})
     counts = Counter(normal(p.question) for split in SPLITS for p in task.problems(split))
     assert max(counts.values()) == 1
-    assert len(task.problems("train")) + len(task.problems("select")) + len(task.problems("test")) > 100
+    assert len(task.problems("train")) + len(task.problems("validation")) + len(task.problems("test")) > 100
     twice, elsewhere = notes_of(task, "train")
     assert "came twice and were left out" in twice
     assert "rows of train stand in another split too" in elsewhere
-    with pytest.raises(UserError, match="no question left for its (select|train) split"):
+    with pytest.raises(UserError, match="no question left for its (validation|train) split"):
         ReasoningGym("reasoning_gym", "lcm", settings={"of": 3}).problems("train")
 
 
@@ -134,7 +134,7 @@ def test_a_recipe_names_a_family() -> None:
 @pytest.mark.parametrize("family", sorted(FAMILIES - {"zebra_puzzles"}))
 def test_every_family_accepts_its_own_answers_and_no_others(family: str) -> None:
     pytest.importorskip("reasoning_gym")
-    task = ReasoningGym("reasoning_gym", family, train=20, select=5, test=20)
+    task = ReasoningGym("reasoning_gym", family, train=20, validation=5, test=20)
     answers = {problem.answer for problem in task.problems("test")}
     assert len(answers) > 1
     for problem in task.problems("test"):
@@ -147,7 +147,7 @@ def test_every_family_accepts_its_own_answers_and_no_others(family: str) -> None
 
 def test_chain_sums_are_what_they_say() -> None:
     pytest.importorskip("reasoning_gym")
-    for problem in ReasoningGym("reasoning_gym", "chain_sum", train=1, select=1, test=50).problems("test"):
+    for problem in ReasoningGym("reasoning_gym", "chain_sum", train=1, validation=1, test=50).problems("test"):
         first, *rest = problem.question.partition(":")[2].removesuffix("=").split()
         signed = zip(rest[::2], rest[1::2], strict=True)
         assert int(problem.answer) == int(first) + sum(int(n) * (1 if sign == "+" else -1) for sign, n in signed)

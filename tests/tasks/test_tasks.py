@@ -172,7 +172,7 @@ def test_the_order_of_sums_never_changes() -> None:
     first = {split: [p.question for p in task.problems(split)[:4]] for split in SPLITS}
     assert first == {
         "train": ["42+1", "63+2", "46+0", "76+9"],
-        "select": ["61+4", "88+3", "89+3", "99+5"],
+        "validation": ["61+4", "88+3", "89+3", "99+5"],
         "test": ["58+8", "68+9", "45+6", "95+8"],
     }
     assert task.render(task.problems("test")[0]) == "29+3=32\n99+9=108\n53+3=56\n55+3=58\n58+8="

@@ -33,8 +33,8 @@ def run(seed: int = 0, responses: int = 128, steps: int = STEPS, **towards: floa
     return lines
 
 
-def kinds(lines: list[Line], select: list[Line] = []) -> set[str]:  # noqa: B006
-    return {alarm.kind for alarm in alarms(lines, select)}
+def kinds(lines: list[Line], validation: list[Line] = []) -> set[str]:  # noqa: B006
+    return {alarm.kind for alarm in alarms(lines, validation)}
 
 
 @pytest.mark.parametrize(
@@ -100,8 +100,8 @@ def evaluation(step: int, accuracy: float, graded: int = 256, ref_logp: float = 
 
 
 def test_the_best_evaluation_above_the_last() -> None:
-    select = [evaluation(step, value) for step, value in ((0, 0.4), (15, 0.6), (30, 0.55), (45, 0.42))]
-    (alarm,) = alarms([], select)
+    validation = [evaluation(step, value) for step, value in ((0, 0.4), (15, 0.6), (30, 0.55), (45, 0.42))]
+    (alarm,) = alarms([], validation)
     assert (alarm.kind, alarm.step) == ("best above last", 45)
     assert "0.60 after step 15" in alarm.message
     assert not alarms([], [evaluation(0, float("nan")), evaluation(1, 0.3)])
@@ -123,15 +123,15 @@ def test_evaluations_of_the_same_model_ring_nothing(problems: int, n: int) -> No
 
 
 def test_a_hacked_reward_that_gets_likelier_and_worse() -> None:
-    """The reward it trains on rises; the accuracy on the select split is what falls."""
-    select = [evaluation(0, 0.4), evaluation(15, 0.38, ref_logp=-17.0), evaluation(30, 0.2, ref_logp=-9.0)]
-    found = alarms(run(reward=0.9, ref_logp=-9.0), select)
+    """The reward it trains on rises; the accuracy on the validation split is what falls."""
+    validation = [evaluation(0, 0.4), evaluation(15, 0.38, ref_logp=-17.0), evaluation(30, 0.2, ref_logp=-9.0)]
+    found = alarms(run(reward=0.9, ref_logp=-9.0), validation)
     assert [(alarm.kind, alarm.step) for alarm in found] == [
         ("best above last", 30),
         ("likelihood without accuracy", 30),
     ]
     assert "from 0.40 to 0.20" in found[1].message
-    less_likely = [line | {"ref_logp": -20.0 - line["step"]} for line in select]
+    less_likely = [line | {"ref_logp": -20.0 - line["step"]} for line in validation]
     assert kinds(run(reward=0.9), less_likely) == {"best above last"}
 
 
@@ -154,15 +154,15 @@ def test_missing_and_nan_figures_ring_nothing() -> None:
 
 def test_a_run_taken_up_again_rings_the_same() -> None:
     lines = run(length=10.0, entropy=0.02)
-    select = [evaluation(20, 0.5), evaluation(40, 0.2)]
+    validation = [evaluation(20, 0.5), evaluation(40, 0.2)]
     for stop in range(0, STEPS, 7):
-        watch: Watch = watched(lines[:stop], [line for line in select if line["step"] <= stop])
+        watch: Watch = watched(lines[:stop], [line for line in validation if line["step"] <= stop])
         for line in lines[stop:]:
             watch.stepped(line)
-            for found in select:
+            for found in validation:
                 if found["step"] == line["step"] + 1:
                     watch.evaluated(found)
-        assert watch.fired == alarms(lines, select)
+        assert watch.fired == alarms(lines, validation)
 
 
 def test_all_kinds_are_tried_here() -> None:

@@ -57,7 +57,7 @@ def evaluate(
             output.figures(_grade(responses, chosen, folder, output))
         return
     keys = changes(model=model, sampler=sampler, n=n, limit=limit, max_tokens=max_tokens, reference=reference)
-    plan = load_sample_recipe(recipe, keys + (set_ or []))
+    plan = load_sample_recipe(recipe, keys + (set_ or []), print_note)
     if chosen:
         plan = plan.model_copy(update={"task": chosen})
     folder = out or Path("runs") / slug(f"evaluate {plan.task.name} {plan.sampler.name}")

@@ -41,7 +41,7 @@ def study(
     from tiltlab.config.recipe import load_recipe
     from tiltlab.study.study import run_study, splits_of
 
-    plan = load_recipe(recipe, set_ or ())
+    plan = load_recipe(recipe, set_ or (), print_note)
     run = out or Path("runs") / shortened(plan.name)
     if dry:
         dry_run(plan, run, seeds, Output())

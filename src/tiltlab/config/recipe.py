@@ -4,7 +4,7 @@ Left out on purpose: inheritance between recipes and interpolation. A recipe can
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -29,6 +29,7 @@ from tiltlab.errors import UserError, brief, gathered, shown, words
 from tiltlab.models.loading import ModelConfig
 from tiltlab.rewards.functions import DEADLINE, Reward, load_reward
 from tiltlab.storage.files import slug
+from tiltlab.storage.old_names import NEW, OLD, renamed, renamed_override
 from tiltlab.training.alarms import Kind
 from tiltlab.training.optimizer import OptimizerConfig
 
@@ -82,8 +83,8 @@ class Training(_Section):
         return load_reward(self.reward, self.reward_deadline) if self.reward else None
 
 
-class Selecting(_Section):
-    """How the best checkpoint is chosen: by accuracy on the select split, every so many steps."""
+class Validation(_Section):
+    """How the best checkpoint is chosen: by accuracy on the validation split, every so many steps."""
 
     every: PositiveInt
     problems: PositiveInt = 64
@@ -109,7 +110,7 @@ class Recipe(_Section):
     tasks: list[Task] = Field(min_length=1)
     arms: list[Annotated[Arm, tagged("arm")]] = Field(min_length=1)
     train: Training
-    select: Selecting
+    validation: Validation
     test: Testing = Testing()
     seed: int = 0
 
@@ -148,7 +149,7 @@ class SampleRecipe(_Section):
     model: ModelConfig = ModelConfig()
     task: Task
     sampler: Annotated[Annotated[Sampled, Field(discriminator="arm")], tagged("arm"), BeforeValidator(_samples)]
-    split: Literal["train", "select", "test"] = "test"
+    split: Literal["train", "validation", "test"] = "test"
     problems: PositiveInt | None = None
     n: Count = 16
     max_tokens: Tokens = 64
@@ -158,29 +159,40 @@ class SampleRecipe(_Section):
     reward: str | None = None
 
 
-def load_recipe(path: str | None, overrides: Sequence[str] = ()) -> Recipe:
-    """A recipe from a YAML file, or the embedded default; `overrides` are "train.steps=5" and the like.
+OnNote = Callable[[str], None]
+
+
+def load_recipe(path: str | None, overrides: Sequence[str] = (), on_note: OnNote = lambda _: None) -> Recipe:
+    """A recipe from a YAML file, or the embedded default; `overrides` are "train.steps=5" and the like. `on_note` is
+    told, once, of keys that are called by an old name.
 
     Raises UserError with one line for each thing that is wrong.
     """
-    return _load(Recipe, path, "default.yaml", overrides)
+    return _load(Recipe, path, "default.yaml", overrides, on_note)
 
 
-def load_sample_recipe(path: str | None, overrides: Sequence[str] = ()) -> SampleRecipe:
+def load_sample_recipe(
+    path: str | None, overrides: Sequence[str] = (), on_note: OnNote = lambda _: None
+) -> SampleRecipe:
     """As `load_recipe`, for `tiltlab evaluate`."""
-    return _load(SampleRecipe, path, "sample.yaml", overrides)
+    return _load(SampleRecipe, path, "sample.yaml", overrides, on_note)
 
 
-def _load(kind: type[Section], path: str | None, default: str, overrides: Sequence[str]) -> Section:
+def _load(kind: type[Section], path: str | None, default: str, overrides: Sequence[str], on_note: OnNote) -> Section:
     name = path or "the options given"
     text = _read(path) if path else (files("tiltlab.embedded") / default).read_text(encoding="utf-8")
     data = yaml_value(text, name)
     if not isinstance(data, dict):
         raise UserError(f"{name} must be a mapping with {', '.join(kind.model_fields)}")
     wrong: list[str] = []
-    for override in overrides:
+    given, asked = renamed(data), [renamed_override(override) for override in overrides]
+    is_old = given != data or asked != list(overrides)
+    for override in asked:
         with gathered(wrong):
-            _set(data, override)
+            _set(given, override)
+    data = renamed(given)  # what was set may be a whole task
+    if is_old or data != given:
+        on_note(f"{name}: `{OLD}` is called `{NEW}` now; the old name is still read")
     try:
         made = kind.model_validate(data)
     except ValidationError as error:

@@ -7,6 +7,7 @@ from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError
 from tiltlab.config.complaints import complaints
 from tiltlab.config.reading import yaml_value
 from tiltlab.errors import UserError
+from tiltlab.storage.old_names import renamed
 from tiltlab.tasks.addition import Addition
 from tiltlab.tasks.dataset import Data, from_options
 from tiltlab.tasks.reasoning_gym import ReasoningGym
@@ -28,7 +29,7 @@ def load_task(task: str | None, data: str | None = None, columns: str | None = N
     Raises UserError with one line for each thing that is wrong.
     """
     named = yaml_value(task, "--task") if task else None
-    entry = named if isinstance(named, dict) else from_options(task, None, None)
+    entry = renamed({"task": named})["task"] if isinstance(named, dict) else from_options(task, None, None)
     entry |= {key: value for key, value in from_options(None, data, columns).items() if key != "task"}
     try:
         return TypeAdapter(Task).validate_python(entry)

@@ -45,7 +45,7 @@ class MathSet:
     sorted: bool = False
 
     def sources(self, split: Split, revision: str | None) -> tuple[Hub, ...]:
-        """Where the split's rows are; the select split is taken from train. Empty where there is no such split."""
+        """Where the split's rows are; the validation split is taken from train. Empty where there is no such split."""
         name = self.test if split == "test" else self.train
         return tuple(Hub(self.hub, config, name, revision) for config in self.configs) if name else ()
 

@@ -1,7 +1,7 @@
 """Makes the embedded reference model again: `python -m tiltlab.embedded.make FOLDER`.
 
 A Llama of a third of a million weights with one token a character learns, by plain next-token prediction on the
-response, what the students of tasks/sums.py write. Problems of the test and select splits are never shown to it.
+response, what the students of tasks/sums.py write. Problems of the test and validation splits are never shown to it.
 """
 
 import json

@@ -27,9 +27,10 @@ from tiltlab.models.hf import HFModel
 from tiltlab.models.loading import ModelConfig, load_codec, load_reference
 from tiltlab.rewards.functions import Reward, load_reward
 from tiltlab.samplers.base import Info, together
-from tiltlab.seeds import derive
+from tiltlab.seeds import derive, split_key
 from tiltlab.storage import shapes
 from tiltlab.storage.files import Json, append_lines, keep_first, read_lines, whole_lines, write_json
+from tiltlab.storage.old_names import renamed
 from tiltlab.storage.records import read_records, record_line, write_records
 from tiltlab.storage.run_folder import kept_date
 from tiltlab.storage.shapes import or_else, read_shaped, read_shaped_lines
@@ -117,7 +118,7 @@ def _draw_lot(
     recipe: SampleRecipe, folder: Path, model: HFModel, other: HFModel, reward: Reward | None, lot: Sequence[Problem]
 ) -> None:
     """Draw and grade the responses to some problems, and add them to the folder."""
-    seed = derive(recipe.seed, recipe.split)
+    seed = derive(recipe.seed, split_key(recipe.split))
     settings: dict[str, Any] = {"n": recipe.n, "max_tokens": recipe.max_tokens, "seed": seed, "reward": reward}
     records, info, first_P = evaluate(model, other, recipe.sampler.sampler(), recipe.task, lot, **settings)
     prompts = [recipe.task.render(problem) for problem in lot]
@@ -205,7 +206,7 @@ def _about(recipe: SampleRecipe, folder: Path, date: dt.date, lot: int) -> Json:
         raise UserError(f"{folder} holds records, and no sample.json that says of what; choose another --out")
     if found is None or ("recipe" in found and not whole_lines(folder / "lots.jsonl")):
         return {"recipe": wanted, "made": provenance(), "date": str(date), "lot": lot}
-    before = _with_defaults(found.get("recipe") or {})
+    before = _with_defaults(renamed(found.get("recipe") or {}))
     for key, value in wanted.items():
         if before.get(key) != value:
             raise UserError(f"{folder} holds records of another {key}; choose another --out, or remove the folder")

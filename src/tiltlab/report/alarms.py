@@ -41,5 +41,5 @@ def fired_alarms(study: Study, task: str) -> list[FiredAlarm]:
     return [
         FiredAlarm(task, arm, seed, alarm)
         for arm, seed, lines in (*runs, *failed)
-        for alarm in alarms(lines.metrics, lines.select)
+        for alarm in alarms(lines.metrics, lines.validation)
     ]

@@ -220,12 +220,12 @@ def _plane(found: Compared, task: str) -> go.Figure:
 
 
 def _curves(found: Compared, task: str) -> go.Figure:
-    """Accuracy on the select split through training, the mean over seeds: colours by arm, dashes by run."""
+    """Accuracy on the validation split through training, the mean over seeds: colours by arm, dashes by run."""
     figure = go.Figure()
     colours = _colours(found)
     for number, (run, study) in enumerate(zip(found.runs, found.studies, strict=True)):
         for arm in (arm for arm in study.on(task) if arm.trained):
-            steps, values = by_step([seeded.select for seeded in arm.seeds], "select", "accuracy")
+            steps, values = by_step([seeded.validation for seeded in arm.seeds], "validation", "accuracy")
             figure.add_scatter(
                 x=steps,
                 y=values.mean(1),
@@ -235,7 +235,7 @@ def _curves(found: Compared, task: str) -> go.Figure:
                 showlegend=False,
                 hovertemplate="%{fullData.name}<br>step %{x}: %{y:.3f}<extra></extra>",
             )
-    figure.update_yaxes(range=[-0.02, 1.02], title={"text": "accuracy, select split"})
+    figure.update_yaxes(range=[-0.02, 1.02], title={"text": "accuracy, validation split"})
     return titled(small(figure, "step", 340), task)
 
 

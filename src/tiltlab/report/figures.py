@@ -22,7 +22,7 @@ Curve = tuple[str, str, str]
 """File, key and title of a learning curve."""
 
 CURVES: tuple[Curve, ...] = (
-    ("select", "accuracy", "accuracy, select split"),
+    ("validation", "accuracy", "accuracy, validation split"),
     ("metrics", "reward", "reward, training batch"),
     ("metrics", "length", "response length, tokens"),
     ("metrics", "ref_logp", "log p under the base, nats a response"),
@@ -148,7 +148,7 @@ def _add_curve(
     figure.add_scatter(
         x=steps,
         y=values.mean(1),
-        mode="lines+markers" if file == "select" else "lines",
+        mode="lines+markers" if file == "validation" else "lines",
         line={"color": colour, "width": 2, "dash": dash},
         name=label(arm.name),
         legendgroup=arm.name,

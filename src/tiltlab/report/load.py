@@ -6,6 +6,7 @@ from pathlib import Path
 from tiltlab.errors import UserError
 from tiltlab.storage import shapes
 from tiltlab.storage.files import Json
+from tiltlab.storage.old_names import renamed_study
 from tiltlab.storage.records import read_records
 from tiltlab.storage.run_folder import JobDir
 from tiltlab.storage.shapes import Nature, nature_of, or_else, read_shaped, read_shaped_lines, read_steps, require_end
@@ -22,7 +23,7 @@ class Seeded:
     best: list[Record]
     steps: dict[str, int] | None
     metrics: list[Json]
-    select: list[Json]
+    validation: list[Json]
     sampling: Json
     """Of the last checkpoint: tokens drawn and rescored, seconds, responses, notes and warnings."""
     sampling_best: Json
@@ -71,7 +72,7 @@ class Failure:
     seed: int
     error: str
     metrics: list[Json]
-    select: list[Json]
+    validation: list[Json]
 
     def __str__(self) -> str:
         return f"{self.task} / {self.arm} / seed {self.seed}: {self.error}"
@@ -143,7 +144,7 @@ def about_study(run: Path) -> Json:
     if not path.exists():
         raise UserError(f"{run} holds no study: there is no study.json in it")
     with or_else(f"so {run} holds no study, or its study.json is not one of tiltlab's; put a copy of it back"):
-        return read_shaped(path, shapes.Study)
+        return renamed_study(read_shaped(path, shapes.Study))
 
 
 def _problems(path: Path) -> dict[tuple[str, str], Json]:
@@ -173,9 +174,9 @@ def _read(folder: JobDir, config: Json, nature: Nature, seed: int) -> Seeded:
     best = _records(folder, "best", sampling_best["responses"]) if has_best else last
     more = _records(folder, "forecast") if folder.records("forecast").exists() else []
     tokens = read_shaped_lines(folder.tokens("last"), shapes.TokenLine)
-    metrics, select = _curves(folder, result["step"] if trained else 0)
+    metrics, validation = _curves(folder, result["step"] if trained else 0)
     return Seeded(
-        seed, last, best, steps, metrics, select, sampling, sampling_best, tokens, more, result.get("stopped")
+        seed, last, best, steps, metrics, validation, sampling, sampling_best, tokens, more, result.get("stopped")
     )
 
 
@@ -200,16 +201,16 @@ def _require_log_z(path: Path, config: Json, sampling: Json, records: list[Recor
 
 def _curves(folder: JobDir, steps: int) -> tuple[list[Json], list[Json]]:
     """Metrics and evaluations of a job that is done, after so many steps."""
-    metrics, select = read_steps(folder.metrics, shapes.Step), read_steps(folder.select, shapes.Selected)
-    for path, lines, last in ((folder.metrics, metrics, steps - 1), (folder.select, select, 0)):
+    metrics, validation = read_steps(folder.metrics, shapes.Step), read_steps(folder.validation, shapes.Validated)
+    for path, lines, last in ((folder.metrics, metrics, steps - 1), (folder.validation, validation, 0)):
         if steps and not (lines and lines[-1]["step"] >= last):
             raise UserError(f"{path} ends too early: result.json tells of {steps} steps")
-    return metrics, select
+    return metrics, validation
 
 
 def _failure(folder: JobDir, task: str, arm: str, config: Json, seed: int) -> Failure:
     with or_else(f"remove {folder.path}, and the study's command makes it again"):
         error = " ".join(read_shaped(folder.failed, shapes.Failed)["error"].split())
         metrics = read_steps(folder.metrics, shapes.Step, ended=False)
-        select = read_steps(folder.select, shapes.Selected, ended=False)
-    return Failure(task, arm, config, seed, error, metrics, select)
+        validation = read_steps(folder.validation, shapes.Validated, ended=False)
+    return Failure(task, arm, config, seed, error, metrics, validation)

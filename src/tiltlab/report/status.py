@@ -64,7 +64,7 @@ def status_of(run: Path) -> Status:
 def _job(run: Path, task: str, arm: str, seed: int, trained: bool, of: int) -> JobStatus:
     folder = JobDir.of(run, task, arm, seed)
     metrics = read_steps(folder.metrics, shapes.Step, ended=False)
-    fired = alarms(metrics, read_steps(folder.select, shapes.Selected, ended=False))
+    fired = alarms(metrics, read_steps(folder.validation, shapes.Validated, ended=False))
     step = metrics[-1]["step"] + 1 if metrics else 0
     state = _state(folder, step, of)
     why = read_shaped(folder.failed, shapes.Failed)["error"] if state == "failed" else None

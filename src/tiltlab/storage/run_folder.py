@@ -3,7 +3,7 @@
     RUN/study.json                          recipe, seeds, versions, commit, command
     RUN/problems.jsonl                      the questions and gold answers of the test split
     RUN/cells/TASK/ARM/seed-S/              one arm of one task with one seed
-        metrics.jsonl   select.jsonl        a line a training step; a line an evaluation on the select split
+        metrics.jsonl   select.jsonl        a line a training step; a line an evaluation on the validation split
         checkpoints/step-000040/            weights in the model's own format, state.json, optimizer.safetensors
         records-last.jsonl records-best.jsonl   graded responses on the test split
         records-forecast.jsonl              of the base alone: further responses, for the forecast
@@ -39,7 +39,7 @@ class JobDir:
         return self.path / "metrics.jsonl"
 
     @property
-    def select(self) -> Path:
+    def validation(self) -> Path:
         return self.path / "select.jsonl"
 
     @property

@@ -199,7 +199,7 @@ class Step(_Shape):
     groups: Strength = 1
 
 
-class Selected(_Shape):
+class Validated(_Shape):
     """A line of select.jsonl."""
 
     __pydantic_extra__: dict[str, Number]

@@ -60,15 +60,15 @@ def estimate(recipe: Recipe, run: Path, seeds: int) -> Estimate:
 
 def _tokens(job: Job, recipe: Recipe) -> int:
     """Responses of a job, each as long as it may be."""
-    test, train, select = recipe.test, recipe.train, recipe.select
+    test, train, validation = recipe.test, recipe.train, recipe.validation
     tested = _problems(job, "test", test.problems)
     responses = tested * job.arm.sampler().drawn(test.n)
     if job.arm.objective() is None:
         responses += tested * test.forecast_n * (job.arm.arm == "base")
     else:
-        evaluations = 1 + -(-train.steps // select.every)  # before the first step, every so many, after the last
+        evaluations = 1 + -(-train.steps // validation.every)  # before the first step, every so many, after the last
         responses *= 2  # of the last checkpoint and of the best
-        responses += evaluations * _problems(job, "select", select.problems) * select.n
+        responses += evaluations * _problems(job, "validation", validation.problems) * validation.n
         responses += train.steps * train.prompts * train.responses
     return responses * train.max_tokens
 

@@ -63,7 +63,7 @@ def resume(folder: JobDir, policy: HFModel, optimizer: Optimizer, every: int, en
     checkpoints, wrong = folder.checkpoints, None
     for step in reversed(checkpoints.steps()):
         try:
-            state, watch, metrics, select = _restored(folder, policy, optimizer, step, every, ended)
+            state, watch, metrics, validation = _restored(folder, policy, optimizer, step, every, ended)
         except UserError as error:
             wrong = wrong or error
             continue
@@ -71,16 +71,16 @@ def resume(folder: JobDir, policy: HFModel, optimizer: Optimizer, every: int, en
         if wrong:
             _forget_end(folder)
         write_lines(folder.metrics, metrics)
-        write_lines(folder.select, select)
+        write_lines(folder.validation, validation)
         return Resumed(state, watch, wrong)
     if wrong:
         raise _beyond_repair(folder, wrong)
     checkpoints.keep(())
     _forget_end(folder)
-    select = [line for line in whole_lines(folder.select)[:1] if line.get("step") == 0]
+    validation = [line for line in whole_lines(folder.validation)[:1] if line.get("step") == 0]
     write_lines(folder.metrics, [])
-    write_lines(folder.select, select)
-    return Resumed(State(), watched([], select))
+    write_lines(folder.validation, validation)
+    return Resumed(State(), watched([], validation))
 
 
 def require_whole(folder: JobDir, every: int) -> None:
@@ -105,17 +105,17 @@ def _restored(
     that it counts, with a watch that has seen them. Raises UserError for one that is not whole."""
     checkpoints = folder.checkpoints
     state = _state(checkpoints.state(step), step)
-    metrics, select = _counted(folder, step, state.evaluated, every)
+    metrics, validation = _counted(folder, step, state.evaluated, every)
     for needed in sorted({state.best_step, step} - {0}):  # the best, too: it is wanted at the end
         policy.restore(checkpoints.step(needed), needed)
     try:
-        watch = watched(metrics, select)
+        watch = watched(metrics, validation)
         over = ended(state, watch)
     except (KeyError, TypeError) as error:
-        raise UserError(f"a line of {folder.metrics} or {folder.select.name} is damaged: {error!r}") from error
+        raise UserError(f"a line of {folder.metrics} or {folder.validation.name} is damaged: {error!r}") from error
     if not over:  # else its optimiser may have been removed already
         optimizer.restore(checkpoints.optimizer(step))
-    return state, watch, metrics, select
+    return state, watch, metrics, validation
 
 
 def _state(path: Path, step: int) -> State:
@@ -134,7 +134,7 @@ def _state(path: Path, step: int) -> State:
 def _counted(folder: JobDir, step: int, evaluated: int, every: int) -> tuple[list[Json], list[Json]]:
     """The lines of metrics.jsonl and select.jsonl up to a step. Raises UserError where one is missing or damaged."""
     evaluations = sorted({*range(0, evaluated, every), evaluated})
-    return _lines(folder.metrics, range(step)), _lines(folder.select, evaluations)
+    return _lines(folder.metrics, range(step)), _lines(folder.validation, evaluations)
 
 
 def _lines(path: Path, steps: Sequence[int]) -> list[Json]:

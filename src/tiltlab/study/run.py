@@ -24,7 +24,7 @@ from tiltlab.evaluation.token_logprobs import token_lines
 from tiltlab.models.hf import HFModel
 from tiltlab.models.loading import ModelConfig, load_codec, load_reference, policy_from
 from tiltlab.objective import Objective
-from tiltlab.seeds import derive
+from tiltlab.seeds import derive, split_key
 from tiltlab.stats.metrics import averages
 from tiltlab.storage.files import Json, append_line, make_folder, read_lines, write_json, write_text
 from tiltlab.storage.folder import cannot_write, is_full
@@ -141,12 +141,12 @@ class _Training:
         def ended(state: State, watch: Watch) -> bool:
             return state.step == self.recipe.train.steps or self._fatal(watch) is not None
 
-        found = resume(self.folder, self.policy, self.optimizer, self.recipe.select.every, ended)
+        found = resume(self.folder, self.policy, self.optimizer, self.recipe.validation.every, ended)
         self.state, self.watch = found.state, found.watch
         if found.wrong:
             self._tell("training", f"{found.wrong}; going on from the checkpoint of step {self.state.step}")
-        if not read_lines(self.folder.select):
-            self.watch.evaluated(self.evaluation.select(0))
+        if not read_lines(self.folder.validation):
+            self.watch.evaluated(self.evaluation.validate(0))
 
     def _train(self) -> None:
         """Train to the last step, or to an alarm that the recipe stops on, evaluating and saving as the recipe says."""
@@ -181,9 +181,9 @@ class _Training:
         )
 
     def _evaluate(self) -> None:
-        """Evaluate on the select split and save; a stop while evaluating saves what training has done."""
+        """Evaluate on the validation split and save; a stop while evaluating saves what training has done."""
         try:
-            found = self.evaluation.select(self.state.step)
+            found = self.evaluation.validate(self.state.step)
         except Stopped:
             self._save()
             raise
@@ -215,7 +215,7 @@ class _Training:
     def _due(self) -> bool:
         """Whether an evaluation belongs after the step that was done last."""
         step = self.state.step
-        planned = step == self.recipe.train.steps or step % self.recipe.select.every == 0
+        planned = step == self.recipe.train.steps or step % self.recipe.validation.every == 0
         return planned or self._fatal(self.watch) is not None
 
     def _fatal(self, watch: Watch) -> Alarm | None:
@@ -265,12 +265,12 @@ class _Evaluation:
     policy: HFModel
     reference: HFModel
 
-    def select(self, step: int) -> Json:
-        """Evaluate on the select split; the figures, as they were logged."""
-        records = self._evaluated("select").records
+    def validate(self, step: int) -> Json:
+        """Evaluate on the validation split; the figures, as they were logged."""
+        records = self._evaluated("validation").records
         graded = sum(record.reason not in UNKNOWN for record in records)
         found: Json = {"step": step} | averages(records) | {"graded": graded}
-        append_line(self.work.folder.select, found)
+        append_line(self.work.folder.validation, found)
         return found
 
     def report(self, which: str) -> None:
@@ -297,7 +297,7 @@ class _Evaluation:
         Raises Stopped, with nothing kept, between two batches of problems.
         """
         job, recipe = self.work.job, self.work.recipe
-        settings = recipe.test if split == "test" else recipe.select
+        settings = recipe.test if split == "test" else recipe.validation
         problems = self._problems(split)
 
         def on_progress(done: int) -> None:
@@ -313,14 +313,14 @@ class _Evaluation:
             problems,
             n=n or settings.n,
             max_tokens=recipe.train.max_tokens,
-            seed=derive(job.seed, draw or split),
+            seed=derive(job.seed, draw or split_key(split)),
             reward=recipe.train.own_reward(),
             on_progress=on_progress,
         )
 
     def _problems(self, split: Split) -> Sequence[Problem]:
         """Those of a split that the recipe has evaluated."""
-        settings = self.work.recipe.test if split == "test" else self.work.recipe.select
+        settings = self.work.recipe.test if split == "test" else self.work.recipe.validation
         return self.work.job.task.problems(split)[: settings.problems]
 
 

@@ -22,6 +22,7 @@ from tiltlab.models.loading import load_codec, load_reference, policy_from
 from tiltlab.storage import shapes
 from tiltlab.storage.files import write_json, write_text
 from tiltlab.storage.folder import alone_in, require_writable
+from tiltlab.storage.old_names import renamed_study
 from tiltlab.storage.run_folder import JobDir, kept_date
 from tiltlab.storage.shapes import or_else, read_shaped
 from tiltlab.study.resume import require_whole
@@ -89,7 +90,7 @@ def _is_done(folder: JobDir, recipe: Recipe) -> bool:
     """Raises UserError for a job that is done and has lost lines of its curves since."""
     if not folder.result.exists():
         return False
-    require_whole(folder, recipe.select.every)
+    require_whole(folder, recipe.validation.every)
     return True
 
 
@@ -182,8 +183,10 @@ def _open(recipe: Recipe, run: Path, seeds: int, facts: dict[str, Any], made: di
     wanted = recipe.model_dump(mode="json")
     if path.exists():
         with or_else("put a copy of it back, or choose another --out"):
-            found = read_shaped(path, shapes.Study)
-        differing = _differences(found["recipe"], wanted) or _differences(found["data"], facts)
+            found = renamed_study(read_shaped(path, shapes.Study))
+        differing = _differences(found["recipe"], wanted) or _differences(
+            _problems_of(found["data"]), _problems_of(facts)
+        )
         if differing:
             raise UserError(
                 f"{run} holds another study: {differing} differs; go on with the recipe it was made by, "
@@ -213,6 +216,11 @@ def _open(recipe: Recipe, run: Path, seeds: int, facts: dict[str, Any], made: di
         "date": str(date),
     }
     write_json(path, about)
+
+
+def _problems_of(data: dict[str, Any]) -> dict[str, Any]:
+    """What study.json says of the problems but for the notes on them, whose words may be an earlier version's."""
+    return {task: {split: fact | {"notes": None} for split, fact in splits.items()} for task, splits in data.items()}
 
 
 def _differences(found: Any, wanted: Any, where: str = "") -> str | None:

@@ -61,7 +61,7 @@ class Mirror:
 
     def _pass_on(self, key: str, job: JobDir) -> None:
         seen = self._seen.setdefault(key, [-1, -1])
-        for i, (group, path) in enumerate((("train", job.metrics), ("select", job.select))):
+        for i, (group, path) in enumerate((("train", job.metrics), ("validation", job.validation))):
             for line in (line for line in read_lines(path) if line["step"] > seen[i]):
                 if key not in self._runs:
                     self._runs[key] = self._open(key)

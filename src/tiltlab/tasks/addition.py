@@ -17,7 +17,7 @@ MOST_PAIRS = 20_000
 """Where there are more sums than this, so many are drawn: 10^8 of them would be slow to list and are never needed."""
 
 FEWEST_PROBLEMS = 8
-"""An eighth of them is the select split, which needs one at least."""
+"""An eighth of them is the validation split, which needs one at least."""
 
 
 @dataclass(frozen=True)
@@ -25,8 +25,8 @@ class Addition:
     """Sums a + b of numbers with `digits` digits each, after `shots` worked examples; the response's first line counts.
 
     The examples are the same for every problem and are no problems themselves. Problems are shuffled once and split:
-    a quarter test, an eighth select, the rest train; where there are more than 20,000 sums, so many are drawn. A model
-    answers such a prompt with a line, not with EOS, so the recipe's model should have `stop: "\\n"`.
+    a quarter test, an eighth validation, the rest train; where there are more than 20,000 sums, so many are drawn. A
+    model answers such a prompt with a line, not with EOS, so the recipe's model should have `stop: "\\n"`.
     """
 
     task: Literal["addition"] = "addition"
@@ -47,8 +47,8 @@ class Addition:
 
     def problems(self, split: Split) -> Sequence[Problem]:
         pairs = _pairs(self.digits)[self.shots :]
-        test, select = len(pairs) // 4, len(pairs) // 4 + len(pairs) // 8
-        chosen = {"test": pairs[:test], "select": pairs[test:select], "train": pairs[select:]}[split]
+        test, validation = len(pairs) // 4, len(pairs) // 4 + len(pairs) // 8
+        chosen = {"test": pairs[:test], "validation": pairs[test:validation], "train": pairs[validation:]}[split]
         return [Problem(f"{a}+{b}", f"{a}+{b}", str(a + b)) for a, b in chosen]
 
     def render(self, problem: Problem) -> str:

@@ -19,7 +19,8 @@ class Task(Protocol):
     def problems(self, split: Split) -> Sequence[Problem]:
         """All problems of a split, the same in the same order at each call.
 
-        split: "train" is learnt from, "select" chooses the best checkpoint, "test" is reported. No problem stands in
+        split: "train" is learnt from, "validation" chooses the best checkpoint, "test" is reported. No problem stands
+        in
             two of them.
 
         Raises UserError where there is no such split, or its data cannot be read.

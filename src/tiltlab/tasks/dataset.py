@@ -28,10 +28,12 @@ Grader = Literal["maths", "maths_lenient", "number"]
 """maths: equal as mathematics, in the last complete box. maths_lenient: as the paper's verifier reads a response.
 number: equal as plain numbers, in the last complete box; no mathematics at all, and much the fastest."""
 
-SELECT = 64
+VALIDATION_ROWS = 64
 """Rows of train that choose the best checkpoint where a recipe does not say how many; at most a quarter of them."""
 
-Select = Annotated[int | Hub | str | None, PlainSerializer(lambda given: SELECT if given is None else given)]
+Validation = Annotated[
+    int | Hub | str | None, PlainSerializer(lambda given: VALIDATION_ROWS if given is None else given)
+]
 """Where it is left out, run folders keep it as they always have."""
 
 
@@ -41,7 +43,8 @@ class Data:
 
     train, test: where the rows are: a .jsonl, .json, .parquet or .csv file, the name of a set, a hub id (owner/name),
         or a `Hub` with config, split and revision. A named set needs neither.
-    select: likewise, or how many rows of train become the select split: the first that do not stand in test; 64, or a
+    validation: likewise, or how many rows of train become the validation split: the first that do not stand in test;
+    64, or a
         quarter of the rows if that is less, where left out. A named set's rows to learn from are put in a fixed random
         order before.
     columns: which columns hold question, answer and id; the set's own where left out, else problem, answer and id.
@@ -50,14 +53,14 @@ class Data:
     template: the prompt, with {question} in it and all other braces doubled, for str.format.
     grader: how answers are compared. revision: of the set, or of a hub id, on the hub.
 
-    No question of test stands in select or train, nor one of select in train: `notes` says what was left out.
+    No question of test stands in validation or train, nor one of validation in train: `notes` says what was left out.
     """
 
     task: Literal["data"] | MathName
     train: Hub | str | None = None
     test: Hub | str | None = None
     name: str = ""
-    select: Select = None
+    validation: Validation = None
     columns: Mapping[str, str] = field(default_factory=dict)
     prompt: Literal["chat", "plain"] = "chat"
     template: str = INSTRUCTION
@@ -66,12 +69,12 @@ class Data:
     __pydantic_config__: ClassVar = {"extra": "forbid"}
 
     def __post_init__(self) -> None:
-        """Raises ValueError for a template without {question}, unknown columns, an empty select split, no data."""
+        """Raises ValueError for a template without {question}, unknown columns, an empty validation split, no data."""
         check_template(self.template)
         if not set(self.columns) <= {"question", "answer", "id"}:
             raise ValueError(f"columns has the keys question, answer and id and no others, got {list(self.columns)}")
-        if isinstance(self.select, int) and self.select < 1:
-            raise ValueError(f"select must be at least 1, as it chooses the best checkpoint; got {self.select}")
+        if isinstance(self.validation, int) and self.validation < 1:
+            raise ValueError(f"validation must be at least 1, as it chooses the best checkpoint; got {self.validation}")
         if self.task == "data" and self.train is None and self.test is None:
             raise ValueError("data needs train, test or both: FILE, a hub id, or the name of a set")
         object.__setattr__(self, "name", self.name or self.task)
@@ -117,9 +120,9 @@ class Data:
         train, test = self._place(self.train, "train"), None
         if self.test is not None or self._has("test"):
             test = self._place(self.test, "test")
-        given = self.select
-        select = given if given is None or isinstance(given, int) else self._place(given, "select")
-        return _learning(train, test, select)[split]
+        given = self.validation
+        validation = given if given is None or isinstance(given, int) else self._place(given, "validation")
+        return _learning(train, test, validation)[split]
 
     def _has(self, split: Split) -> bool:
         own = SETS.get(self.task)
@@ -241,22 +244,22 @@ def _read(place: _Place) -> Found:
 
 
 @cache
-def _learning(train: _Place, test: _Place | None, select: int | _Place | None) -> dict[str, Found]:
-    """The train and select splits, without what stands in test."""
+def _learning(train: _Place, test: _Place | None, validation: int | _Place | None) -> dict[str, Found]:
+    """The train and validation splits, without what stands in test."""
     tested = _read(test).problems if test else ()
     rows, notes = apart(_read(train).problems, "train", tested, "test")
-    if select is None:
-        select = max(1, min(SELECT, len(rows) // 4))
-    if isinstance(select, int):
-        chosen, rows = Found(tuple(rows[:select])), rows[select:]
+    if validation is None:
+        validation = max(1, min(VALIDATION_ROWS, len(rows) // 4))
+    if isinstance(validation, int):
+        chosen, rows = Found(tuple(rows[:validation])), rows[validation:]
     else:
-        kept, said = apart(_read(select).problems, "select", tested, "test")
-        chosen = Found(tuple(kept), (*_read(select).notes, *said))
-    rows, more = apart(rows, "train", chosen.problems, "select")
+        kept, said = apart(_read(validation).problems, "validation", tested, "test")
+        chosen = Found(tuple(kept), (*_read(validation).notes, *said))
+    rows, more = apart(rows, "train", chosen.problems, "validation")
     if not rows or not chosen.problems:
         raise AtKey(
-            "select",
+            "validation",
             f"{', '.join(map(str, train.sources))} leaves no row to train on after {len(chosen.problems)} rows for "
-            "selection; lower `select` or give more data",
+            "validation; lower `validation` or give more data",
         )
-    return {"train": Found(tuple(rows), (*_read(train).notes, *notes, *more)), "select": chosen}
+    return {"train": Found(tuple(rows), (*_read(train).notes, *notes, *more)), "validation": chosen}

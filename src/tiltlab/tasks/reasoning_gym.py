@@ -45,7 +45,7 @@ data sets with neighbouring seeds share nearly all problems."""
 class ReasoningGym:
     """Problems of one family; the response's last complete \\boxed{} counts.
 
-    train, select, test: how many problems are drawn; questions that come twice are left out, so there may be fewer.
+    train, validation, test: how many problems are drawn; questions that come twice are left out, so there may be fewer.
     settings: the family's own (min_terms and the like). seed: of the problems. prompt, template: as for `Data`.
     """
 
@@ -53,7 +53,7 @@ class ReasoningGym:
     family: str
     name: str = ""
     train: int = 2000
-    select: int = 100
+    validation: int = 100
     test: int = 300
     settings: Mapping[str, Any] = field(default_factory=dict)
     seed: int = 0
@@ -103,7 +103,7 @@ class ReasoningGym:
         return Grade(float(correct), answer, "correct" if correct else "wrong")
 
     def _found(self, split: Split) -> Found:
-        sizes = tuple((name, getattr(self, name)) for name in ("test", "select", "train"))
+        sizes = tuple((name, getattr(self, name)) for name in ("test", "validation", "train"))
         return _splits(self.family, sizes, json.dumps(self.settings, sort_keys=True), self.seed)[split]
 
 

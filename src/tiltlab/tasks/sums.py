@@ -28,7 +28,7 @@ CARELESS = 0.04
 SLIP = 0.2
 """Chance of a slip in each step on noisy-sum: a response is right with probability 0.8 ** 3 = 0.51."""
 
-SIZES: dict[Split, int] = {"test": 300, "select": 200, "train": 3145}
+SIZES: dict[Split, int] = {"test": 300, "validation": 200, "train": 3145}
 """Problems in each split; together all 3645 sums of two two-digit numbers with a carry in the ones column."""
 
 
@@ -44,7 +44,7 @@ class Sums:
         return self.task
 
     def problems(self, split: Split) -> Sequence[Problem]:
-        start = {"test": 0, "select": SIZES["test"], "train": SIZES["test"] + SIZES["select"]}[split]
+        start = {"test": 0, "validation": SIZES["test"], "train": SIZES["test"] + SIZES["validation"]}[split]
         pairs = _all_pairs()[start : start + SIZES[split]]
         return [Problem(f"{a}+{b}", f"{a}+{b}", str(a + b), {"a": a, "b": b}) for a, b in pairs]
 

@@ -52,7 +52,7 @@ LIKELIER, BETTER = 0.25, 0.02
 """Log p under the base up by this share of its start, the reward by no more than that: likelihood without accuracy."""
 
 SOLVED = 0.9
-"""Accuracy on the select split from which on groups without a signal are no news."""
+"""Accuracy on the validation split from which on groups without a signal are no news."""
 
 NO_SIGNAL = 0.5
 """Share of groups whose responses all score the same, without the reward having risen by GAP: not for being solved."""
@@ -112,16 +112,16 @@ class Watch:
         return new
 
 
-def alarms(metrics: Sequence[Line], select: Sequence[Line]) -> list[Alarm]:
+def alarms(metrics: Sequence[Line], validation: Sequence[Line]) -> list[Alarm]:
     """All that fired in a run, in order: lines of metrics.jsonl and of select.jsonl."""
-    return watched(metrics, select).fired
+    return watched(metrics, validation).fired
 
 
-def watched(metrics: Sequence[Line], select: Sequence[Line]) -> Watch:
+def watched(metrics: Sequence[Line], validation: Sequence[Line]) -> Watch:
     """A watch that has seen these lines, each evaluation after the steps that came before it."""
     watch = Watch()
     steps = ((line["step"] + 1, 0, watch.stepped, line) for line in metrics)
-    evaluations = ((line["step"], 1, watch.evaluated, line) for line in select)
+    evaluations = ((line["step"], 1, watch.evaluated, line) for line in validation)
     for *_, see, line in sorted(chain(steps, evaluations), key=lambda event: event[:2]):
         see(line)
     return watch
@@ -224,7 +224,7 @@ def _fell_back(evaluations: Sequence[Line]) -> str | None:
     *before, now = evaluations
     best = max((line for line in before if line["accuracy"] > now["accuracy"]), key=_accuracy, default=now)
     if best["accuracy"] - now["accuracy"] > max(GAP, _noise(best, now, len(evaluations))):
-        said = f"accuracy on the select split was {best['accuracy']:.2f} after step {best['step']}"
+        said = f"accuracy on the validation split was {best['accuracy']:.2f} after step {best['step']}"
         return said + f" and is {now['accuracy']:.2f}"
     return None
 
@@ -236,7 +236,7 @@ def _lost(evaluations: Sequence[Line]) -> str | None:
     drop = first["accuracy"] - now["accuracy"]
     if end - start > LIKELIER * abs(start) and drop > max(BETTER, _noise(first, now, len(evaluations))):
         said = f"log p under the base went from {start:.1f} to {end:.1f} nats a response, "
-        return said + f"accuracy on the select split from {first['accuracy']:.2f} to {now['accuracy']:.2f}"
+        return said + f"accuracy on the validation split from {first['accuracy']:.2f} to {now['accuracy']:.2f}"
     return None
 
 
