@@ -1,4 +1,4 @@
-"""The rank path, against every set of k samples, and against laws that can be summed."""
+"""The rank path, against every set of k samples, and against distributions that can be summed."""
 
 from itertools import combinations
 

@@ -1,4 +1,4 @@
-"""Answer power and votes, against every set of samples, and against laws of answers that are known."""
+"""Answer power and votes, against every set of samples, and against distributions of answers that are known."""
 
 from collections import Counter
 from dataclasses import replace
@@ -68,15 +68,15 @@ def drawn(chances: list[float], n: int, problems: int, seed: int) -> list[Record
     return [given(str(p), answers[a]) for p, row in enumerate(chosen.tolist()) for a in row]
 
 
-def test_agreement_and_kl_of_answer_power_are_those_of_its_law() -> None:
+def test_agreement_and_kl_of_answer_power_are_those_of_its_distribution() -> None:
     chances = np.array([0.3, 0.4, 0.2])
     path = answer_path(votes_of(drawn(chances.tolist(), 256, 600, 0)), (2, 3))
     for i, g in enumerate(path.gs[1:], start=1):
-        law = chances**g / (chances**g).sum()
+        distribution = chances**g / (chances**g).sum()
         for found_P, exact in (
-            (path.accuracy_GP[i], law[0]),
-            (path.kl_GP[i], (law * np.log(law / chances)).sum()),
-            (path.agreement_GP[i], (law**2).sum()),
+            (path.accuracy_GP[i], distribution[0]),
+            (path.kl_GP[i], (distribution * np.log(distribution / chances)).sum()),
+            (path.agreement_GP[i], (distribution**2).sum()),
         ):
             assert np.nanmean(found_P) == pytest.approx(exact, abs=0.015)
     assert np.mean(path.agreement_GP[0]) == pytest.approx((chances**2).sum(), abs=0.01)

@@ -17,7 +17,7 @@ import numpy as np
 from scipy.special import gammaln
 
 from tiltlab.errors import UserError
-from tiltlab.forecast.weighted_samples import Draws, Floats, Ints, some_problems
+from tiltlab.forecast.weighted_samples import Floats, Ints, WeightedSamples, some_problems
 from tiltlab.stats.metrics import Interval
 
 FEWEST = 4
@@ -32,7 +32,8 @@ TRIMMED = 0.1
 
 @dataclass(frozen=True)
 class RankPath:
-    """The law of the likeliest of k samples of the base, by k and problem; unbiased, ties in log p shared evenly.
+    """The distribution of the likeliest of k samples of the base, by k and problem; unbiased, ties in log p shared
+    evenly.
 
     problems: the P problems with at least FEWEST complete and graded samples; left_out: how many have fewer.
     ks: the K values of k, rising, 1 (the base) first.
@@ -76,11 +77,12 @@ class Match:
     needed: float | None
 
 
-def rank_path(samples: Draws, ks: Sequence[int] | None = None, *, per_token: bool = False) -> RankPath:
+def rank_path(samples: WeightedSamples, ks: Sequence[int] | None = None, *, per_token: bool = False) -> RankPath:
     """The path from samples of the base itself, told from those that are complete and graded.
 
     ks: default 1, 2, 4, ... and n, the fewest samples that a problem has; those above n are left out.
-    per_token: rank by log p a token. No law of the objective; it shows how much of the path is a liking for length.
+    per_token: rank by log p a token. No distribution of the objective; it shows how much of the path is a liking for
+    length.
 
     Raises UserError where no problem has FEWEST samples, and ValueError for samples of another proposal.
     """
@@ -109,7 +111,7 @@ def rank_path(samples: Draws, ks: Sequence[int] | None = None, *, per_token: boo
     )
 
 
-def top_shares(samples: Draws, shares: Sequence[float]) -> Floats:
+def top_shares(samples: WeightedSamples, shares: Sequence[float]) -> Floats:
     """Accuracy of a random one of the likeliest ceil(u n) of n samples, for each share u, [U, P]: an estimate of Q_u's.
 
     The largest over u bounds what any preference for likelier responses can have. Problems without a sample are NaN.
