@@ -12,7 +12,7 @@ from tests.planted.mixtures import Distribution, Mixture, records
 from tiltlab.objective import tempered
 from tiltlab.seeds import derive
 from tiltlab.types import Record
-from tiltlab.verdict.verdict import Evidence, Outcome, Verdict, judge
+from tiltlab.verdict.verdict import Evidence, Outcome, Verdict, decide
 
 Truth = Outcome | Literal["form explains it"]
 
@@ -61,7 +61,7 @@ class Plant:
     def verdict(self, seed: int, *, models: bool = True) -> Verdict:
         """With `models`, as `tiltlab verdict` has it that holds both: base responses scored under the tuned one, and
         samplers that sharpen the base. Without, from records alone."""
-        return judge(self.make(seed).evidence(models=models), seed=seed)
+        return decide(self.make(seed).evidence(models=models), seed=seed)
 
 
 Base = Callable[[np.random.Generator, int], Mixture]
