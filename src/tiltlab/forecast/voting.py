@@ -1,9 +1,9 @@
 """Sharpening by answers: answer power, and the vote of k. Told from how often each answer was given; neither a
 log-probability nor a label is needed to sharpen so. Pure.
 
-With P(a) the mass that the base puts on an answer, answer power g has the distribution p(y) P(a(y))^(g - 1) / Z: g = 1
-is the base, a whole g is "g independent samples that all agree", and at large g the most frequent answer is left, in
-the base's own wordings. The vote of k returns the first of k samples that has their most frequent answer; TTRL (arXiv
+With P(a) the mass that the base puts on an answer, answer power g has the law p(y) P(a(y))^(g - 1) / Z: g = 1 is the
+base, a whole g is "g independent samples that all agree", and at large g the most frequent answer is left, in the
+base's own wordings. The vote of k returns the first of k samples that has their most frequent answer; TTRL (arXiv
 2504.16084) trains towards it. Responses without an answer agree with none and cast no vote.
 
 Left out on purpose: k above the fewest samples of a problem, and answers that no sample gave.
@@ -19,7 +19,7 @@ from scipy.special import digamma, gammaln
 from tiltlab.errors import UserError, shown
 from tiltlab.forecast.weighted_samples import Floats, Ints
 from tiltlab.stats.by_problem import by_problem, graded
-from tiltlab.stats.metrics import vote_chances
+from tiltlab.stats.votes import vote_chances
 from tiltlab.types import Record
 
 FEWEST = 4
@@ -36,9 +36,9 @@ class Votes:
     count_PA: how many samples gave the answer.
     right_PA: whether it is right.
     length_PA: mean length of the responses that gave it, in tokens.
-    unanswered_P: graded samples without an answer; unanswered_length_P: their mean length, 0 where there are none.
+    silent_P: graded samples without an answer; silent_length_P: their mean length, 0 where there are none.
     samples_P: graded samples.
-    half_PA, half_unanswered_P: count_PA and unanswered_P of every second sample.
+    half_PA, half_silent_P: count_PA and silent_P of every second sample.
     """
 
     problems: tuple[str, ...]
@@ -46,11 +46,11 @@ class Votes:
     count_PA: Ints
     right_PA: Floats
     length_PA: Floats
-    unanswered_P: Ints
-    unanswered_length_P: Floats
+    silent_P: Ints
+    silent_length_P: Floats
     samples_P: Ints
     half_PA: Ints
-    half_unanswered_P: Ints
+    half_silent_P: Ints
 
 
 @dataclass(frozen=True)
@@ -106,14 +106,14 @@ def votes_of(records: Sequence[Record]) -> Votes:
     counts = [Counter(r.answer for r in group if r.answer is not None) for group in groups.values()]
     shape = (len(groups), max(len(count) for count in counts))
     count_PA, half_PA, right_PA, length_PA = (np.zeros(shape) for _ in range(4))
-    unanswered_P, half_unanswered_P, unanswered_length_P = (np.zeros(len(groups)) for _ in range(3))
+    silent_P, half_silent_P, silent_length_P = (np.zeros(len(groups)) for _ in range(3))
     for p, (group, count) in enumerate(zip(groups.values(), counts, strict=True)):
         place = {answer: a for a, answer in enumerate(count)}
         for i, record in enumerate(group):
             if record.answer is None:
-                unanswered_P[p] += 1
-                half_unanswered_P[p] += i % 2
-                unanswered_length_P[p] += record.tokens
+                silent_P[p] += 1
+                half_silent_P[p] += i % 2
+                silent_length_P[p] += record.tokens
             else:
                 a = place[record.answer]
                 count_PA[p, a] += 1
@@ -126,11 +126,11 @@ def votes_of(records: Sequence[Record]) -> Votes:
         count_PA=count_PA.astype(np.intp),
         right_PA=right_PA,
         length_PA=length_PA / np.maximum(count_PA, 1),
-        unanswered_P=unanswered_P.astype(np.intp),
-        unanswered_length_P=unanswered_length_P / np.maximum(unanswered_P, 1),
+        silent_P=silent_P.astype(np.intp),
+        silent_length_P=silent_length_P / np.maximum(silent_P, 1),
         samples_P=np.array([len(group) for group in groups.values()], dtype=np.intp),
         half_PA=half_PA.astype(np.intp),
-        half_unanswered_P=half_unanswered_P.astype(np.intp),
+        half_silent_P=half_silent_P.astype(np.intp),
     )
 
 
@@ -179,8 +179,8 @@ def _power(votes: Votes, g: int) -> tuple[Floats, Floats, Floats, Floats, Floats
     total_P = chance_PA.sum(1)
     groups_P = total_P * np.exp(_log_choose(votes.samples_P, np.full_like(votes.samples_P, g)))
     if g == 1:  # the base, its responses without an answer included
-        unanswered_P = votes.unanswered_P / votes.samples_P
-        length_P = (chance_PA * votes.length_PA).sum(1) + unanswered_P * votes.unanswered_length_P
+        silent_P = votes.silent_P / votes.samples_P
+        length_P = (chance_PA * votes.length_PA).sum(1) + silent_P * votes.silent_length_P
         agreement_P = _agreeing(votes.count_PA, votes.samples_P, 2).sum(1)
         return (chance_PA * votes.right_PA).sum(1), length_P, agreement_P, np.zeros_like(total_P), groups_P
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -216,35 +216,32 @@ def vote_path(votes: Votes, ks: Sequence[int] | None = None) -> VotePath:
 
 def _vote(votes: Votes, k: int) -> tuple[Floats, Floats, Floats, Floats]:
     """Accuracy, length, agreement and KL of the vote of k, each [P]."""
-    win_PA, none_P = winners(votes.count_PA, votes.unanswered_P, k)
-    length_P = (win_PA * votes.length_PA).sum(1) + none_P * votes.unanswered_length_P
+    win_PA, none_P = winners(votes.count_PA, votes.silent_P, k)
+    length_P = (win_PA * votes.length_PA).sum(1) + none_P * votes.silent_length_P
     with np.errstate(divide="ignore", invalid="ignore"):
         share_PA = votes.count_PA / votes.samples_P[:, None]
         kl_P = np.where(win_PA > 0, win_PA * np.log(win_PA / share_PA), 0.0).sum(1)
-        kl_P += np.where(none_P > 0, none_P * np.log(none_P / (votes.unanswered_P / votes.samples_P)), 0.0)
+        kl_P += np.where(none_P > 0, none_P * np.log(none_P / (votes.silent_P / votes.samples_P)), 0.0)
     return (win_PA * votes.right_PA).sum(1), length_P, _vote_agreement(votes, k), kl_P
 
 
 def _vote_agreement(votes: Votes, k: int) -> Floats:
     """Chance that the vote of k of one half of the samples has the answer of the vote of k of the other, [P]."""
     halves = (
-        (votes.half_PA, votes.half_unanswered_P),
-        (votes.count_PA - votes.half_PA, votes.unanswered_P - votes.half_unanswered_P),
+        (votes.half_PA, votes.half_silent_P),
+        (votes.count_PA - votes.half_PA, votes.silent_P - votes.half_silent_P),
     )
-    if any((counts.sum(1) + unanswered < k).any() for counts, unanswered in halves):
+    if any((counts.sum(1) + silent < k).any() for counts, silent in halves):
         return np.full(len(votes.problems), np.nan)
-    (one_PA, _), (other_PA, _) = (winners(counts, unanswered, k) for counts, unanswered in halves)
+    (one_PA, _), (other_PA, _) = (winners(counts, silent, k) for counts, silent in halves)
     agreeing: Floats = (one_PA * other_PA).sum(1)
     return agreeing
 
 
-def winners(count_PA: Ints, unanswered_P: Ints, k: int) -> tuple[Floats, Floats]:
+def winners(count_PA: Ints, silent_P: Ints, k: int) -> tuple[Floats, Floats]:
     """Chance that each answer wins the vote of k samples drawn without replacement, [P, A]; and that nobody votes."""
-    win_PA = np.zeros(count_PA.shape)
-    for p, (counts, unanswered) in enumerate(zip(count_PA, unanswered_P, strict=True)):
-        there = np.flatnonzero(counts)
-        win_PA[p, there] = vote_chances(counts[there].tolist(), int(unanswered), k)
-    return win_PA, _agreeing(unanswered_P[:, None], count_PA.sum(1) + unanswered_P, k)[:, 0]
+    win_PA = vote_chances(count_PA, silent_P, k)
+    return win_PA, _agreeing(silent_P[:, None], count_PA.sum(1) + silent_P, k)[:, 0]
 
 
 def agreement(records: Sequence[Record]) -> Mapping[str, float]:

@@ -7,23 +7,13 @@ done exactly; what an interval must account for is which problems there happened
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from math import ceil, comb, isnan, sqrt
+from math import comb, isnan, sqrt
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.special import stdtrit
 
+from tiltlab.stats.votes import Floats, vote_chances
 from tiltlab.types import UNKNOWN, Record
-
-Floats = NDArray[np.float64]
-Complex = NDArray[np.complex128]
-
-NEVER = 1e-20
-"""A chance that adds nothing to a figure."""
-
-DIGITS = 12
-"""Of a chance that was summed up: what is certain comes out as 1, not as 1 less rounding."""
 
 
 def pass_at_k(n: int, correct: int, k: int) -> float:
@@ -47,84 +37,9 @@ def maj_at_k(answers: Sequence[str | None], correct: Sequence[bool], k: int) -> 
         return float("nan")
     votes = Counter(answer for answer in answers if answer is not None)
     right = {answer for answer, is_right in zip(answers, correct, strict=True) if is_right}
-    unanswered = len(answers) - votes.total()
-    chances = vote_chances(list(votes.values()), unanswered, k)
-    return sum(chance for answer, chance in zip(votes, chances, strict=True) if answer in right)
-
-
-def vote_chances(counts: Sequence[int], unanswered: int, k: int) -> list[float]:
-    """For each answer, given so many times, the chance that it wins the vote of k of all samples, drawn without
-    replacement; `unanswered` samples cast no vote, and with the rest of the chances nobody votes."""
-    ordered = sorted(counts)
-    chance = {}
-    for size in set(counts):
-        others = ordered.copy()
-        others.remove(size)
-        chance[size] = _wins(size, tuple(others), unanswered, k)
-    return [chance[size] for size in counts]
-
-
-@lru_cache(maxsize=65536)
-def _wins(size: int, others: tuple[int, ...], unanswered: int, k: int) -> float:
-    """Chance that an answer given `size` times wins the vote of k samples against `others`, ties shared out equally.
-
-    Let every sample be drawn or not with chance p, by itself: given that k are drawn, all sets of k are as likely, so
-    the chance is that of "it wins, and k are drawn" over that of "k are drawn". Counts are then independent binomials,
-    whose generating functions multiply, and no number leaves [0, 1], however many samples there are. With t rivals
-    level the share is 1 / (1 + t), the integral of u^t: each level rival counts u, and a Gauss rule sums over u.
-    """
-    n = size + sum(others) + unanswered
-    p = (k + 0.5) / (n + 1)
-    mine_chance = _binomial(size, p)
-    length = min(n + 1, 64 + 32 * ceil(sqrt(n * p * (1 - p))))  # sums farther than that from their mean do not happen
-    favourable = 0.0
-    for mine in range(1, min(size, k) + 1):
-        if mine_chance[mine] > NEVER:
-            u_U, weight_U = _gauss(min(k // mine - 1, sum(count >= mine for count in others)))
-            rest_UL = _no_more_than(mine, others, unanswered, p, length, u_U)
-            favourable += mine_chance[mine] * np.fft.irfft(weight_U @ rest_UL, length)[(k - mine) % length]
-    return min(1.0, max(0.0, round(float(favourable / _binomial(n, p)[k]), DIGITS)))
-
-
-def _no_more_than(mine: int, others: tuple[int, ...], unanswered: int, p: float, length: int, u_U: Floats) -> Complex:
-    """Generating function, [U, L], of the votes for other answers and of responses without one, where no answer has
-    more than `mine`
-    and one level with it counts u, at L points on the upper half of the unit circle: the others mirror
-    them."""
-    free = unanswered + sum(count for count in others if count < mine)  # they cannot have as many
-    result = np.tile((1 - p + p * _turns(length, 1)) ** free, (len(u_U), 1))
-    for count, times in Counter(count for count in others if count >= mine).items():
-        chance = _binomial(count, p)
-        folded = np.pad(chance[:mine], (0, -mine % length)).reshape(-1, length).sum(0)
-        rival = np.fft.rfft(folded) + u_U[:, None] * (chance[mine] * _turns(length, mine))
-        result *= rival if times == 1 else rival**times
-    return result
-
-
-@lru_cache(maxsize=1024)
-def _turns(length: int, power: int) -> Complex:
-    """A power of the points on the half circle."""
-    turns: Complex = np.exp(-2j * np.pi * (np.arange(length // 2 + 1) * power % length) / length)
-    return turns
-
-
-@lru_cache(maxsize=1024)
-def _binomial(count: int, p: float) -> Floats:
-    """Chances of 0, 1, ..., count: outwards from the likeliest, so that nothing but the negligible vanishes."""
-    d = np.arange(1, count + 1)
-    ratio = (count - d + 1) / d * (p / (1 - p))
-    mode = min(int((count + 1) * p), count)
-    below = np.cumprod(1 / ratio[:mode][::-1])[::-1]
-    chances: Floats = np.concatenate([below, [1.0], np.cumprod(ratio[mode:])])
-    chances /= chances.sum()
-    return chances
-
-
-@lru_cache(maxsize=1024)
-def _gauss(degree: int) -> tuple[Floats, Floats]:
-    """Nodes and weights on [0, 1] that integrate polynomials up to this degree: to rounding, where it is above 40."""
-    x, weight = np.polynomial.legendre.leggauss(min(degree // 2 + 1, ceil(3 * sqrt(degree)) + 1))
-    return (x + 1) / 2, weight / 2
+    silent = np.array([len(answers) - votes.total()])
+    (chances,) = vote_chances(np.array([list(votes.values())], dtype=np.intp), silent, k)
+    return float(sum(chance for answer, chance in zip(votes, chances, strict=True) if answer in right))
 
 
 def answer_entropy(answers: Iterable[str | None]) -> float:
@@ -136,8 +51,8 @@ def answer_entropy(answers: Iterable[str | None]) -> float:
 
 def averages(records: Sequence[Record]) -> dict[str, float]:
     """Plain means over responses, for curves: accuracy over those that could be graded, reward over those that have
-    one; length in tokens and the share truncated over all; log-probabilities in nats a response, and their difference
-    kl, over complete ones."""
+    one; length in tokens and the share cut off over all; log-probabilities in nats a response, and their difference kl,
+    over complete ones."""
     complete = [r for r in records if r.complete]
     return {
         "accuracy": _mean([float(r.reason == "correct") for r in records if r.reason not in UNKNOWN]),
