@@ -52,7 +52,8 @@ class Population:
         there = np.ones(response.shape, dtype=bool)
         number = np.broadcast_to(np.arange(n), response.shape).copy()
         names = tuple(str(problem) for problem in range(len(chosen)))
-        return WeightedSamples(logp, logp, correct, correct, length, there, there, np.zeros_like(number), number, names)
+        none = np.zeros_like(number)
+        return WeightedSamples(logp, logp, correct, correct, length, there, there, none, number, response, names)
 
     def exact(self, alpha: float, beta: float | None) -> tuple[float, float, float]:
         """Accuracy, length and KL of p^alpha exp(r / beta) / Z, averaged over languages."""

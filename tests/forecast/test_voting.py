@@ -2,14 +2,15 @@
 
 from collections import Counter
 from dataclasses import replace
-from itertools import combinations, permutations
+from itertools import permutations, product
 
 import numpy as np
 import pytest
 
 from tests.forecast.test_forecast import record
 from tiltlab.errors import UserError
-from tiltlab.forecast.voting import agreement, answer_path, vote_path, votes_of
+from tiltlab.forecast.answers import agreement, vote_covariances, votes_of
+from tiltlab.forecast.voting import answer_path, vote_path
 from tiltlab.stats.by_problem import by_problem
 from tiltlab.types import Record
 
@@ -29,20 +30,35 @@ def some_records(seed: int, problems: int = 6, n: int = 7) -> list[Record]:
     ]
 
 
-def test_answer_power_is_the_average_over_all_sets_of_g_samples_that_agree() -> None:
-    records = some_records(0)
-    path = answer_path(votes_of(records), (2, 3))
-    assert path.gs == (1, 2, 3)
+def powered(group: list[Record], g: float) -> np.ndarray:
+    """Accuracy, length, KL and agreement of answer power with the samples' own shares."""
+    counts = Counter(one.answer for one in group if one.answer is not None)
+    total = sum((count / len(group)) ** g for count in counts.values())
+    found = np.array([0.0, 0.0, -np.log(total), 0.0])
+    for answer, count in counts.items():
+        share = count / len(group)
+        chance = share**g / total
+        length = np.mean([one.tokens for one in group if one.answer == answer])
+        found += [chance * (answer == "1"), chance * length, chance * (g - 1) * np.log(share), chance**2]
+    return found
+
+
+def test_answer_power_is_the_jackknife_of_what_the_samples_say() -> None:
+    """Leaving each sample out in turn, its answer's mean length kept."""
+    records = [replace(one, tokens=3 + len(one.answer or "") * 2) for one in some_records(0, n=12)]
+    votes = votes_of(records)
+    path = answer_path(votes, (2, 3.5))
+    assert path.gs == (1, 2, 3.5)
     for p, group in enumerate(by_problem(records).values()):
         for i, g in enumerate(path.gs[1:], start=1):
-            sets = [c for c in combinations(group, g) if c[0].answer and len({one.answer for one in c}) == 1]
-            assert path.groups_GP[i, p] == pytest.approx(len(sets))
-            found = [path.accuracy_GP[i, p], path.length_GP[i, p]]
-            if sets:
-                exact = [[float(c[0].answer == "1"), float(np.mean([one.tokens for one in c]))] for c in sets]
-                assert found == pytest.approx(np.mean(exact, axis=0))
-            else:
-                assert np.isnan(found).all()
+            n = len(group)
+            less_one = [powered([*group[:j], *group[j + 1 :]], g) for j in range(n)]
+            exact = n * powered(group, g) - (n - 1) * np.mean(less_one, axis=0)
+            assert path.figures(i).corrected[p] == pytest.approx(exact)
+        right = [one.reason == "correct" for one in group]
+        assert path.accuracy_GP[0, p] == pytest.approx(np.mean(right))
+        assert path.length_GP[0, p] == pytest.approx(np.mean([one.tokens for one in group]))
+        assert path.kl_GP[0, p] == pytest.approx(0, abs=1e-12)
 
 
 def test_a_vote_is_the_average_over_all_draws_of_k_samples() -> None:
@@ -70,7 +86,7 @@ def drawn(chances: list[float], n: int, problems: int, seed: int) -> list[Record
 
 def test_agreement_and_kl_of_answer_power_are_those_of_its_distribution() -> None:
     chances = np.array([0.3, 0.4, 0.2])
-    path = answer_path(votes_of(drawn(chances.tolist(), 256, 600, 0)), (2, 3))
+    path = answer_path(votes_of(drawn(chances.tolist(), 64, 2000, 0)), (2, 3))
     for i, g in enumerate(path.gs[1:], start=1):
         distribution = chances**g / (chances**g).sum()
         for found_P, exact in (
@@ -78,7 +94,7 @@ def test_agreement_and_kl_of_answer_power_are_those_of_its_distribution() -> Non
             (path.kl_GP[i], (distribution * np.log(distribution / chances)).sum()),
             (path.agreement_GP[i], (distribution**2).sum()),
         ):
-            assert np.nanmean(found_P) == pytest.approx(exact, abs=0.015)
+            assert np.mean(found_P) == pytest.approx(exact, abs=0.012)
     assert np.mean(path.agreement_GP[0]) == pytest.approx((chances**2).sum(), abs=0.01)
 
 
@@ -108,3 +124,29 @@ def test_responses_without_a_grade_do_not_vote() -> None:
     records = some_records(2)
     more = [replace(given("0", "3"), reason="timeout", reward=float("nan"))] * 9
     assert (vote_path(votes_of([*records, *more])).accuracy_KP == vote_path(votes_of(records)).accuracy_KP).all()
+
+
+def test_the_kl_of_votes_is_corrected_and_withheld_where_eight_samples_a_vote_are_not_there() -> None:
+    """Answers .3, .4, .2, none .1; three votes: the majority, or the first where all differ."""
+    share = np.array([0.3, 0.4, 0.2, 0.1])
+    won = np.zeros(4)
+    for three in product(range(4), repeat=3):
+        votes = Counter(a for a in three if a < 3)
+        first = next((a for a in three if votes and a == votes.most_common(1)[0][0]), three[0])
+        won[first] += share[list(three)].prod()
+    exact = (won * np.log(won / share)).sum()
+    path = vote_path(votes_of(drawn([0.3, 0.4, 0.2], 32, 2000, 0)), (3, 5))
+    error = np.std(path.kl_KP[1]) / np.sqrt(2000)
+    assert np.mean(path.kl_KP[1]) == pytest.approx(exact, abs=3.5 * error)
+    assert np.mean(path.kl_KP[1] - path.moved_KP[1]) > exact + 2.5 * error
+    assert np.isnan(path.kl_KP[2]).all()
+
+
+def test_the_slope_of_answer_power_is_the_covariance_with_log_p_of_the_answer() -> None:
+    chances = np.array([0.3, 0.4, 0.2]) / 0.9
+    exact = chances[0] * (np.log(chances[0]) - (chances * np.log(chances)).sum())
+    for n in (8, 32):
+        found = vote_covariances(votes_of(drawn([0.3, 0.4, 0.2], n, 4000, 0)))
+        assert np.nanmean(found) == pytest.approx(exact, abs=3.5 * np.nanstd(found) / np.sqrt(4000) + 0.002)
+    lone = vote_covariances(votes_of([given("a", "1"), *[given("a", None)] * 5]))
+    assert np.isnan(lone).all()

@@ -21,19 +21,30 @@ still exact to a few digits. Moves no figure by more than n e^-20."""
 
 
 @dataclass(frozen=True)
-class Estimate:
-    """Figures of one distribution by problem, [P, F] with columns accuracy, length, KL, and pass@k for each k asked
-    for.
+class Figures:
+    """Figures of one distribution by problem, [P, F] with columns accuracy, length, KL, and shares in [0, 1].
 
-    plain: the ratios as they are. corrected: with the jackknife. halves: the mean of the corrected figures of two
-    halves of the samples. ess: effective sample size (sum w)^2 / sum w^2, [P]. load: 1 / ESS with the jackknife, [P]:
-    where a heavy response is seen once in a while, the plain one looks far better than it is. top: the largest share
-    that one unit has of its problem's weight, [P]. samples_per_problem: used units, [P].
+    plain: as the samples have them.
+    corrected: freed of their bias of order 1 / n; estimates may leave the range of what they estimate.
+    halves: the mean of the corrected figures of two halves of the samples.
     """
 
     plain: Floats
     corrected: Floats
     halves: Floats
+
+
+@dataclass(frozen=True)
+class Estimate(Figures):
+    """Figures by importance weights; after the KL, pass@k for each k asked for.
+
+    ess: effective sample size (sum w)^2 / sum w^2, [P].
+    load: 1 / ESS with the jackknife, [P]: where a heavy response is seen once in a while, the plain one looks far
+        better than it is.
+    top: the largest share that one unit has of its problem's weight, [P].
+    samples_per_problem: used units, [P].
+    """
+
     ess: Floats
     load: Floats
     top: Floats

@@ -17,6 +17,7 @@ import numpy as np
 from scipy.special import gammaln
 
 from tiltlab.errors import UserError
+from tiltlab.forecast.rank_kl import kl_of_likeliest
 from tiltlab.forecast.weighted_samples import Floats, Ints, WeightedSamples, some_problems
 from tiltlab.stats.metrics import Interval
 
@@ -41,8 +42,7 @@ class RankPath:
     accuracy_KP: share of right responses, in [0, 1].
     length_KP: in tokens.
     logp_KP: log p of a response under the base, in nats.
-    kl_K: to the base, in nats: log k - (k - 1) / k, which is exact where no response has a mass to speak of, and an
-        upper bound elsewhere.
+    kl_KP: to the base, in nats: log k - (k - 1) / k, less where single responses have a mass to speak of.
     per_token: whether responses are ranked by log p a token, an ablation.
     """
 
@@ -53,7 +53,7 @@ class RankPath:
     accuracy_KP: Floats
     length_KP: Floats
     logp_KP: Floats
-    kl_K: Floats
+    kl_KP: Floats
     per_token: bool
 
 
@@ -106,7 +106,7 @@ def rank_path(samples: WeightedSamples, ks: Sequence[int] | None = None, *, per_
         accuracy_KP=(weight_KPN * known.correct).sum(-1),
         length_KP=(weight_KPN * known.length).sum(-1),
         logp_KP=(weight_KPN * known.logp).sum(-1),
-        kl_K=np.array([log(k) - (k - 1) / k for k in some]),
+        kl_KP=kl_of_likeliest(known, np.round(key_PN, DIGITS), some),
         per_token=per_token,
     )
 

@@ -12,7 +12,7 @@ from math import exp, hypot, sqrt
 import numpy as np
 from scipy.special import gammaincinv, stdtrit
 
-from tiltlab.forecast.importance import Estimate
+from tiltlab.forecast.importance import Estimate, Figures
 from tiltlab.forecast.weighted_samples import Floats
 from tiltlab.stats.metrics import Interval, wilson
 
@@ -33,8 +33,8 @@ MIN_PROBLEMS = 10
 FEW_PROBLEMS = f"fewer than {MIN_PROBLEMS} problems"
 
 
-def intervals(found: Estimate) -> list[Interval]:
-    """95 % intervals of the figures' means over problems, in the order of Estimate's columns.
+def intervals(found: Figures) -> list[Interval]:
+    """95 % intervals of the figures' means over problems, in the order of their columns.
 
     Over problems, so that the noise of their samples is in it; with the move that halving the samples makes added to
     the variance, since as much bias may be left.
@@ -42,7 +42,7 @@ def intervals(found: Estimate) -> list[Interval]:
     made = []
     for figure, values in enumerate(found.corrected.T):
         mean, noise = _moved(found, figure)
-        interval = (_plain if figure in (1, 2) else share_of_problems)(values, mean**2 + noise**2)
+        interval = (mean_of_problems if figure in (1, 2) else share_of_problems)(values, mean**2 + noise**2)
         if figure == 2:  # no KL is below 0
             interval = Interval(max(0.0, interval.value), max(0.0, interval.low), max(0.0, interval.high))
         made.append(interval)
@@ -64,6 +64,15 @@ def share_of_problems(values: Floats, extra: float = 0.0) -> Interval:
     gain = max(p * (1 - p), 0.5 / problems) / variance if variance > 0 else 1.0
     size = problems * min(gain, max(1.0, rare))
     return wilson(p, size, problems)
+
+
+def mean_of_problems(values: Floats, extra: float = 0.0) -> Interval:
+    """95 % interval (Student's) for the mean of `values` [P], one a problem; `extra` as for a share."""
+    mean, problems = float(values.mean()), len(values)
+    if problems < 2:
+        return Interval(mean, float("nan"), float("nan"))
+    half = float(stdtrit(problems - 1, 0.975)) * sqrt(float(values.var(ddof=1)) / problems + extra)
+    return Interval(mean, mean - half, mean + half)
 
 
 def doubts_of(found: Estimate, accuracy: Interval, missing: Floats) -> dict[str, float]:
@@ -90,7 +99,7 @@ def _surely(found: Estimate) -> float:
     return 1 / (1 / found.ess_harmonic + 2.576 * error)
 
 
-def drift(found: Estimate, figure: int) -> float:
+def drift(found: Figures, figure: int) -> float:
     """How far halving the samples moves a figure over how far it may: STABLE standard errors, of it and of the move, or
     a NEGLIGIBLE part of it."""
     mean, noise = _moved(found, figure)
@@ -116,15 +125,7 @@ def _hidden(found: Estimate, missing: Floats) -> float:
     return 4 * min(lacking, bound * gain) / len(missing) / STABLE
 
 
-def _plain(values: Floats, extra: float) -> Interval:
-    mean, problems = float(values.mean()), len(values)
-    if problems < 2:
-        return Interval(mean, float("nan"), float("nan"))
-    half = float(stdtrit(problems - 1, 0.975)) * sqrt(float(values.var(ddof=1)) / problems + extra)
-    return Interval(mean, mean - half, mean + half)
-
-
-def _moved(found: Estimate, figure: int) -> tuple[float, float]:
+def _moved(found: Figures, figure: int) -> tuple[float, float]:
     """By how much halving the samples moves a figure's mean over problems, and the standard error of that."""
     moved = found.halves[:, figure] - found.corrected[:, figure]
     return float(moved.mean()), float(moved.std()) / sqrt(len(moved))

@@ -1,207 +1,143 @@
 """Sharpening by answers: answer power, and the vote of k. Told from how often each answer was given; neither a
 log-probability nor a label is needed to sharpen so. Pure.
 
-With P(a) the mass that the base puts on an answer, answer power g has the law p(y) P(a(y))^(g - 1) / Z: g = 1 is the
-base, a whole g is "g independent samples that all agree", and at large g the most frequent answer is left, in the
-base's own wordings. The vote of k returns the first of k samples that has their most frequent answer; TTRL (arXiv
-2504.16084) trains towards it. Responses without an answer agree with none and cast no vote.
+With P(a) the mass that the base puts on an answer, answer power g is p(y) P(a(y))^(g - 1) / Z: g = 1 is the base, a
+whole g is "g independent samples that all agree", and at large g the most frequent answer is left, in the base's own
+wordings. The vote of k returns the first of k samples that has their most frequent answer; TTRL (arXiv 2504.16084)
+trains towards it. Responses without an answer agree with none and cast no vote.
 
 Left out on purpose: k above the fewest samples of a problem, and answers that no sample gave.
 """
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from math import inf
 
 import numpy as np
-from scipy.special import digamma, gammaln
+from scipy.special import gammaln
 
-from tiltlab.errors import UserError, shown
+from tiltlab.forecast.answers import Votes
+from tiltlab.forecast.importance import Figures
 from tiltlab.forecast.weighted_samples import Floats, Ints
-from tiltlab.stats.by_problem import by_problem, graded
 from tiltlab.stats.votes import vote_chances
-from tiltlab.types import Record
 
-FEWEST = 4
-"""Graded samples of a problem: one with fewer is left out, as of any forecast."""
+GS = (1.0, 2.0, 4.0, 8.0)
 
-GS = (1, 2, 4, 8)
-
-
-@dataclass(frozen=True)
-class Votes:
-    """How often each answer was given, [P, A]; shorter rows are padded with 0.
-
-    problems: the P problems with at least FEWEST graded samples; left_out: how many have fewer.
-    count_PA: how many samples gave the answer.
-    right_PA: whether it is right.
-    length_PA: mean length of the responses that gave it, in tokens.
-    silent_P: graded samples without an answer; silent_length_P: their mean length, 0 where there are none.
-    samples_P: graded samples.
-    half_PA, half_silent_P: count_PA and silent_P of every second sample.
-    """
-
-    problems: tuple[str, ...]
-    left_out: int
-    count_PA: Ints
-    right_PA: Floats
-    length_PA: Floats
-    silent_P: Ints
-    silent_length_P: Floats
-    samples_P: Ints
-    half_PA: Ints
-    half_silent_P: Ints
+A_VOTE = 8
+"""Samples of a problem for each of the k of a vote that its KL takes: with fewer, what halving the samples corrects is
+no longer most of the bias."""
 
 
 @dataclass(frozen=True)
 class AnswerPath:
-    """Answer power by g and problem: ratios of unbiased sums. NaN where no g samples of a problem agree.
+    """Answer power by g and problem; corrected by the jackknife, so that estimates may leave their range.
 
-    problems: P of them. gs: G whole powers, rising; 1, the base as it is, first.
+    problems: P of them. gs: G powers, rising; 1, the base as it is, first.
     accuracy_GP: share of right responses, in [0, 1].
     length_GP: in tokens.
-    agreement_GP: chance that two responses give the same answer, in [0, 1]; NaN where no 2 g samples agree.
     kl_GP: to the base, in nats.
-    groups_GP: how many sets of g samples agree.
+    agreement_GP: chance that two responses give the same answer, in [0, 1].
+    halves_GP4: accuracy, length, KL and agreement as the mean of two halves of the samples.
+    groups_GP: how many answers g samples or more gave.
     """
 
     problems: tuple[str, ...]
-    gs: tuple[int, ...]
+    gs: tuple[float, ...]
     accuracy_GP: Floats
     length_GP: Floats
-    agreement_GP: Floats
     kl_GP: Floats
+    agreement_GP: Floats
+    halves_GP4: Floats
     groups_GP: Floats
+
+    def figures(self, place: int) -> Figures:
+        """Of the g in this place."""
+        columns = (self.accuracy_GP, self.length_GP, self.kl_GP, self.agreement_GP)
+        found = np.stack([column[place] for column in columns], -1)
+        return Figures(found, found, self.halves_GP4[place])
 
 
 @dataclass(frozen=True)
 class VotePath:
-    """The vote of k by k and problem; unbiased but for kl_KP.
+    """The vote of k by k and problem; unbiased but for the KL.
 
     problems: P of them. ks: K numbers of votes, rising; 1, the base, first.
     accuracy_KP: chance that the answer voted for is right, in [0, 1].
     length_KP: of the response returned, in tokens.
+    kl_KP: to the base, in nats, corrected by halving the samples; NaN where a problem has fewer than A_VOTE samples
+        for each of k.
+    moved_KP: by how much halving the samples moved the KL.
     agreement_KP: chance that two such votes have the same answer, in [0, 1]; NaN where k is above half of the samples.
-    kl_KP: to the base, in nats.
     """
 
     problems: tuple[str, ...]
     ks: tuple[int, ...]
     accuracy_KP: Floats
     length_KP: Floats
-    agreement_KP: Floats
     kl_KP: Floats
+    moved_KP: Floats
+    agreement_KP: Floats
 
 
-def votes_of(records: Sequence[Record]) -> Votes:
-    """The answers of a model's own responses; of those alone whose grade is known.
-
-    Raises UserError where no problem has FEWEST graded samples, and, naming the task, where its responses have no
-    answers or its answers are free text.
-    """
-    groups = {name: group for name, group in by_problem(graded(records)).items() if len(group) >= FEWEST}
-    if not groups:
-        raise UserError(f"forecast: no problem has the {FEWEST} graded samples that it takes")
-    _require_answers([record for group in groups.values() for record in group])
-    counts = [Counter(r.answer for r in group if r.answer is not None) for group in groups.values()]
-    shape = (len(groups), max(len(count) for count in counts))
-    count_PA, half_PA, right_PA, length_PA = (np.zeros(shape) for _ in range(4))
-    silent_P, half_silent_P, silent_length_P = (np.zeros(len(groups)) for _ in range(3))
-    for p, (group, count) in enumerate(zip(groups.values(), counts, strict=True)):
-        place = {answer: a for a, answer in enumerate(count)}
-        for i, record in enumerate(group):
-            if record.answer is None:
-                silent_P[p] += 1
-                half_silent_P[p] += i % 2
-                silent_length_P[p] += record.tokens
-            else:
-                a = place[record.answer]
-                count_PA[p, a] += 1
-                half_PA[p, a] += i % 2
-                length_PA[p, a] += record.tokens
-                right_PA[p, a] = max(right_PA[p, a], record.reason == "correct")
-    return Votes(
-        problems=tuple(groups),
-        left_out=len({record.problem for record in records}) - len(groups),
-        count_PA=count_PA.astype(np.intp),
-        right_PA=right_PA,
-        length_PA=length_PA / np.maximum(count_PA, 1),
-        silent_P=silent_P.astype(np.intp),
-        silent_length_P=silent_length_P / np.maximum(silent_P, 1),
-        samples_P=np.array([len(group) for group in groups.values()], dtype=np.intp),
-        half_PA=half_PA.astype(np.intp),
-        half_silent_P=half_silent_P.astype(np.intp),
+def answer_path(votes: Votes, gs: Sequence[float] = GS) -> AnswerPath:
+    """Raises ValueError for a g below 1."""
+    if not all(1 <= g < inf for g in gs):
+        raise ValueError(f"answer power is told for g of at least 1, got {list(gs)}")
+    some = sorted({1.0, *gs})
+    whole = np.stack([_jackknife(votes, votes.count_PA, votes.unanswered_P, g) for g in some])
+    others = (votes.count_PA - votes.half_PA, votes.unanswered_P - votes.half_unanswered_P)
+    halves = [
+        np.stack([_jackknife(votes, counts, unanswered, g) for g in some])
+        for counts, unanswered in ((votes.half_PA, votes.half_unanswered_P), others)
+    ]
+    accuracy_GP, length_GP, kl_GP, agreement_GP = np.moveaxis(whole, -1, 0)
+    return AnswerPath(
+        problems=votes.problems,
+        gs=tuple(some),
+        accuracy_GP=accuracy_GP,
+        length_GP=length_GP,
+        kl_GP=kl_GP,
+        agreement_GP=agreement_GP,
+        halves_GP4=(halves[0] + halves[1]) / 2,
+        groups_GP=np.array([(votes.count_PA >= g).sum(1) for g in some], dtype=float),
     )
 
 
-LONGEST = 8
-"""Words of letters in an answer: with more it is text, of which no two are ever the same."""
+def _jackknife(votes: Votes, count_PA: Ints, unanswered_P: Ints, g: float) -> Floats:
+    """`_power` with its bias of order 1 / n taken away, [P, 4]. Samples with the same answer are as good as each other:
+    each answer is left one short in turn, as often as it was given."""
+    n_P = count_PA.sum(1) + unanswered_P
+    whole = _power(votes, count_PA, unanswered_P, g)
+    without = unanswered_P[:, None] * _left_out(votes, count_PA, unanswered_P - 1, unanswered_P, g, whole)
+    for a in range(count_PA.shape[1]):
+        fewer_PA = count_PA.copy()
+        fewer_PA[:, a] -= 1
+        without += count_PA[:, a, None] * _left_out(votes, fewer_PA, unanswered_P, count_PA[:, a], g, whole)
+    corrected: Floats = n_P[:, None] * whole - ((n_P - 1) / n_P)[:, None] * without
+    return corrected
 
 
-def _require_answers(records: Sequence[Record]) -> None:
-    """Raises UserError, naming the task, where there is nothing to vote on."""
-    by_task: dict[str, list[str]] = {}
-    for record in records:
-        by_task.setdefault(record.task, []).extend([record.answer] if record.answer is not None else [])
-    for task, answers in by_task.items():
-        if not answers:
-            raise UserError(
-                f"forecast: no response of task {shown(task)} has an answer, so there is nothing to vote on"
-            )
-        if sum(map(_is_free_text, answers)) > len(answers) / 2:
-            raise UserError(
-                f"forecast: answers of task {shown(task)} are free text, which has no normal form to vote on; "
-                "grade short answers"
-            )
+def _left_out(votes: Votes, count_PA: Ints, unanswered_P: Ints, given_P: Ints, g: float, whole: Floats) -> Floats:
+    """The figures without a sample; the whole ones where there was none to leave out, or none is left that answers."""
+    possible = (given_P > 0) & ((g == 1) | (count_PA.sum(1) > 0))
+    fewer = _power(votes, np.maximum(count_PA, 0), np.maximum(unanswered_P, 0), g)
+    return np.where(possible[:, None], fewer, whole)
 
 
-def _is_free_text(answer: str) -> bool:
-    return "\n" in answer or sum(any(map(str.isalpha, word)) and len(word) > 1 for word in answer.split()) > LONGEST
-
-
-def answer_path(votes: Votes, gs: Sequence[int] = GS) -> AnswerPath:
-    """Raises ValueError for a g that is no whole number of at least 1."""
-    if any(g != int(g) or g < 1 for g in gs):
-        raise ValueError(f"answer power is told for whole g of at least 1, got {list(gs)}")
-    some = sorted({1, *gs})
-    rows = [_power(votes, g) for g in some]
-    columns = [np.stack(column) for column in zip(*rows, strict=True)]
-    return AnswerPath(votes.problems, tuple(some), *columns)
-
-
-def _power(votes: Votes, g: int) -> tuple[Floats, Floats, Floats, Floats, Floats]:
-    """Accuracy, length, agreement and KL at one g, and how many sets of g samples agree, each [P].
-
-    C(n_a, g) / C(n, g) is unbiased for P(a)^g, and its slope in g, times psi(n_a - g + 1) - psi(n - g + 1), nearly so
-    for P(a)^g log P(a) (Grassberger 1988 at g = 1): no logarithm of a count of few is ever taken.
-    """
-    chance_PA = _agreeing(votes.count_PA, votes.samples_P, g)
-    total_P = chance_PA.sum(1)
-    groups_P = total_P * np.exp(_log_choose(votes.samples_P, np.full_like(votes.samples_P, g)))
-    if g == 1:  # the base, its responses without an answer included
-        silent_P = votes.silent_P / votes.samples_P
-        length_P = (chance_PA * votes.length_PA).sum(1) + silent_P * votes.silent_length_P
-        agreement_P = _agreeing(votes.count_PA, votes.samples_P, 2).sum(1)
-        return (chance_PA * votes.right_PA).sum(1), length_P, agreement_P, np.zeros_like(total_P), groups_P
-    with np.errstate(invalid="ignore", divide="ignore"):
-        accuracy_P, length_P = ((chance_PA * column).sum(1) / total_P for column in (votes.right_PA, votes.length_PA))
-        log_PA = digamma(np.maximum(votes.count_PA - g + 1, 1)) - digamma(votes.samples_P - g + 1)[:, None]
-        kl_P = (g - 1) * (chance_PA * log_PA).sum(1) / total_P - np.log(total_P)
-        pairs_P = _agreeing(votes.count_PA, votes.samples_P, 2 * g).sum(1)
-        agreement_P = np.where(pairs_P > 0, pairs_P / total_P**2, np.nan)
-    return accuracy_P, length_P, agreement_P, np.where(total_P > 0, kl_P, np.nan), groups_P
-
-
-def _agreeing(count_PA: Ints, samples_P: Ints, g: int) -> Floats:
-    """C(n_a, g) / C(n, g): the chance that g of the samples, drawn without replacement, all give this answer."""
-    able = (count_PA >= g) & (samples_P >= g)[:, None]
-    log_chance = _log_choose(np.where(able, count_PA, g), g) - _log_choose(np.maximum(samples_P, g), g)[:, None]
-    return np.where(able, np.exp(log_chance), 0.0)
-
-
-def _log_choose(n: Ints, k: Ints | int) -> Floats:
-    found: Floats = gammaln(n + 1.0) - gammaln(k + 1.0) - gammaln(n - k + 1.0)
-    return found
+def _power(votes: Votes, count_PA: Ints, unanswered_P: Ints, g: float) -> Floats:
+    """Accuracy, length, KL and agreement at one g, as the samples have them, [P, 4]. A problem without any answer is as
+    the base."""
+    n_P = np.maximum(count_PA.sum(1) + unanswered_P, 1)
+    share_PA = count_PA / n_P[:, None]
+    nobody = count_PA.sum(1) == 0
+    weight_PA = share_PA**g
+    total_P = np.where(nobody, 1.0, weight_PA.sum(1))
+    chance_PA = weight_PA / total_P[:, None] if g > 1 else share_PA
+    unanswered = np.where(nobody | (g == 1), unanswered_P / n_P, 0.0)
+    logs_PA = np.log(np.where(count_PA > 0, share_PA, 1.0))
+    kl_P = (g - 1) * (chance_PA * logs_PA).sum(1) - np.log(total_P) if g > 1 else np.zeros(len(n_P))
+    length_P = (chance_PA * votes.length_PA).sum(1) + unanswered * votes.unanswered_length_P
+    return np.stack([(chance_PA * votes.right_PA).sum(1), length_P, kl_P, (chance_PA**2).sum(1)], -1)
 
 
 def vote_path(votes: Votes, ks: Sequence[int] | None = None) -> VotePath:
@@ -214,41 +150,43 @@ def vote_path(votes: Votes, ks: Sequence[int] | None = None) -> VotePath:
     return VotePath(votes.problems, tuple(some), *columns)
 
 
-def _vote(votes: Votes, k: int) -> tuple[Floats, Floats, Floats, Floats]:
-    """Accuracy, length, agreement and KL of the vote of k, each [P]."""
-    win_PA, none_P = winners(votes.count_PA, votes.silent_P, k)
-    length_P = (win_PA * votes.length_PA).sum(1) + none_P * votes.silent_length_P
-    with np.errstate(divide="ignore", invalid="ignore"):
-        share_PA = votes.count_PA / votes.samples_P[:, None]
-        kl_P = np.where(win_PA > 0, win_PA * np.log(win_PA / share_PA), 0.0).sum(1)
-        kl_P += np.where(none_P > 0, none_P * np.log(none_P / (votes.silent_P / votes.samples_P)), 0.0)
-    return (win_PA * votes.right_PA).sum(1), length_P, _vote_agreement(votes, k), kl_P
+def _vote(votes: Votes, k: int) -> tuple[Floats, Floats, Floats, Floats, Floats]:
+    """Accuracy, length, KL, by how much halving moved it, and agreement of the vote of k, each [P]."""
+    whole = (votes.count_PA, votes.unanswered_P)
+    halves = ((votes.half_PA, votes.half_unanswered_P), (whole[0] - votes.half_PA, whole[1] - votes.half_unanswered_P))
+    win_PA, none_P = winners(*whole, k)
+    accuracy_P = (win_PA * votes.right_PA).sum(1)
+    length_P = (win_PA * votes.length_PA).sum(1) + none_P * votes.unanswered_length_P
+    unknown_P = np.full(len(none_P), np.nan)
+    kl_P, moved_P, agreement_P = unknown_P, unknown_P, unknown_P
+    if all((counts.sum(1) + unanswered >= k).all() for counts, unanswered in halves):
+        won = [winners(counts, unanswered, k) for counts, unanswered in halves]
+        agreement_P = (won[0][0] * won[1][0]).sum(1)
+        if votes.samples_P.min() >= A_VOTE * k or k == 1:
+            half_P = np.mean([_kl(*pair, *mine) for pair, mine in zip(won, halves, strict=True)], axis=0)
+            moved_P = _kl(win_PA, none_P, *whole) - half_P
+            kl_P = half_P + 2 * moved_P
+    return accuracy_P, length_P, kl_P, moved_P, agreement_P
 
 
-def _vote_agreement(votes: Votes, k: int) -> Floats:
-    """Chance that the vote of k of one half of the samples has the answer of the vote of k of the other, [P]."""
-    halves = (
-        (votes.half_PA, votes.half_silent_P),
-        (votes.count_PA - votes.half_PA, votes.silent_P - votes.half_silent_P),
-    )
-    if any((counts.sum(1) + silent < k).any() for counts, silent in halves):
-        return np.full(len(votes.problems), np.nan)
-    (one_PA, _), (other_PA, _) = (winners(counts, silent, k) for counts, silent in halves)
-    agreeing: Floats = (one_PA * other_PA).sum(1)
-    return agreeing
-
-
-def winners(count_PA: Ints, silent_P: Ints, k: int) -> tuple[Floats, Floats]:
-    """Chance that each answer wins the vote of k samples drawn without replacement, [P, A]; and that nobody votes."""
-    win_PA = vote_chances(count_PA, silent_P, k)
-    return win_PA, _agreeing(silent_P[:, None], count_PA.sum(1) + silent_P, k)[:, 0]
-
-
-def agreement(records: Sequence[Record]) -> Mapping[str, float]:
-    """Chance that two graded responses to a problem give the same answer, by problem, unbiased: how concentrated a
-    model's answers are. NaN where a problem has fewer than two."""
-    found = {}
-    for name, group in by_problem(graded(records)).items():
-        count, n = Counter(r.answer for r in group if r.answer is not None), len(group)
-        found[name] = sum(c * (c - 1) for c in count.values()) / (n * (n - 1)) if n > 1 else float("nan")
+def _kl(win_PA: Floats, none_P: Floats, count_PA: Ints, unanswered_P: Ints) -> Floats:
+    """Of the answers of a vote, which are in the base's own wordings, to the base's, in nats, [P]."""
+    n_P = count_PA.sum(1) + unanswered_P
+    both = zip((win_PA, none_P[:, None]), (count_PA, unanswered_P[:, None]), strict=True)
+    terms = [_log_ratio(chance, given / n_P[:, None]) for chance, given in both]
+    found: Floats = np.concatenate(terms, axis=1).sum(1)
     return found
+
+
+def _log_ratio(chance: Floats, base: Floats) -> Floats:
+    there = chance > 0
+    return np.where(there, chance * np.log(np.where(there, chance, 1.0) / np.where(there, base, 1.0)), 0.0)
+
+
+def winners(count_PA: Ints, unanswered_P: Ints, k: int) -> tuple[Floats, Floats]:
+    """Chance that each answer wins the vote of k samples drawn without replacement, [P, A]; and that nobody votes."""
+    n_P = count_PA.sum(1) + unanswered_P
+    able = unanswered_P >= k
+    log_none = gammaln(unanswered_P + 1.0) - gammaln(np.where(able, unanswered_P - k, 0) + 1.0)
+    log_none += gammaln(n_P - k + 1.0) - gammaln(n_P + 1.0)
+    return vote_chances(count_PA, unanswered_P, k), np.where(able, np.exp(log_none), 0.0)

@@ -34,6 +34,7 @@ class WeightedSamples:
     responses.
     proposal: number of the proposal that drew it; where there are several, log_q is the log-density of their mixture.
     unit: samples of a problem with the same number came together (a population), and are no more than one.
+    response: number of the response among those of its problem: samples with the same number are the same text.
     problems: their names, [P].
     truncated, ungraded: how many samples are not used, being prefixes, or having no grade.
     """
@@ -47,6 +48,7 @@ class WeightedSamples:
     used: Bools
     proposal: Ints
     unit: Ints
+    response: Ints
     problems: tuple[str, ...]
     truncated: int = 0
     ungraded: int = 0
@@ -91,6 +93,7 @@ def from_records(
         "used": used,
         "proposal": which,
         "unit": place if unit is None else _dense(row, np.asarray(unit)),
+        "response": _dense(row, np.array([record.text for record in records], dtype=object)),
     }
     tables: dict[str, Any] = {name: _laid_out(values, row, place) for name, values in flat.items()}
     return WeightedSamples(
@@ -135,7 +138,7 @@ def some_problems(samples: WeightedSamples, keep: Bools) -> WeightedSamples:
     return WeightedSamples(**rows, problems=names, truncated=samples.truncated, ungraded=samples.ungraded)
 
 
-_TABLES = ("logp", "log_q", "reward", "correct", "length", "counted", "used", "proposal", "unit")
+_TABLES = ("logp", "log_q", "reward", "correct", "length", "counted", "used", "proposal", "unit", "response")
 
 
 def _rank(row: Ints) -> Ints:

@@ -37,8 +37,8 @@ def maj_at_k(answers: Sequence[str | None], correct: Sequence[bool], k: int) -> 
         return float("nan")
     votes = Counter(answer for answer in answers if answer is not None)
     right = {answer for answer, is_right in zip(answers, correct, strict=True) if is_right}
-    silent = np.array([len(answers) - votes.total()])
-    (chances,) = vote_chances(np.array([list(votes.values())], dtype=np.intp), silent, k)
+    unanswered = np.array([len(answers) - votes.total()])
+    (chances,) = vote_chances(np.array([list(votes.values())], dtype=np.intp), unanswered, k)
     return float(sum(chance for answer, chance in zip(votes, chances, strict=True) if answer in right))
 
 

@@ -28,14 +28,16 @@ AT_ONCE = 200
 """Problems at a time, for memory."""
 
 
-def vote_chances(count_PA: Ints, silent_P: Ints, k: int) -> Floats:
+def vote_chances(count_PA: Ints, unanswered_P: Ints, k: int) -> Floats:
     """Chance that each answer wins the vote of k samples drawn without replacement, [P, A]. With the rest of the
     chances nobody votes. Exact, to rounding.
 
-    count_PA: how many samples gave each answer; 0 pads a row. silent_P: how many gave none, and cast no vote. Ties go
+    count_PA: how many samples gave each answer; 0 pads a row. unanswered_P: how many gave none, and cast no vote. Ties go
     to the answer drawn first: shared evenly. Every problem must have k samples.
     """
-    rows = [_Rows(count_PA[i : i + AT_ONCE], silent_P[i : i + AT_ONCE], k) for i in range(0, len(count_PA), AT_ONCE)]
+    rows = [
+        _Rows(count_PA[i : i + AT_ONCE], unanswered_P[i : i + AT_ONCE], k) for i in range(0, len(count_PA), AT_ONCE)
+    ]
     return np.concatenate([some.chances() for some in rows])
 
 
@@ -44,14 +46,14 @@ class _Rows:
     answers have it. Generating functions are known at the `turns`, points on the upper half of the unit circle: the
     others mirror them."""
 
-    def __init__(self, count_PA: Ints, silent_P: Ints, k: int) -> None:
-        self.count_PA, self.silent_P, self.k = count_PA, silent_P, k
+    def __init__(self, count_PA: Ints, unanswered_P: Ints, k: int) -> None:
+        self.count_PA, self.unanswered_P, self.k = count_PA, unanswered_P, k
         found = [np.unique(row[row > 0], return_counts=True) for row in count_PA]
         shape = (len(found), max(1, *(len(sizes) for sizes, _ in found)))
         self.sizes_PS, self.times_PS = np.zeros(shape, dtype=np.intp), np.zeros(shape, dtype=np.intp)
         for p, (sizes, times) in enumerate(found):
             self.sizes_PS[p, : len(sizes)], self.times_PS[p, : len(sizes)] = sizes, times
-        self.n_P = count_PA.sum(1) + silent_P
+        self.n_P = count_PA.sum(1) + unanswered_P
         self.p_P = (k + 0.5) / (self.n_P + 1)
         wide = float((self.n_P * self.p_P * (1 - self.p_P)).max())
         self.length = min(int(self.n_P.max()) + 1, 64 + 32 * ceil(sqrt(wide)))  # no sum is farther from its mean
@@ -94,7 +96,9 @@ class _Rows:
         times_PS = self.times_PS - (np.arange(self.sizes_PS.shape[1]) == s)
         rivals = int(np.where(able_PS, times_PS, 0).sum(1).max())
         u_U, weight_U = _gauss(max(0, min(self.k // votes - 1, rivals)))
-        free_P = self.silent_P + np.where(able_PS, 0, self.sizes_PS * self.times_PS).sum(1)  # they cannot have as many
+        free_P = self.unanswered_P + np.where(able_PS, 0, self.sizes_PS * self.times_PS).sum(
+            1
+        )  # they cannot have as many
         one_PL = 1 + self.p_P[:, None] * (_turns(self.length, 1) - 1)
         product_PUL = np.repeat((one_PL ** free_P[:, None])[:, None], len(u_U), 1)
         turn_L = _turns(self.length, votes)
