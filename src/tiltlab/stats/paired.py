@@ -10,7 +10,8 @@ import numpy as np
 from scipy.special import bdtr
 
 from tiltlab.stats.by_problem import accuracy, by_task_and_problem, graded
-from tiltlab.stats.metrics import Floats, Interval, maj_at_k, mean_interval, share_interval
+from tiltlab.stats.metrics import Interval, maj_at_k, mean_interval, share_interval
+from tiltlab.stats.votes import Floats
 from tiltlab.types import UNKNOWN, Record
 
 RESAMPLES = 4999

@@ -32,8 +32,8 @@ def vote_chances(count_PA: Ints, unanswered_P: Ints, k: int) -> Floats:
     """Chance that each answer wins the vote of k samples drawn without replacement, [P, A]. With the rest of the
     chances nobody votes. Exact, to rounding.
 
-    count_PA: how many samples gave each answer; 0 pads a row. unanswered_P: how many gave none, and cast no vote. Ties go
-    to the answer drawn first: shared evenly. Every problem must have k samples.
+    count_PA: how many samples gave each answer; 0 pads a row. unanswered_P: how many gave none, and cast no vote. Ties
+    go to the answer drawn first: shared evenly. Every problem must have k samples.
     """
     rows = [
         _Rows(count_PA[i : i + AT_ONCE], unanswered_P[i : i + AT_ONCE], k) for i in range(0, len(count_PA), AT_ONCE)
@@ -100,7 +100,7 @@ class _Rows:
             1
         )  # they cannot have as many
         one_PL = 1 + self.p_P[:, None] * (_turns(self.length, 1) - 1)
-        product_PUL = np.repeat((one_PL ** free_P[:, None])[:, None], len(u_U), 1)
+        product_PUL = np.repeat((one_PL ** (self.unanswered_P + rare_P)[:, None])[:, None], len(u_U), 1)
         turn_L = _turns(self.length, votes)
         for b in range(self.sizes_PS.shape[1]):
             able_P = able_PS[:, b] & (times_PS[:, b] > 0)
