@@ -15,7 +15,8 @@ from tiltlab.report.load import ArmOnTask, Failure, Seeded, Study
 from tiltlab.report.names import Named, name_beside
 from tiltlab.report.styles import arm_colours, arm_dashes, arm_symbols, is_trained
 from tiltlab.report.tables import Row, curve_at_k
-from tiltlab.stats.metrics import Floats, Interval
+from tiltlab.stats.metrics import Interval
+from tiltlab.stats.votes import Floats
 from tiltlab.storage.files import Json
 
 Curve = tuple[str, str, str]

@@ -96,9 +96,7 @@ class _Rows:
         times_PS = self.times_PS - (np.arange(self.sizes_PS.shape[1]) == s)
         rivals = int(np.where(able_PS, times_PS, 0).sum(1).max())
         u_U, weight_U = _gauss(max(0, min(self.k // votes - 1, rivals)))
-        free_P = self.unanswered_P + np.where(able_PS, 0, self.sizes_PS * self.times_PS).sum(
-            1
-        )  # they cannot have as many
+        rare_P = np.where(able_PS, 0, self.sizes_PS * self.times_PS).sum(1)  # they cannot have as many
         one_PL = 1 + self.p_P[:, None] * (_turns(self.length, 1) - 1)
         product_PUL = np.repeat((one_PL ** (self.unanswered_P + rare_P)[:, None])[:, None], len(u_U), 1)
         turn_L = _turns(self.length, votes)
