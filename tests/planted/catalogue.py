@@ -36,9 +36,9 @@ def _plant(
 # Tuned models
 
 
-def _taught(nats: float = 0.0) -> Tuned:
-    """Of what was wrong on a problem half is right now; and all is likelier by so many nats."""
-    return lambda base, _: base.taught((1 + base.accuracy_P()) / 2).likelier(nats)
+def _taught(nats: float = 0.0, width: float = 1.0) -> Tuned:
+    """Of what was wrong on a problem half is right now; and all is likelier by so many nats, and less or more alike."""
+    return lambda base, _: base.taught((1 + base.accuracy_P()) / 2).likelier(nats, width)
 
 
 def _sharpened(alpha: float = 1.0, g: float = 1.0) -> Tuned:
@@ -91,7 +91,7 @@ def _at_length(spread: float, shape: Shape = "normal") -> tuple[Plant, ...]:
         plant(
             "taught, likelier by 3 spreads", "beyond sharpening", 0.0, _taught(3 * spread), HALF_TAUGHT, "cannot tell"
         ),
-        plant("taught, likelier by 5 spreads", "cannot tell", 0.0, _taught(5 * spread), HALF_TAUGHT),
+        plant("taught, likelier by 5 spreads", "cannot tell", 0.0, _taught(5 * spread, 0.5), HALF_TAUGHT),
     )
     return plants if shape == "by length" else (*plants, *far)
 

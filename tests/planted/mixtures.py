@@ -105,9 +105,9 @@ class Mixture:
         gain_PJ = (alpha - 1) * (self.mean_PJ + rise / 2)
         return replace(self.times(gain_PJ), mean_PJ=self.mean_PJ + rise)
 
-    def likelier(self, nats: float) -> "Mixture":
-        """Within each kind log p higher by so much, and as many of each kind."""
-        return replace(self, mean_PJ=self.mean_PJ + nats)
+    def likelier(self, nats: float, width: float = 1.0) -> "Mixture":
+        """Within each kind log p higher by so much, and its spread so many times as wide; as many of each kind."""
+        return replace(self, mean_PJ=self.mean_PJ + nats, sd_PJ=width * self.sd_PJ)
 
     def answers_to(self, mass_PA: Floats) -> "Mixture":
         """Each answer's mass as given, in the order of `answers`, and the wordings of each as they are."""

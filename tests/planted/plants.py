@@ -29,10 +29,12 @@ class Planted:
     cross_logp: list[float]
     powers: Mapping[str, list[Record]]
 
-    def evidence(self, *, models: bool) -> Evidence:
+    def verdict(self, seed: int, *, models: bool) -> Verdict:
+        """With `models`, as `tiltlab verdict` has it that holds both: base responses scored under the tuned one, and
+        samplers that sharpen the base. Without, from records alone."""
         if not models:
-            return Evidence(self.base, self.tuned)
-        return Evidence(self.base, self.tuned, self.cross_logp, powers=self.powers)
+            return decide(Evidence(self.base, self.tuned), seed=seed)
+        return decide(Evidence(self.base, self.tuned, self.cross_logp, powers=self.powers), seed=seed)
 
 
 @dataclass(frozen=True)
@@ -59,9 +61,7 @@ class Plant:
         return self.truth if models or self.alone is None else self.alone
 
     def verdict(self, seed: int, *, models: bool = True) -> Verdict:
-        """With `models`, as `tiltlab verdict` has it that holds both: base responses scored under the tuned one, and
-        samplers that sharpen the base. Without, from records alone."""
-        return decide(self.make(seed).evidence(models=models), seed=seed)
+        return self.make(seed).verdict(seed, models=models)
 
 
 Base = Callable[[np.random.Generator, int], Mixture]
