@@ -15,10 +15,10 @@ from tiltlab.types import Prompt, Rollout
 class TokenLogprobs:
     """log p(y_t | x, y_<t) of every drawn token, EOS included.
 
-    token_PGT: float32 [P, G, T], nats, 0 beyond the end of a response; carries gradients unless computed under no_grad.
+    token_PGT: float32 [P, G, T], nats, 0 beyond the end of a response; has gradients unless computed under no_grad.
     mask_PGT: bool [P, G, T], True where there is a token.
     entropy_PGT: float32 [P, G, T], nats: entropy of the next-token distribution at each position, 0 beyond the end of a
-        response; never carries gradients.
+        response; never has gradients.
     """
 
     token_PGT: Tensor
@@ -107,7 +107,7 @@ class LanguageModel(Protocol):
 
     @property
     def version(self) -> int:
-        """How many updates its weights have seen; each rollout carries it."""
+        """How many updates its weights have seen; each rollout is stamped with it."""
         ...
 
     def generate(
@@ -155,7 +155,7 @@ class LanguageModel(Protocol):
     def rollouts(self, responses: Sequence[tuple[Sequence[int], Sequence[float]]]) -> list[Rollout]:
         """The same responses with their text, and this version; complete if the last token ends a response.
 
-        responses: (tokens, log-probability of each at temperature 1, nats).
+        responses: each as (token ids, log-probability of each token at temperature 1, in nats).
         """
         ...
 
@@ -183,7 +183,10 @@ class Policy(LanguageModel, Protocol):
         ...
 
     def restore(self, folder: Path, version: int) -> None:
-        """Read back weights that `save` wrote, as they were after `version` updates.
+        """Read back weights that `save` wrote.
+
+        folder: the one they were saved to.
+        version: how many updates they had seen; `version` says so from then on.
 
         Raises UserError where they cannot be read or are another model's.
         """
@@ -191,7 +194,10 @@ class Policy(LanguageModel, Protocol):
 
 
 def pad_tokens(rollouts: Sequence[Sequence[Rollout]]) -> tuple[Tensor, Tensor]:
-    """Token ids and mask of ragged rollouts, right-padded with 0: int64 and bool, both [P, G, T]."""
+    """Token ids and mask of ragged rollouts, right-padded with 0: int64 and bool, both [P, G, T].
+
+    rollouts: `[P][G]`, the same number for each prompt. T is the longest of them, in tokens.
+    """
     flat = [rollout.tokens for group in rollouts for rollout in group]
     groups, size = len(rollouts), len(rollouts[0]) if rollouts else 0
     longest = max(map(len, flat), default=0)

@@ -27,6 +27,9 @@ def today() -> dt.date:
 def chat_ids(tokenizer: Any, messages: Sequence[Message], date: dt.date) -> list[int]:
     """Token ids of messages as the template writes them, up to where the response begins.
 
+    tokenizer: of transformers, with a chat template.
+    date: what a template that asks for it is told.
+
     Raises whatever the template raises.
     """
     _stop_clock(tokenizer, date)
@@ -40,17 +43,20 @@ def asks_date(tokenizer: Any) -> bool:
 
 
 def turn_ends(tokenizer: Any, messages: Sequence[Message], date: dt.date) -> list[int]:
-    """The special tokens that the template writes after a response to such messages; none where it takes none."""
+    """Ids of the special tokens that the template writes after a response to such messages; none where it fails.
+
+    messages: a prompt of the task at hand, as templates may write different chats differently.
+    """
     _stop_clock(tokenizer, date)
     turns = [*map(dict, messages), {"role": "assistant", "content": _ANSWER}]
     try:
         text = tokenizer.apply_chat_template(turns, tokenize=False)
     except Exception:  # as `chat_ids`; here nothing depends on it
         return []
-    _, found, after = text.rpartition(_ANSWER)
+    _, answer, after = text.rpartition(_ANSWER)
     unknown = {tokenizer.unk_token_id} - {tokenizer.eos_token_id}
     special = {*tokenizer.all_special_ids, *tokenizer.get_added_vocab().values()} - unknown
-    ids = tokenizer(after, add_special_tokens=False)["input_ids"] if found else []
+    ids = tokenizer(after, add_special_tokens=False)["input_ids"] if answer else []
     return [i for i in ids if i in special]
 
 

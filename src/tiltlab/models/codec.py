@@ -1,6 +1,6 @@
 """Between text and tokens: how prompts are written for a model, and where a response ends.
 
-Left out on purpose: weights. A codec loads without them, so that a study can be refused before any compute is used.
+Left out on purpose: weights. A codec loads without them, so that a study can be refused before any work is done.
 """
 
 import datetime as dt
@@ -18,9 +18,13 @@ from tiltlab.types import Message, Prompt
 class Codec:
     """A tokenizer with the model's limits.
 
-    eos_ids: tokens that the model ends a turn with. stop: a text that also ends a response ("\\n" for few-shot prompts
-    of a base model); the token that brings it is the response's last and counts in its log-probability, as EOS does.
-    context: how many tokens prompt and response may have together. vocabulary: width of the model's logits.
+    name: the model's, for errors and notes.
+    tokenizer: of transformers.
+    eos_ids: tokens that the model ends a turn with.
+    context: how many tokens prompt and response may have together.
+    vocabulary: width of the model's logits.
+    stop: a text that also ends a response ("\\n" for few-shot prompts of a base model); the token that brings it is the
+        response's last and counts in its log-probability, as EOS does.
     date: what a chat template that writes the date is told.
     """
 
@@ -34,6 +38,8 @@ class Codec:
 
     def encode(self, prompt: Prompt, max_tokens: int = 0) -> list[int]:
         """Token ids of a prompt, BOS and chat template included, without an EOS after it.
+
+        max_tokens: how many tokens are to follow it.
 
         Raises UserError for chat messages that the model has no chat template for or whose template refuses them, an
         empty prompt, a token that the model does not know, and a prompt that leaves no room for `max_tokens` within
@@ -116,7 +122,10 @@ class Codec:
         return tuple(sorted({*self.eos_ids, *stops}))
 
     def decode(self, rows: Sequence[Sequence[int]]) -> list[str]:
-        """The text a reader sees of each response: up to its first end, without special tokens."""
+        """The text a reader sees of each response: up to its first end, without special tokens.
+
+        rows: token ids of each response.
+        """
         ends, eos = frozenset(self.end_ids), frozenset(self.eos_ids)
         shown = []
         for row in rows:

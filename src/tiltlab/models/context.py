@@ -3,6 +3,8 @@
 A prompt is read once for all its responses, and a beginning that all prompts of a batch share (few-shot examples, a
 system message) once for the whole batch. Works for any transformers model whose cache is made of key/value layers.
 
+Shapes: _P prompts, _N rows (sequences side by side), _L columns of the cache, _T new tokens of a row, _H hidden.
+
 Left out on purpose: sharing the *memory* of a prompt between its responses; each row holds a copy of its keys.
 """
 
@@ -24,6 +26,14 @@ class GrowingLayer(DynamicLayer):  # type: ignore[misc]
     """Keys and values in a buffer with room to grow: a decoding step writes one column instead of copying them all.
 
     For decoding only: it writes in place, which gradients do not survive.
+
+    True between two calls:
+
+    - `keys` and `values` are what attention sees: [N, heads, L, size of a head].
+    - Where there is a store, they are views of its first L columns; columns beyond are room, and hold nothing.
+    - Where there is none (nothing was read yet, or `keep_columns` made this layer), the next `update` copies both into
+      one with room.
+    - A shallow copy has the same store. Of two layers that share one, only one may be updated.
     """
 
     ROOM = 1 / 4
@@ -35,6 +45,10 @@ class GrowingLayer(DynamicLayer):  # type: ignore[misc]
         self._store: tuple[Tensor, Tensor] | None = None
 
     def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
+        """Write T more columns, and return all keys and values: [N, heads, L + T, size of a head].
+
+        key_states, value_states: of the new tokens, [N, heads, T, size of a head]; the first ones set dtype and device.
+        """
         if not self.is_initialized:
             self.dtype, self.device, self.is_initialized = key_states.dtype, key_states.device, True
             self.keys, self.values = key_states[:, :, :0], value_states[:, :, :0]
@@ -49,7 +63,10 @@ class GrowingLayer(DynamicLayer):  # type: ignore[misc]
         return self.keys, self.values
 
     def keep_columns(self, start: int, columns_NK: Tensor) -> "GrowingLayer":
-        """A layer with the first `start` columns and, of those after, each row's own `columns_NK`, in that order."""
+        """A new layer with the first `start` columns and, after them, K columns that each row chooses for itself.
+
+        columns_NK: int64 [N, K], numbered from `start` on, in the order that they are to have.
+        """
         layer = copy.copy(self)
         index = columns_NK[:, None, :, None]
         parts = []
@@ -62,6 +79,10 @@ class GrowingLayer(DynamicLayer):  # type: ignore[misc]
         return layer
 
     def batch_select_indices(self, indices: Tensor) -> None:
+        """Keep the rows named, as copies, in that order.
+
+        indices: int64, numbers of rows, repeats allowed. A layer that has read nothing has no rows, and stays as it is.
+        """
         if self._store is not None:
             length = self.keys.shape[-2]
             self._store = (self._store[0][indices], self._store[1][indices])
@@ -72,11 +93,17 @@ class GrowingLayer(DynamicLayer):  # type: ignore[misc]
 
 @dataclass(frozen=True)
 class Context:
-    """One row a sequence. `read` returns a new Context over the same cache, so the old one is used up; `select` copies.
+    """What N sequences have read, one a row, in a cache of L columns.
 
-    mask_NL: [N, L] int64, 0 at padding; None where there is none. position_N: the position of the next token.
-    hidden_NH: the final hidden state at each row's last token, which the head turns into the distribution of the next
-    one.
+    cache: keys and values of every layer. All rows have the same L columns; what a row has no use for, its mask hides.
+    mask_NL: int64 [N, L], 0 at columns that a row must not see, such as padding; None where every row sees all.
+    position_N: int64 [N], the position of the next token: how many tokens the row sees, whatever columns they are in.
+    hidden_NH: [N, H], the final hidden state at each row's last token, which the head turns into the distribution of
+        the next one; [N, 0] where nothing was read.
+
+    `read` writes into the cache and returns a new Context over it: the old one, whose mask, positions and hidden states
+    are behind, must not be used again. `select` copies, and leaves the old one good. The last column holds a token of
+    every row: padding stands on the left.
     """
 
     cache: DynamicCache
@@ -85,7 +112,10 @@ class Context:
     hidden_NH: Tensor
 
     def select(self, rows_N: Tensor) -> "Context":
-        """The rows named, in that order, repeats allowed."""
+        """A copy with the rows named, in that order.
+
+        rows_N: int64, numbers of rows, repeats allowed; as many rows as these are in the copy.
+        """
         cache = copy.copy(self.cache)
         cache.layers = [copy.copy(layer) for layer in self.cache.layers]
         cache.batch_select_indices(rows_N)
@@ -98,7 +128,9 @@ def read_prompts(
 ) -> Context:
     """Read each prompt once; a beginning common to all is read in a batch of one. Returns a Context of P rows.
 
-    growing: for decoding (see GrowingLayer); without it the context carries gradients.
+    config: of the model, which says what kind each layer of the cache is.
+    ids_P: token ids of each prompt, at least one; prompts may differ in length.
+    growing: for decoding (see GrowingLayer). Without it the context has gradients, where they are enabled.
     """
     size = len(ids_P)
     context = _nothing_read(config, 1, device, growing=growing)
@@ -117,7 +149,10 @@ def read_prompts(
 def read(body: Body, context: Context, tokens_NT: Tensor, mask_NL: Tensor | None = None) -> tuple[Context, Tensor]:
     """Read T more tokens a row. Returns the new context and the final hidden states at each new position, [N, T, H].
 
-    mask_NL: over everything read so far and the new tokens, where the new ones bring padding (on the left).
+    context: is not to be used afterwards, as its cache is written to.
+    tokens_NT: int64 [N, T].
+    mask_NL: int64 [N, L], over everything read so far and the new tokens, where the new ones bring padding (on the
+        left). Where it is left out, each row sees all of the new tokens.
     """
     if mask_NL is None and context.mask_NL is not None:
         mask_NL = torch.cat([context.mask_NL, torch.ones_like(tokens_NT)], 1)
@@ -139,6 +174,9 @@ def read(body: Body, context: Context, tokens_NT: Tensor, mask_NL: Tensor | None
 def read_whole(body: Body, ids_N: Sequence[Sequence[int]], tokens_NT: Tensor) -> Tensor:
     """Prompts and responses in one pass without a cache, which activation checkpointing cannot do with.
 
+    ids_N: token ids of each row's prompt, at least one.
+    tokens_NT: int64 [N, T], the responses, padded on the right.
+
     Returns the final hidden states that predict each of the T response tokens, [N, T, H].
     """
     prompt_NL, mask_NL = left_padded(ids_N, tokens_NT.device)
@@ -154,7 +192,10 @@ def read_whole(body: Body, ids_N: Sequence[Sequence[int]], tokens_NT: Tensor) ->
 
 
 def left_padded(ids_N: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor | None]:
-    """Ragged rows as one tensor [N, L], and its mask, or None where no row needs padding."""
+    """Ragged rows as one tensor, int64 [N, L], padded with 0, and its mask (0 at padding), None where none needs any.
+
+    ids_N: token ids of each row, at least one row.
+    """
     width = max(map(len, ids_N))
     tokens = torch.tensor([[0] * (width - len(ids)) + list(ids) for ids in ids_N], device=device)
     if all(len(ids) == width for ids in ids_N):

@@ -1,7 +1,8 @@
 """Drawing responses token by token, many rows side by side.
 
-Left out on purpose: top-k, top-p, penalties. Training needs the model's own distribution, and samplers build on this
-one.
+Shapes: _P prompts, _N rows (responses side by side), _T tokens of a response, _V tokens of the vocabulary.
+
+Left out on purpose: top-k, top-p, penalties. Training needs the model's own distribution, and samplers build on it.
 """
 
 from collections import Counter
@@ -21,7 +22,12 @@ LEAVE = 1 / 8
 
 
 class Drawn(NamedTuple):
-    """One response: its tokens, their log-probabilities at temperature 1, and whether it ended before the limit."""
+    """One response, before its text is known.
+
+    tokens: ids, the one that ended it included.
+    logprobs: of each token, at temperature 1, in nats.
+    complete: whether it ended of itself; else the limit truncated it.
+    """
 
     tokens: tuple[int, ...]
     logprobs: tuple[float, ...]
@@ -33,6 +39,10 @@ def noise(ids_P: Sequence[Sequence[int]], n: int, max_tokens: int, seed: int) ->
 
     They depend on the seed, the prompt and the number of the response, so neither the other prompts of a batch nor rows
     that leave it change a response. A prompt that comes twice gets other numbers the second time.
+
+    ids_P: token ids of each prompt.
+    n: responses to each prompt.
+    max_tokens: numbers for each response, one a token.
     """
     seen: Counter[tuple[int, ...]] = Counter()
     blocks = []
@@ -43,8 +53,12 @@ def noise(ids_P: Sequence[Sequence[int]], n: int, max_tokens: int, seed: int) ->
 
 
 class Token(NamedTuple):
-    """One token a row: int64 [N], its log-probability at temperature 1 and under the distribution that it was drawn
-    from: float32 [N], nats."""
+    """One token a row.
+
+    token_N: int64 [N].
+    logp_N: float32 [N], nats: its log-probability at temperature 1.
+    logq_N: float32 [N], nats: its log-probability under the distribution that it was drawn from.
+    """
 
     token_N: Tensor
     logp_N: Tensor
@@ -52,7 +66,12 @@ class Token(NamedTuple):
 
 
 def draw(logits_NV: Tensor, uniform_N: Tensor, temperature: float = 1.0) -> Token:
-    """A token from softmax(logits / temperature) by inverting its distribution function at `uniform_N`."""
+    """A token of each row from softmax(logits / temperature), by inverting its distribution function.
+
+    logits_NV: [N, V], any floating dtype; computed with in float32.
+    uniform_N: float64 [N], in [0, 1): where to invert it. The same number gives the same token.
+    temperature: above 0.
+    """
     logits_NV = logits_NV.float()
     probs_NV = logits_NV.softmax(-1)
     if temperature == 1:
@@ -66,8 +85,11 @@ def draw(logits_NV: Tensor, uniform_N: Tensor, temperature: float = 1.0) -> Toke
 
 
 def invert(probs_NV: Tensor, uniform_N: Tensor) -> Tensor:
-    """The token at which each cumulative distribution passes `uniform_N`; a token of probability 0 never
-    is."""
+    """The token, int64 [N], at which each row's distribution function passes `uniform_N`; never one of probability 0.
+
+    probs_NV: [N, V]; rows need only sum to 1 up to rounding.
+    uniform_N: float64 [N], in [0, 1).
+    """
     cumulative_NV = probs_NV.cumsum(-1, dtype=torch.float64)
     at_N1 = uniform_N[:, None] * cumulative_NV[:, -1:]  # rounding leaves the last entry a little off 1
     token_N1 = torch.searchsorted(cumulative_NV, at_N1, right=True).clamp(max=probs_NV.shape[-1] - 1)
@@ -87,8 +109,19 @@ def decode(
     ends_V: Tensor,
     tell: Callable[[int], None],
 ) -> list[Drawn]:
-    """Continue every row of `context` until it draws a token marked in `ends_V` or reaches the noise's last column.
-    `tell` is told at each step how many tokens it drew."""
+    """Continue every row of `context` until it draws a token that ends it or reaches the noise's last column.
+
+    head: final hidden states [N, H] -> logits [N, V].
+    read_on: reads one more token a row, int64 [N, 1]; it may write into the context's cache.
+    context: has read each row's prompt; not to be used afterwards.
+    noise_NT: float64 [N, T], the uniform number that each token is drawn by; T is the most tokens of a response.
+    temperature: above 0; log-probabilities are those at temperature 1 all the same.
+    ends_V: bool [V], the tokens that end a response.
+    tell: told at each step how many tokens it drew.
+
+    Returns N responses, in the order of the rows. Rows that ended leave the batch now and then (`LEAVE`), which changes
+    none of the others, as each row has noise of its own.
+    """
     size, limit = noise_NT.shape
     tokens_NT = torch.zeros(size, limit, dtype=torch.long, device=ends_V.device)
     logp_NT = torch.zeros(size, limit, device=ends_V.device)

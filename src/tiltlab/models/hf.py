@@ -32,6 +32,8 @@ from tiltlab.types import Prompt, Rollout
 class HFModel:
     """A transformers causal LM with its codec. Dropout is off, always: log p must be a function of the weights.
 
+    module: a causal LM of transformers, or one that peft has put adapters on.
+    codec: its tokenizer and limits.
     batch_tokens: how many tokens (rows x their longest possible length) one forward without gradients may hold.
     checkpointing: recompute activations in the backward pass; saves memory, costs a forward and the shared prompt.
     adapter: of a module that carries a LoRA adapter, whether this view uses it. The reference of a LoRA policy is the
@@ -60,6 +62,7 @@ class HFModel:
 
     @property
     def version(self) -> int:
+        """How many updates this view was told of."""
         return self._version
 
     @torch.no_grad()
@@ -73,6 +76,10 @@ class HFModel:
         seed: int,
         ignore_eos: bool = False,
     ) -> list[list[Rollout]]:
+        """As the protocol says (`LanguageModel.generate`), `batch_tokens` at a time.
+
+        Raises UserError for a prompt that cannot be encoded or leaves no room for max_tokens.
+        """
         ids_P = [self.codec.encode(prompt, max_tokens) for prompt in prompts]
         noise_NT = decoding.noise(ids_P, n, max_tokens, seed).to(self.device)
         ends_V = self._ends() & (not ignore_eos)
@@ -95,6 +102,10 @@ class HFModel:
 
     @torch.no_grad()
     def decoder(self, prompts: Sequence[Prompt], *, n: int, max_tokens: int) -> Stepper:
+        """As the protocol says (`LanguageModel.decoder`). All P n rows at once: see `capacity`.
+
+        Raises UserError for a prompt that cannot be encoded or leaves no room for max_tokens.
+        """
         ids_P = [self.codec.encode(prompt, max_tokens) for prompt in prompts]
         owner_N = [p for p in range(len(ids_P)) for _ in range(n)]
         with self._ready():
@@ -105,10 +116,12 @@ class HFModel:
         return Stepper(read_on, self._head, context, last_N, self._ends(), max_tokens, self.tell)
 
     def capacity(self, prompts: Sequence[Prompt], tokens: int) -> int:
+        """Rows, of the longest of these prompts and `tokens` more, that `batch_tokens` holds; at least 1."""
         longest = max(len(self.codec.encode(prompt)) for prompt in prompts)
         return max(1, self.batch_tokens // (longest + tokens))
 
     def rollouts(self, responses: Sequence[tuple[Sequence[int], Sequence[float]]]) -> list[Rollout]:
+        """As the protocol says (`LanguageModel.rollouts`); complete where the last token is one of `codec.end_ids`."""
         ends = set(self.codec.end_ids)
         texts = self.codec.decode([tokens for tokens, _ in responses])
         return [
@@ -117,6 +130,11 @@ class HFModel:
         ]
 
     def logprobs(self, prompts: Sequence[Prompt], rollouts: Sequence[Sequence[Rollout]]) -> TokenLogprobs:
+        """As the protocol says (`LanguageModel.logprobs`).
+
+        `batch_tokens` bounds one forward. With gradients, the activations of all of them are kept until the backward
+        pass: the caller hands over no more responses than that.
+        """
         ids_P = [self.codec.encode(prompt) for prompt in prompts]
         tokens_PGT, mask_PGT = (tensor.to(self.device) for tensor in pad_tokens(rollouts))
         logps, entropies = [], []
@@ -128,6 +146,7 @@ class HFModel:
         return TokenLogprobs(torch.cat(logps), mask_PGT, torch.cat(entropies))
 
     def fingerprint(self) -> str:
+        """SHA-256 of all weights, names and bytes, hexadecimal; a view without its adapter leaves the adapter out."""
         digest = hashlib.sha256()
         for name, tensor in sorted(self.module.state_dict().items()):
             if self.adapter or ".lora_" not in name:
@@ -137,17 +156,27 @@ class HFModel:
     # Policy
 
     def trainable(self) -> Mapping[str, nn.Parameter]:
+        """The parameters that require gradients, by name, in the module's order."""
         return {name: p for name, p in self.module.named_parameters() if p.requires_grad}
 
     def updated(self) -> None:
+        """Count one more update."""
         self._version += 1
 
     def save(self, folder: Path) -> None:
+        """Write all weights, or with an adapter only its own, and the tokenizer, as transformers and peft read them.
+
+        folder: exists. Where it cannot be written, the file system's own error is raised (OSError, SafetensorError).
+        """
         lora = {"save_embedding_layers": False} if self._has_adapter else {}
         self.module.save_pretrained(folder, **lora)
         self.codec.tokenizer.save_pretrained(folder)
 
     def restore(self, folder: Path, version: int) -> None:
+        """Read back what `save` wrote, after which `version` is as given.
+
+        Raises UserError where the weights cannot be read or are another model's; the module then stays as it was.
+        """
         restore = restore_adapters if self._has_adapter else restore_module
         restore(self.module, folder)
         self._version = version
@@ -162,6 +191,7 @@ class HFModel:
 
     @property
     def device(self) -> torch.device:
+        """Where the weights are."""
         return self._vocabulary_head.weight.device  # type: ignore[no-any-return]
 
     @property

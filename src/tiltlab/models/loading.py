@@ -30,7 +30,14 @@ EMBEDDED = "embedded"
 
 @dataclass(frozen=True)
 class LoraConfig:
-    """Low-rank adapters on every linear layer but the head (peft's "all-linear"), or on the layers named."""
+    """Low-rank adapters on linear layers (LoRA: Hu et al. 2021, arXiv 2106.09685).
+
+    rank: of the product of two matrices that is added to a layer's weights; at most the model's hidden size.
+    alpha: that product is scaled by alpha / rank; above 0.
+    targets: names of the layers that get one; "all-linear" is every linear layer but the head, as in peft.
+
+    Raises ValueError for a rank below 1 and for an alpha that is not a number above 0.
+    """
 
     rank: int = 16
     alpha: float = 32
@@ -49,12 +56,17 @@ class ModelConfig:
     """Which model, and how to run it.
 
     path: "embedded", a hub id ("org/name"), a local folder, or a .gguf file (its weights are expanded on loading).
+    revision: branch, tag or commit of a hub id; "main" where left out.
     dtype: of the weights; auto is float32 on CPU and bfloat16 on GPU. Log-probabilities are float32 either way.
+    device: as torch names it; auto is a GPU where there is one, else the CPU.
     stop: a text that ends a response as EOS does, for prompts that a model does not answer with EOS (few-shot).
     lora: train adapters instead of all weights; the reference is then the same model with them switched off.
     checkpointing: recompute activations in the backward pass, to save memory.
     batch_tokens: tokens that one forward without gradients may hold.
+    trust_remote_code: whether code that comes with a model on the hub or in a folder is run.
     date: what a chat template that writes the date is told; the day a run began where left out.
+
+    Raises ValueError for batch_tokens below 1 and for an empty stop text.
     """
 
     path: str = EMBEDDED
@@ -77,7 +89,10 @@ class ModelConfig:
 
 
 def load_model(model: str | ModelConfig = EMBEDDED, *, trainable: bool = False) -> "HFModel":
-    """A model by its name, or with settings: frozen, or with all its weights to be trained.
+    """A model by its name, or with settings.
+
+    model: its `path` (see `ModelConfig`), or all settings.
+    trainable: whether its weights can be trained, all of them; else they are frozen.
 
     Raises UserError for a model that cannot be used, and for adapters, which `policy_from` makes.
     """
@@ -90,8 +105,10 @@ def load_model(model: str | ModelConfig = EMBEDDED, *, trainable: bool = False) 
 
 
 def load_codec(config: ModelConfig) -> Codec:
-    """Tokenizer and limits, without weights. Raises UserError for a model that is missing, has no EOS, or says of
-    itself what cannot be."""
+    """Tokenizer and limits of a model, without its weights.
+
+    Raises UserError for a model that is missing, has no EOS, or whose own settings cannot be right.
+    """
     from transformers import AutoConfig, AutoTokenizer
 
     name, options = _source(config)
@@ -162,7 +179,12 @@ def _require_known_tokens(name: str, tokenizer: Any, eos: set[Any], settings: An
 
 
 def load_reference(config: ModelConfig, codec: Codec) -> Any:
-    """The model as it is, frozen. Returns an HFModel. Raises UserError for a model that cannot be used."""
+    """The model as it is, frozen: an HFModel.
+
+    codec: of the same model (`load_codec`).
+
+    Raises UserError for a model that cannot be used.
+    """
     import torch
     from transformers import AutoModelForCausalLM
     from transformers.utils.logging import disable_progress_bar
@@ -196,6 +218,10 @@ def load_reference(config: ModelConfig, codec: Codec) -> Any:
 @contextmanager
 def policy_from(reference: Any, config: ModelConfig, seed: int) -> Iterator[tuple[Any, Any]]:
     """A policy that starts as the reference, and the reference to train it against: (HFModel, HFModel).
+
+    reference: an HFModel, frozen.
+    config: of the same model; says whether to train adapters.
+    seed: of the adapters' random start.
 
     Full fine-tuning copies the weights. With LoRA both are one module, the one that `reference` holds, and the
     reference is its view without adapters; they are taken out again when the block ends, so use the two views within.
@@ -254,7 +280,7 @@ def _plain(module: Any) -> Any:
 
 
 def pick_device(config: ModelConfig) -> str:
-    """The device asked for, or a GPU where there is one."""
+    """The device asked for; for "auto", "cuda" where there is a GPU, else "cpu"."""
     import torch
 
     return config.device if config.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"

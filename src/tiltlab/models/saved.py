@@ -21,23 +21,32 @@ ADAPTERS = "adapter_model.safetensors"
 
 
 def read_tensors(path: Path, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors of a safetensors file, on the CPU. Raises UserError for a file that cannot be read, or whose tensors
-    are not those expected, name by name and shape by shape."""
+    """The tensors of a safetensors file, by name, on the CPU.
+
+    expected: tensors by name, of which names and shapes are compared, not values.
+
+    Raises UserError for a file that cannot be read, or whose tensors are not those expected.
+    """
     try:
-        found: dict[str, Tensor] = load_file(path)
+        tensors: dict[str, Tensor] = load_file(path)
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise UserError(f"{path} cannot be read: {' '.join(str(error).split())[:200]}") from error
-    _refuse(str(path), "lacks", expected.keys() - found.keys())
-    _refuse(str(path), "has no place in the model for", found.keys() - expected.keys())
-    _refuse(str(path), "has another shape for", [n for n in found if found[n].shape != expected[n].shape])
-    return found
+    _refuse(str(path), "lacks", expected.keys() - tensors.keys())
+    _refuse(str(path), "has no place in the model for", tensors.keys() - expected.keys())
+    _refuse(str(path), "has another shape for", [n for n in tensors if tensors[n].shape != expected[n].shape])
+    return tensors
 
 
 def load_module(kind: Any, source: str, called: str, **options: Any) -> tuple[Any, list[str]]:
     """`kind.from_pretrained(source)`, and the names of the tensors that the module has no place for.
 
-    called: what to say it is where it cannot be used. Raises UserError where a weight is missing or has another shape:
-    transformers fills it with random numbers, and only warns.
+    kind: a model class of transformers.
+    source: a folder, or a name on the hub.
+    called: what to say it is where it cannot be used.
+    options: for `from_pretrained`.
+
+    Raises UserError where a weight is missing or has another shape: transformers fills it with random numbers, and only
+    warns.
     """
     from transformers.utils import logging
 
@@ -53,7 +62,12 @@ def load_module(kind: Any, source: str, called: str, **options: Any) -> tuple[An
 
 
 def restore_module(module: Any, folder: Path) -> None:
-    """Put the weights of a checkpoint on a module of the same making; it stays as it was where UserError is raised."""
+    """Put the weights of a checkpoint on a module of the same class and config.
+
+    folder: as `save_pretrained` writes it, in safetensors.
+
+    Raises UserError for weights that cannot be read or are another model's; the module then stays as it was.
+    """
     read_json(folder / "config.json")
     like: dict[str, Any] = {"config": copy.deepcopy(module.config), "dtype": module.dtype, "use_safetensors": True}
     with _unreadable(folder):  # without a config, transformers may take one of its own, of a size of its own
@@ -65,7 +79,10 @@ def restore_module(module: Any, folder: Path) -> None:
 
 
 def restore_adapters(module: Any, folder: Path) -> None:
-    """Put the adapters of a folder on a module that has such; it stays as it was where UserError is raised."""
+    """Put the adapters of a folder on a module of peft that has such.
+
+    Raises UserError for adapters that cannot be read or are another module's; the module then stays as it was.
+    """
     import peft
 
     read_json(folder / "adapter_config.json")
@@ -74,8 +91,12 @@ def restore_adapters(module: Any, folder: Path) -> None:
 
 
 def load_adapters(module: Any, folder: Path) -> Any:
-    """A module with the adapters of a folder on it. Raises UserError for adapters that are not whole, not its own, or
-    not in safetensors."""
+    """A module with the adapters of a folder on it, as peft wraps it.
+
+    module: a causal LM of transformers, without adapters; its layers are changed in place.
+
+    Raises UserError for adapters that are not whole, not this model's, or not in safetensors.
+    """
     import peft
 
     if not (folder / ADAPTERS).is_file():

@@ -81,17 +81,23 @@ class Stepper:
 
     @property
     def length_N(self) -> Tensor:
-        """int64 [N]: tokens of each row, without entry 0."""
+        """Tokens of each row, without entry 0: int64 [N]."""
         return self._length_N
 
     @property
     def tokens_NT(self) -> Tensor:
-        """int64 [N, max_tokens], without entry 0. A view, which changes with the next call: to be read, not written."""
+        """Each row's tokens, without entry 0: int64 [N, max_tokens].
+
+        A view, which changes with the next call: to be read, not written.
+        """
         return self._tokens_NT[:, 1:]
 
     @torch.no_grad()
     def next_logits(self) -> Tensor:
-        """float32 [N, V]. Reads the pending entry of every row, in one new column; asked again, it reads nothing."""
+        """The distribution of each row's next token, as logits at temperature 1: float32 [N, V].
+
+        Reads the pending entry of every row, in one new column; asked again, it reads nothing.
+        """
         if self._pending:
             rows_N = torch.arange(len(self._length_N), device=self._length_N.device)
             self._path_NT[rows_N, self._length_N] = self._context.cache.get_seq_length()
@@ -103,15 +109,24 @@ class Stepper:
         return self._head(self._context.hidden_NH).float()
 
     def append(self, tokens_N: Tensor) -> None:
-        """tokens_N: int64 [N]. They are pending from now on. To be called once between two `next_logits`: a second one
-        would leave an entry that is never read."""
+        """One more token for each row, pending from now on.
+
+        tokens_N: int64 [N]. No row may have max_tokens of them already.
+
+        To be called once between two `next_logits`: a second call would leave an entry that is never read.
+        """
         self._length_N = self._length_N + 1
         self._tokens_NT.scatter_(1, self._length_N[:, None], tokens_N[:, None])
         self._pending = True
         self._tell(len(tokens_N))
 
     def select(self, rows_N: Tensor) -> None:
-        """Copies the cache once. Columns keep their numbers, so paths and bookmarks are right for the copies too."""
+        """Keep the rows named, with their bookmarks, in that order.
+
+        rows_N: int64, numbers of rows, repeats allowed; as many rows as these are left.
+
+        Copies the cache once. Columns keep their numbers, so paths and bookmarks are right for the copies too.
+        """
         self._context = self._context.select(rows_N)
         self._tokens_NT, self._path_NT = self._tokens_NT[rows_N], self._path_NT[rows_N]
         self._length_N, self._origin_N = self._length_N[rows_N], self._origin_N[rows_N]
@@ -120,19 +135,29 @@ class Stepper:
             self._marked = tokens[rows_N], path[rows_N], length[rows_N]
 
     def bookmark(self, rows_N: Tensor) -> None:
-        """A row that never had one has the bookmark of an empty response. One made while an entry is pending has no
-        column for that entry, and needs none: `rewind` reads the entry that it goes back to again."""
+        """Remember what these rows hold now, to come back to. One bookmark a row: the last.
+
+        rows_N: int64, numbers of rows.
+
+        A row that never had one has the bookmark of an empty response. One made while an entry is pending has no column
+        for that entry, and needs none: `rewind` reads the entry that it goes back to again.
+        """
         if self._marked is None:
             self._marked = self._tokens_NT.clone(), self._path_NT.clone(), torch.zeros_like(self._length_N)
         for marked, current in zip(self._marked, (self._tokens_NT, self._path_NT, self._length_N), strict=True):
             marked[rows_N] = current[rows_N]
 
     def rewind(self, rows_N: Tensor, lengths_N: Tensor) -> None:
-        """Afterwards entry `lengths_N` of each of these rows is its last and is pending; those before it are shown from
+        """Put these rows back to the first tokens of their bookmarks. Only right after `append`.
+
+        rows_N: int64, numbers of rows, none twice.
+        lengths_N: int64, for each of them how many tokens it keeps, at most as many as its bookmark holds.
+
+        Afterwards entry `lengths_N` of each of these rows is its last and is pending; those before it are shown from
         the columns that the bookmark has them in. The bookmark stays.
 
-        lengths_N: int64, for each of `rows_N`, at most the bookmark's length. Raises UserError for a model with a
-        sliding window, where the distance between columns has a meaning, and RuntimeError where nothing is pending.
+        Raises UserError for a model with a sliding window, where the distance between columns has a meaning, and
+        RuntimeError where nothing is pending.
         """
         if any(self._context.cache.is_sliding):
             raise UserError("this sampler goes back in a response, which a model with a sliding window does not allow")

@@ -4,6 +4,8 @@ Every response is a string over a few symbols that ends with EOS and holds at mo
 many, EOS is the only choice). The distribution of the next token is a row of a table of logits, one row a prompt and
 prefix, so each sequence's probability, every optimum and every expectation can be computed by summing over all of them.
 
+Shapes: _P prompts, _G responses of a group, _T tokens, _N rows of a decoder, _S all sequences of the language.
+
 Left out on purpose: generalisation between prefixes. A table can represent every distribution over its sequences.
 """
 
@@ -26,7 +28,10 @@ class TableLanguage(nn.Module):
     """A softmax policy with one row of logits for each prompt and prefix. Satisfies the `Policy` protocol.
 
     logits: [prompts, prefixes, symbols + 1], the last column being EOS. A prefix is numbered as in a complete tree:
-    the empty one is 0, and the child of prefix i by symbol s is i * symbols + 1 + s.
+        the empty one is 0, and the child of prefix i by symbol s is i * symbols + 1 + s.
+    prompts: the only ones that it takes; any other is a KeyError.
+
+    Raises ValueError where prefixes are no complete tree, or prompts and tables differ in number.
 
     With `ignore_eos` a language of strings has nothing to say after EOS; here it starts again from the empty prefix, as
     a model trained on documents laid end to end would.
@@ -50,7 +55,14 @@ class TableLanguage(nn.Module):
     def random(
         cls, seed: int, *, symbols: int = 3, max_symbols: int = 5, prompts: Sequence[str] = ("",), spread: float = 1.0
     ) -> "TableLanguage":
-        """Independent normal logits with standard deviation `spread`."""
+        """A language whose logits are independent and normal.
+
+        seed: of the logits.
+        symbols: how many there are, EOS not counted; at most 26.
+        max_symbols: the most that a response holds.
+        prompts: each gets logits of its own.
+        spread: standard deviation of a logit.
+        """
         generator = torch.Generator().manual_seed(seed)
         shape = (len(prompts), count_prefixes(symbols, max_symbols), symbols + 1)
         return cls(spread * torch.randn(shape, generator=generator), prompts)
@@ -81,6 +93,7 @@ class TableLanguage(nn.Module):
 
     @property
     def version(self) -> int:
+        """How many updates it was told of."""
         return self._version
 
     @torch.no_grad()
@@ -94,6 +107,10 @@ class TableLanguage(nn.Module):
         seed: int,
         ignore_eos: bool = False,
     ) -> list[list[Rollout]]:
+        """As the protocol says (`LanguageModel.generate`), but that a response depends on its row's place in the batch.
+
+        Raises KeyError for a prompt that the language does not have.
+        """
         logp = self._next_logprobs()
         cumulative = (self._next_logprobs(temperature) if temperature != 1 else logp).double().exp().cumsum(-1)
         row = torch.tensor([self._index(prompt) for prompt in prompts]).repeat_interleave(n)
@@ -125,6 +142,10 @@ class TableLanguage(nn.Module):
         return [flat[i : i + n] for i in range(0, len(flat), n)]
 
     def logprobs(self, prompts: Sequence[Prompt], rollouts: Sequence[Sequence[Rollout]]) -> TokenLogprobs:
+        """As the protocol says (`LanguageModel.logprobs`).
+
+        Raises KeyError for a prompt that the language does not have.
+        """
         tokens_PGT, mask_PGT = pad_tokens(rollouts)
         row_PG = torch.tensor([self._index(prompt) for prompt in prompts])[:, None].expand(tokens_PGT.shape[:2])
         prefixes = [torch.zeros_like(row_PG)]
@@ -137,32 +158,43 @@ class TableLanguage(nn.Module):
         return TokenLogprobs(token_PGT, mask_PGT, entropy[row_PGT, prefix_PGT].masked_fill(~mask_PGT, 0.0))
 
     def decoder(self, prompts: Sequence[Prompt], *, n: int, max_tokens: int) -> "TableDecoder":
+        """As the protocol says (`LanguageModel.decoder`).
+
+        Raises KeyError for a prompt that the language does not have.
+        """
         row_N = torch.tensor([self._index(prompt) for prompt in prompts]).repeat_interleave(n)
         return TableDecoder(self, row_N, max_tokens)
 
     def capacity(self, prompts: Sequence[Prompt], tokens: int) -> int:
+        """More rows than anybody asks for."""
         return 1 << 20
 
     def rollouts(self, responses: Sequence[tuple[Sequence[int], Sequence[float]]]) -> list[Rollout]:
+        """As the protocol says (`LanguageModel.rollouts`); complete where the last token is EOS."""
         return [
             self._rollout(tuple(tokens), tuple(logps), complete=self.eos in tokens[-1:]) for tokens, logps in responses
         ]
 
     def fingerprint(self) -> str:
+        """SHA-256 of the logits' bytes, hexadecimal."""
         return hashlib.sha256(self.logits.detach().numpy().tobytes()).hexdigest()
 
     # The Policy protocol
 
     def trainable(self) -> Mapping[str, nn.Parameter]:
+        """The table of logits, the only parameter."""
         return {"logits": self.logits}
 
     def updated(self) -> None:
+        """Count one more update."""
         self._version += 1
 
     def save(self, folder: Path) -> None:
+        """Write the table to `table.safetensors` in a folder that exists."""
         save_file({"logits": self.logits.detach()}, folder / "table.safetensors")
 
     def restore(self, folder: Path, version: int) -> None:
+        """Read back what `save` wrote, after which `version` is as given."""
         with torch.no_grad():
             self.logits.copy_(load_file(folder / "table.safetensors")["logits"])
         self._version = version
@@ -191,7 +223,12 @@ class TableLanguage(nn.Module):
 
 
 class TableDecoder:
-    """Satisfies the `Decoder` protocol by keeping every row's tokens; its prefix is looked up again at each step."""
+    """Satisfies the `Decoder` protocol by keeping every row's tokens; its prefix is looked up again at each step.
+
+    language: whose logits are read once, when this is made: later updates do not show.
+    row_N: int64 [N], the number of each row's prompt.
+    max_tokens: that a row may be given.
+    """
 
     def __init__(self, language: TableLanguage, row_N: Tensor, max_tokens: int) -> None:
         self._language, self._row_N = language, row_N
@@ -202,6 +239,7 @@ class TableDecoder:
         self._marked = self.tokens_NT.clone()
 
     def next_logits(self) -> Tensor:
+        """The distribution of each row's next token, as log-probabilities: float32 [N, symbols + 1]."""
         prefix_N = torch.zeros_like(self._row_N)
         for t in range(int(self.length_N.max())):
             further = self._language._next_prefix(prefix_N, self.tokens_NT[:, t])
@@ -209,17 +247,21 @@ class TableDecoder:
         return self._logp[self._row_N, prefix_N]
 
     def append(self, tokens_N: Tensor) -> None:
+        """One more token for each row: int64 [N]."""
         self.tokens_NT.scatter_(1, self.length_N[:, None], tokens_N[:, None])
         self.length_N = self.length_N + 1
 
     def select(self, rows_N: Tensor) -> None:
+        """Keep the rows with these numbers, with their bookmarks, in that order, repeats allowed."""
         self._row_N, self.length_N = self._row_N[rows_N], self.length_N[rows_N]
         self.tokens_NT, self._marked = self.tokens_NT[rows_N], self._marked[rows_N]
 
     def bookmark(self, rows_N: Tensor) -> None:
+        """Remember the tokens of the rows with these numbers."""
         self._marked[rows_N] = self.tokens_NT[rows_N]
 
     def rewind(self, rows_N: Tensor, lengths_N: Tensor) -> None:
+        """Put the rows with these numbers back to the first `lengths_N` tokens of their bookmarks."""
         self.tokens_NT[rows_N] = self._marked[rows_N]
         self.length_N = self.length_N.index_copy(0, rows_N, lengths_N)
 
@@ -228,13 +270,20 @@ class TableDecoder:
 
 
 def rewards_of(language: TableLanguage, rewards: Mapping[str, float]) -> Tensor:
-    """Rewards by text, laid out as `sequences` is: [prompts, S], the same for each prompt."""
+    """Rewards by text, laid out as `sequences` is: float32 [P, S], the same for each prompt.
+
+    rewards: has the text of every sequence; KeyError for one that it lacks.
+    """
     row = torch.tensor([rewards[rollout.text] for rollout in language.enumerated()[0]])
     return row.expand(len(language.prompts), -1)
 
 
 def optimum(objective: Objective, reference: TableLanguage, rewards_PS: Tensor) -> Tensor:
-    """The exact optimum of the objective: probabilities [prompts, S].
+    """The exact optimum of the objective: probabilities, float64 [P, S].
+
+    objective: the regime; its beta is `kl`.
+    reference: p, the base.
+    rewards_PS: [P, S], of every sequence (`rewards_of`).
 
     For beta > 0 the normalised exp(log_target). For beta = 0 the uniform distribution on the argmax of w r + s l, which
     stands for any distribution on that set.
@@ -255,7 +304,7 @@ def total_variation(left: Tensor, right: Tensor) -> Tensor:
 
 
 def sequence_lengths(language: TableLanguage) -> Tensor:
-    """Tokens in each sequence, EOS included: [S]."""
+    """Tokens in each sequence, EOS included: float32 [S]."""
     return torch.tensor([float(len(tokens)) for tokens in language.sequences()])
 
 

@@ -2,6 +2,8 @@
 
 Everything from the logits on is float32, whatever the weights are: a bf16 log-softmax alone is off by up to 0.4 nats
 over 16 tokens.
+
+Shapes: _N positions that predict a token, _H hidden, _V tokens of the vocabulary.
 """
 
 from collections.abc import Callable
@@ -20,8 +22,15 @@ again in the backward pass. What a call keeps for its backward adds up over the 
 
 
 def chosen_logprobs(head: Head, hidden_NH: Tensor, tokens_N: Tensor, vocabulary: int) -> tuple[Tensor, Tensor]:
-    """log-probability of each token and entropy of each distribution: float32 [N], nats; only the first carries
-    gradients."""
+    """Log-probability of each token and entropy of the distribution it was chosen from: both float32 [N], in nats.
+
+    head: hidden states -> logits; called again in the backward pass where there is more than one chunk.
+    hidden_NH: [N, H], any floating dtype.
+    tokens_N: int64 [N].
+    vocabulary: V, the width of the head's logits.
+
+    Only the log-probability has gradients, and its backward pass runs once: it writes over what it kept.
+    """
     rows = max(1, CHUNK_BYTES // (4 * vocabulary))
     if len(hidden_NH) <= rows:
         return _chunk(head, hidden_NH, tokens_N)
@@ -41,8 +50,11 @@ def _chunk(head: Head, hidden_NH: Tensor, tokens_N: Tensor) -> tuple[Tensor, Ten
 
 
 def log_normaliser(logits_NV: Tensor, probs_NV: Tensor) -> Tensor:
-    """log of the sum of exp(logits), [N], from their softmax without another exponential: the log of the likeliest
-    token's probability (at least 1 / V) is exact to rounding, which that of an unlikely one is not."""
+    """log of the sum of exp(logits), float32 [N], from their softmax without another exponential: the log of the
+    likeliest token's probability (at least 1 / V) is exact to rounding, which that of an unlikely one is not.
+
+    logits_NV, probs_NV: float32 [N, V], the second being the softmax of the first.
+    """
     best_N1 = probs_NV.max(-1, keepdim=True)
     return (logits_NV.gather(-1, best_N1.indices) - best_N1.values.log())[:, 0]
 
