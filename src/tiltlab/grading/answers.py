@@ -23,7 +23,12 @@ LONGEST_LINE = 1000
 
 
 def grade_number(text: str, gold: str, reading: Reading) -> Grade:
-    """Whether the number read out of `text` equals the gold answer."""
+    """Whether the number read out of a response equals the gold answer, as plain numbers.
+
+    reading: "boxed" is the last complete box, "first_line" the response's first line.
+
+    `Grade.answer` is the number in plain decimals; "no_answer" where none was read.
+    """
     answer = {"boxed": last_boxed, "first_line": first_line}[reading](text)
     value = number(answer) if answer is not None else None
     if value is None:
@@ -73,8 +78,11 @@ _NOTHING = re.compile(r"(?:[.…\s]|\\[lc]?dots|\\(?:quad|[;, ]))*")
 
 
 def declared_answer(text: str) -> str | None:
-    """What the strict mode reads: the last complete box, or where no box was filled or left open, <answer>...</answer>,
-    or what the last line declares."""
+    """What the strict mode reads of a response; None where it declares no answer.
+
+    That is the last complete box, or where no box was filled or left open, <answer>...</answer>, or what the last line
+    declares.
+    """
     text = text.rstrip()
     if text.endswith((">", "]")):
         text = text[:-END] + _END_TOKENS.sub("", text[-END:])
@@ -125,7 +133,7 @@ def _declared(text: str) -> str | None:
     last = re.sub(
         r"(?<!\w)\*\*(?=\S)(.+?)(?<=\S)\*\*(?!\w)|(?<!\w)__(?=\S)(.+?)(?<=\S)__(?!\w)", r"\1\2", lines[-1]
     ).strip()
-    starts = [0, *(found.end() for found in re.finditer(r"(?<=[.!?])\s+", last))]
+    starts = [0, *(match.end() for match in re.finditer(r"(?<=[.!?])\s+", last))]
     for start in [0, *reversed(starts[1:])]:  # the whole line, or the last of its sentences that declares
         if (answer := _named(last[start:])) is not None:
             return answer or None
@@ -136,12 +144,12 @@ def _declared(text: str) -> str | None:
 
 def _named(sentence: str) -> str | None:
     """What a sentence that names the answer says it is, perhaps nothing; None for another sentence."""
-    found, rest = _DECLARES.match(sentence), sentence
-    if found is None:
+    match, rest = _DECLARES.match(sentence), sentence
+    if match is None:
         return None
-    while found and found.end():
-        rest = rest[found.end() :].strip()
-        found = _DECLARES.match(rest)
+    while match and match.end():
+        rest = rest[match.end() :].strip()
+        match = _DECLARES.match(rest)
     return _bare(rest)
 
 
@@ -155,7 +163,7 @@ def _short(text: str) -> str | None:
 
 
 def first_line(text: str) -> str | None:
-    """The first line, which must be the answer and nothing else."""
+    """The first line, which must be the answer and nothing else; None where it is empty."""
     return text.strip().split("\n", 1)[0].strip() or None
 
 

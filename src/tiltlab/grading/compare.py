@@ -43,9 +43,9 @@ def normal(answer: str) -> str:
     if len(answer) > LONGEST:
         return answer.strip()
     text = labelled(plain(answer))[1]
-    found = quantity(text)
-    if found is not None:
-        return shortest(found.value) + "%" * found.percent
+    amount = quantity(text)
+    if amount is not None:
+        return shortest(amount.value) + "%" * amount.percent
     if (words := words_of(text)) is not None:
         return words
     chosen = choice(text)
@@ -59,8 +59,10 @@ def normal(answer: str) -> str:
 
 
 def is_read(gold: str) -> bool | None:
-    """Whether a gold answer is one that a response can meet in more than its own letters: a quantity, a choice, a few
-    words, a numeral, entries, a formula. None where algebra knows."""
+    """Whether a gold answer is one that a response can meet in more than its own letters.
+
+    That is a quantity, a choice, a few words, a numeral, entries, a formula. None where only algebra can say.
+    """
     text = labelled(plain(gold))[1]
     words = words_of(text)
     if words is not None:
@@ -79,7 +81,7 @@ def is_read(gold: str) -> bool | None:
 
 
 def for_algebra(answer: str, gold: str) -> tuple[str, str]:
-    """Both as LaTeX for algebra: without label, unit or dress."""
+    """Both answers as LaTeX for algebra: without label, unit or dress."""
     _, one, other = _unlabelled(plain(answer), plain(gold))
     return told_apart(for_reading(one), for_reading(other))
 
@@ -154,11 +156,11 @@ _ANGLE = re.compile(r"\\angle\s*\{?([A-Z]{3})\}?")
 
 def _numeral(text: str) -> tuple[str, int] | None:
     text = re.sub(r'["\s{}()]', "", text)
-    found = re.fullmatch(rf"([0-9A-Fa-f]+)_(?:base)?(\d+|{'|'.join(BASES)})", text)
-    if not found:
+    match = re.fullmatch(rf"([0-9A-Fa-f]+)_(?:base)?(\d+|{'|'.join(BASES)})", text)
+    if not match:
         return None
-    base = int(found[2]) if found[2].isdigit() else _IN_WORDS[found[2]]
-    return (found[1].upper(), base) if re.search(r"\d", found[1]) or base > 10 else None
+    base = int(match[2]) if match[2].isdigit() else _IN_WORDS[match[2]]
+    return (match[1].upper(), base) if re.search(r"\d", match[1]) or base > 10 else None
 
 
 def _value_of(digits: str, base: int) -> Fraction | None:
@@ -170,15 +172,15 @@ def _value_of(digits: str, base: int) -> Fraction | None:
 
 def _by_choice(one: str, other: str) -> bool | None:
     """The gold answer is a choice: its letter counts, or what stands behind it."""
-    gold, found = choice(other), choice(one)
+    gold, answer = choice(other), choice(one)
     if gold is None:
-        if found is None or not found[2] or not found[1] or words_of(other) is not None:
+        if answer is None or not answer[2] or not answer[1] or words_of(other) is not None:
             return None
-        return _same(labelled(found[1])[1], other)  # B. 12 is 12
+        return _same(labelled(answer[1])[1], other)  # B. 12 is 12
     letter, text, marked = gold
-    if found is not None and found[0] == letter:
-        return not (text and found[1] and _same(found[1], text) is False)
-    if found is not None and (found[2] or marked):
+    if answer is not None and answer[0] == letter:
+        return not (text and answer[1] and _same(answer[1], text) is False)
+    if answer is not None and (answer[2] or marked):
         return False
     if not marked:
         return None  # a letter alone may be a variable
@@ -187,15 +189,15 @@ def _by_choice(one: str, other: str) -> bool | None:
 
 def _by_words(one: str, other: str) -> bool | None:
     """The gold answer is words, or the answer is and says no number."""
-    gold, found = words_of(other), words_of(one)
-    if gold is None and found is None:
+    gold, answer = words_of(other), words_of(one)
+    if gold is None and answer is None:
         return None
     a, b = quantity(one), quantity(other)
     if a is not None and b is not None:
         return None  # seven
-    if gold == found:
+    if gold == answer:
         return True
-    return None if {gold, found} & {"infinity", "pi"} else False
+    return None if {gold, answer} & {"infinity", "pi"} else False
 
 
 def _by_quantity(one: str, other: str) -> bool | None:
@@ -243,16 +245,16 @@ def _by_equation(one: str, other: str) -> bool | None:
 
 def _by_items(one: str, other: str) -> bool | None:
     gold = items_of(other)
-    found = items_of(one, like=gold)
-    if gold is None or found is None:
+    answer = items_of(one, like=gold)
+    if gold is None or answer is None:
         # one number or word against a list of several
         single = other if gold is None else one
-        several = found or gold
+        several = answer or gold
         if several is None or len(several.entries) < 2:
             return None
         return False if _is_one(single) else None
-    names = [sorted(labelled(entry)[0] for entry in items.entries) for items in (found, gold)]
-    return found.agrees(gold, _same_named if names[0] == names[1] and len(set(names[1])) > 1 else _same_entry)
+    names = [sorted(labelled(entry)[0] for entry in items.entries) for items in (answer, gold)]
+    return answer.agrees(gold, _same_named if names[0] == names[1] and len(set(names[1])) > 1 else _same_entry)
 
 
 def _same_named(one: str, other: str) -> bool | None:

@@ -28,8 +28,8 @@ RELATIVE = 1e-5
 
 
 def silence() -> None:
-    """For a worker: math-verify warns at every call that its own time limits are off; the worker's deadline is the
-    limit."""
+    """Turn off math-verify's warnings, in a worker: at every call it says that its own time limits are off, where the
+    worker's deadline is the limit."""
     logging.getLogger("math_verify").setLevel(logging.ERROR)
 
 
@@ -40,23 +40,27 @@ def equal(answer: str, gold: str) -> bool | None:
 
 
 def is_formula(text: str) -> bool:
-    """Whether algebra can read it."""
+    """Whether algebra can read a text: as an expression, or as a matrix."""
     return any(isinstance(part, Basic) or hasattr(part, "shape") for part in _parsed(text))
 
 
-def found_equal(text: str, gold: str) -> tuple[bool | None, str | None]:
-    """The same for what math-verify finds in a whole response, as the paper's verifier reads it (the last box, formula
-    or number), and what that is."""
-    found = parse(text, list(ANYWHERE), parsing_timeout=None)
-    return _same(_parsed(gold), found), str(found[-1])[:200] if found else None
+def equal_in_text(text: str, gold: str) -> tuple[bool | None, str | None]:
+    """Whether what math-verify finds in a whole response is `gold`, and what that is, in at most 200 characters.
+
+    It reads the last box, formula or number, as the paper's verifier does. None, None where there is none.
+    """
+    answer = parse(text, list(ANYWHERE), parsing_timeout=None)
+    return _same(_parsed(gold), answer), str(answer[-1])[:200] if answer else None
 
 
-def _same(gold: list[Any], found: list[Any]) -> bool | None:
-    if not found:
+def _same(gold: list[Any], answer: list[Any]) -> bool | None:
+    """Of what was parsed: expressions first, then the text that they were read from. None where there is no answer."""
+    if not answer:
         return None
-    if isinstance(found[0], Equality) and not found[0].free_symbols and not isinstance(gold[0], Equality):
-        return all(_same(gold, [side]) for side in found[0].args)  # 4 = 5 is not 5, though 5 = 10 / 2 is
-    return verify(gold, found, timeout_seconds=None, allow_set_relation_comp=True) and not _far_apart(gold[0], found[0])
+    read = answer[0]
+    if isinstance(read, Equality) and not read.free_symbols and not isinstance(gold[0], Equality):
+        return all(_same(gold, [side]) for side in read.args)  # 4 = 5 is not 5, though 5 = 10 / 2 is
+    return verify(gold, answer, timeout_seconds=None, allow_set_relation_comp=True) and not _far_apart(gold[0], read)
 
 
 def _far_apart(one: Any, other: Any) -> bool:
@@ -73,13 +77,13 @@ def _far_apart(one: Any, other: Any) -> bool:
         return False
 
 
-def _imaginary(found: list[Any]) -> list[Any]:
+def _imaginary(parsed: list[Any]) -> list[Any]:
     """With i as the imaginary unit, which math-verify reads as a variable."""
     return [
         value.subs({symbol: I for symbol in value.free_symbols if symbol.name == "i"})
         if isinstance(value, Expr)
         else value
-        for value in found
+        for value in parsed
     ]
 
 

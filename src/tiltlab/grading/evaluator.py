@@ -40,20 +40,26 @@ class NotUnderstood(Exception):
 
 
 def tokens_of(formula: str) -> list[str]:
-    """Raises NotUnderstood for signs that no formula has, and beyond 300 tokens."""
+    """Numbers, commands, letters and signs, in order.
+
+    Raises NotUnderstood for signs that no formula has, and beyond 300 tokens.
+    """
     tokens: list[str] = []
     end, formula = 0, formula.rstrip()
     while end < len(formula):
-        found = _TOKEN.match(formula, end)
-        if not found or len(tokens) > 300:
+        match = _TOKEN.match(formula, end)
+        if not match or len(tokens) > 300:
             raise NotUnderstood
-        tokens.append(found[0].strip())
-        end = found.end()
+        tokens.append(match[0].strip())
+        end = match.end()
     return tokens
 
 
 class Floats:
-    """Arithmetic in floats, with positive variables about a scale."""
+    """Arithmetic in complex floats, with positive variables.
+
+    scale: the variables' values are from 0.7 to 1.3 times this.
+    """
 
     functions: Any = cmath
     pi, e, i, nan = math.pi, math.e, 1j, cmath.nan
@@ -63,12 +69,16 @@ class Floats:
         self._scale = scale
 
     def variable(self, name: str) -> Any:
-        """The same wherever the name stands."""
+        """A value made from the name, so that it is the same wherever the name stands."""
         return self._scale * (0.7 + 0.6 * _hashed(f"{name} {self._scale}"))
 
 
 class Digits:
-    """Arithmetic in many digits, with complex variables."""
+    """Arithmetic in many digits, with complex variables.
+
+    functions: an mpmath context, as precise as its caller has set it.
+    turn: a number; each gives the variables other values.
+    """
 
     def __init__(self, functions: Any, turn: int) -> None:
         self.functions, self.number = functions, functions.mpf
@@ -76,6 +86,7 @@ class Digits:
         self._turn = turn
 
     def variable(self, name: str) -> Any:
+        """A value made from the name, of size 0.5 to 1.5, in any direction of the complex plane."""
         size, angle = 0.5 + _hashed(f"{name} {self._turn} size"), _hashed(f"{name} {self._turn} angle")
         return self.functions.mpf(size) * self.functions.expjpi(2 * self.functions.mpf(angle))
 
@@ -85,13 +96,20 @@ def _hashed(name: str) -> float:
 
 
 class Reader:
-    """The value of a list of tokens, in Floats or Digits."""
+    """The value of a formula.
+
+    tokens: of the formula (`tokens_of`).
+    arithmetic: `Floats` or `Digits`, whose numbers the value is one of.
+    """
 
     def __init__(self, tokens: list[str], arithmetic: Any) -> None:
         self._tokens, self._with, self._at = tokens, arithmetic, 0
 
     def all(self) -> Any:
-        """Raises NotUnderstood, and what the arithmetic raises where there is no value."""
+        """The value of all tokens.
+
+        Raises NotUnderstood, and what the arithmetic raises where there is no value.
+        """
         value = self._sum()
         if self._at < len(self._tokens):
             raise NotUnderstood

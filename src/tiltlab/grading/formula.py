@@ -29,8 +29,8 @@ def differ(one: str, other: str) -> bool:
 
 def is_constant(formula: str) -> bool:
     """Whether a formula is understood and has no variables."""
-    found = values(formula)
-    return found is not None and found[0] is not None and all(value == found[0] for value in found)
+    at_points = values(formula)
+    return at_points is not None and at_points[0] is not None and all(value == at_points[0] for value in at_points)
 
 
 def equal_constants(one: str, other: str) -> bool:
@@ -52,8 +52,10 @@ def far_apart(one: str, other: str) -> bool:
 
 @lru_cache(maxsize=8192)
 def values(formula: str) -> tuple[complex | None, ...] | None:
-    """A formula's value at each point, None where it has no finite value of a usual size; None where the formula is not
-    understood."""
+    """A formula's value at each of `POINTS`; None where the formula is not understood.
+
+    A value is None where the formula has no finite one of a usual size (0, or between 1e-250 and 1e250).
+    """
     try:
         tokens = tokens_of(formula)
         return tuple(_value(tokens, scale) for scale in POINTS)
@@ -76,8 +78,11 @@ def _pairs(one: str, other: str) -> list[tuple[complex, complex]]:
 
 
 def same_to_fifty_digits(one: str, other: str) -> bool:
-    """Whether two formulas are understood and agree to fifty digits at points in all quarters of the plane, where
-    \\sqrt{x^2} is not x; sizes are ordinary, so that 2^{1000} + 1 is not 2^{1000}. For workers: it brings mpmath."""
+    """Whether two formulas are understood and agree to fifty digits at points all over the complex plane.
+
+    There \\sqrt{x^2} is not x. Sizes must be ordinary, so that 2^{1000} + 1 is not 2^{1000}. For workers: it imports
+    mpmath.
+    """
     import mpmath
 
     with mpmath.workdps(60):

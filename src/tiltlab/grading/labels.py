@@ -47,13 +47,16 @@ _OPERATORS = re.compile(
 
 @lru_cache(maxsize=8192)
 def labelled(text: str) -> tuple[str, str]:
-    """The name that an answer in its plain spelling gives itself ("" where it gives none), and the answer."""
+    """The name that an answer gives itself ("" where it gives none), and the answer.
+
+    text: in its plain spelling (`spelling.plain`).
+    """
     label = ""
     for _ in range(6):
         before = text
         text = _without_phrase(text)
-        if (found := _split(text)) is not None:
-            label, text = found
+        if (parts := _split(text)) is not None:
+            label, text = parts
         if text == before:
             break
     return label, ended(text)
@@ -65,10 +68,10 @@ def denies(name: str) -> bool:
 
 
 def _without_phrase(text: str) -> str:
-    found = _PHRASE.match(text.replace('"', " ")) if text.startswith('"') else _PHRASE.match(text)
-    if not found or not found.end() or not text[found.end() :].strip() or denies(found[0]):
+    match = _PHRASE.match(text.replace('"', " ")) if text.startswith('"') else _PHRASE.match(text)
+    if not match or not match.end() or not text[match.end() :].strip() or denies(match[0]):
         return text
-    rest = text[found.end() :]
+    rest = text[match.end() :]
     return (rest.replace('"', "", 1) if text.startswith('"') and rest.count('"') % 2 else rest).strip()
 
 
@@ -84,17 +87,17 @@ def _split(text: str) -> tuple[str, str] | None:
         if re.fullmatch(r"[a-zA-Z]", value) and len(equals) == 1:
             return value, name  # 2x + 3 = y
         return ("", value) if equal_constants(for_reading(name), for_reading(value)) else None
-    if found := re.match(r"([a-zA-Z])\s*\\in(?![a-zA-Z])\s*(.+)", text):
-        return found[1], found[2]
-    found = _COLON.match(text)
-    if found and re.search(r"[A-Za-z]{3}", found[1]) and not denies(found[1]):
-        value = found[2]
-        return found[1].strip(), value.replace('"', "", 1) if value.count('"') % 2 else value
-    if found := re.match(r"(.+?)\s*\\approx(?![a-zA-Z])\s*([\d.,+-]+.*)", text):
-        if far_apart(for_reading(found[1]), for_reading(found[2])):
+    if match := re.match(r"([a-zA-Z])\s*\\in(?![a-zA-Z])\s*(.+)", text):
+        return match[1], match[2]
+    match = _COLON.match(text)
+    if match and re.search(r"[A-Za-z]{3}", match[1]) and not denies(match[1]):
+        value = match[2]
+        return match[1].strip(), value.replace('"', "", 1) if value.count('"') % 2 else value
+    if match := re.match(r"(.+?)\s*\\approx(?![a-zA-Z])\s*([\d.,+-]+.*)", text):
+        if far_apart(for_reading(match[1]), for_reading(match[2])):
             return None  # \\pi \\approx 9
-        named = _is_name(found[1]) and not is_constant(for_reading(found[1]))
-        return (squeezed(found[1]), found[2]) if named else ("", found[1])
+        named = _is_name(match[1]) and not is_constant(for_reading(match[1]))
+        return (squeezed(match[1]), match[2]) if named else ("", match[1])
     return None
 
 
@@ -110,9 +113,9 @@ def _is_name(name: str) -> bool:
 
 def _at_top(text: str, sign: str) -> list[int]:
     """Where a sign stands outside all brackets."""
-    depth, found = 0, []
+    depth, places = 0, []
     for i, character in enumerate(text):
         depth += (character in "([{") - (character in ")]}")
         if character == sign and depth <= 0:
-            found.append(i)
-    return found
+            places.append(i)
+    return places

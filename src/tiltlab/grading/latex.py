@@ -27,8 +27,11 @@ _WITH_UNIT = re.compile(
 
 @lru_cache(maxsize=8192)
 def for_reading(text: str) -> str:
-    """Without unit and quotes; names of functions with their backslash, degrees as radians where an angle is asked for,
-    odd roots of negative numbers as negative numbers."""
+    """An answer in its plain spelling as LaTeX for a parser.
+
+    Without unit and quotes; names of functions with their backslash, degrees as radians where an angle is asked for,
+    odd roots of negative numbers as negative numbers.
+    """
     text = without_unit(text)
     if (mixed := _MIXED.fullmatch(text)) and int(mixed[2]) < int(mixed[3]):
         text = rf"{mixed[1]}+\frac{{{mixed[2]}}}{{{mixed[3]}}}"
@@ -43,11 +46,11 @@ def told_apart(one: str, other: str) -> tuple[str, str]:
     """Two formulas for algebra, which reads T as t: where both are in use, the capital one is T_{up}."""
     small = letters_of(f"{one} {other}")
 
-    def renamed(found: re.Match[str]) -> str:
-        letter = found["capital"]
+    def renamed(match: re.Match[str]) -> str:
+        letter = match["capital"]
         if letter is None or letter.lower() not in small:
-            return found[0]
-        return f"{letter}_{{up{found['group'] or found['sign'] or ''}}}"
+            return match[0]
+        return f"{letter}_{{up{match['group'] or match['sign'] or ''}}}"
 
     return _CAPITAL.sub(renamed, one), _CAPITAL.sub(renamed, other)
 
@@ -59,9 +62,9 @@ def letters_of(formula: str) -> set[str]:
 
 def without_unit(text: str) -> str:
     """4\\pi cm^2 without its unit: one that stood as text, or has two letters or more."""
-    found = _WITH_UNIT.fullmatch(text)
-    if not found:
+    match = _WITH_UNIT.fullmatch(text)
+    if not match:
         return text
-    rest = unquoted(found[2])
+    rest = unquoted(match[2])
     unit, after = unit_before(rest, spaced=False)
-    return found[1] if unit is not None and not after.strip() else text
+    return match[1] if unit is not None and not after.strip() else text

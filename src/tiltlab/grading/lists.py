@@ -14,7 +14,11 @@ Agree = Callable[[str, str], bool | None]
 
 
 class Items(NamedTuple):
-    """Entries and brackets; an entry of a union is an interval. nested: entries have brackets themselves."""
+    """The entries of an answer.
+
+    entries: in the order they stand in; those of a union are intervals.
+    opened, closed: the brackets around them; "U" and "U" for a union, empty for a list without brackets.
+    """
 
     entries: tuple[str, ...]
     opened: str = ""
@@ -22,14 +26,19 @@ class Items(NamedTuple):
 
     @property
     def ordered(self) -> bool:
+        """Whether the order of the entries counts."""
         return self.opened in ("(", "[")
 
     @property
     def nested(self) -> bool:
+        """Whether an entry has brackets itself, or is a union."""
         return any(re.search(r"[(\[{]|\\cup", entry) for entry in self.entries)
 
     def agrees(self, gold: "Items", same: Agree) -> bool | None:
-        """Whether these are the gold answer's entries, in its order where there is one."""
+        """Whether these are the gold answer's entries, in its order where there is one; None where that is uncertain.
+
+        same: whether two entries are the same, likewise.
+        """
         brackets = {self.opened + self.closed, gold.opened + gold.closed}
         if len(brackets) == 2 and "" not in brackets:
             return False if not any("{" in pair for pair in brackets) else None
@@ -41,8 +50,9 @@ class Items(NamedTuple):
 
 
 def items_of(text: str, like: Items | None = None) -> Items | None:
-    """The entries of an answer in its plain spelling; None where it has not several, nor brackets around one.
+    """The entries of an answer; None where it has not several, nor set brackets around one.
 
+    text: in its plain spelling (`spelling.plain`).
     like: the other answer's entries; where it has some, a comma is no sign of thousands.
     """
     text = _as_interval(text)
@@ -81,11 +91,11 @@ def _matched(ones: Sequence[str], others: Sequence[str], same: Agree) -> bool | 
 
 def _brackets(text: str) -> tuple[str, str, str]:
     """The brackets around all of a text, and what is inside; none where there are none."""
-    found = re.fullmatch(r"(\\\{|\(|\[|\\langle(?![a-z]))(.*)(\\\}|\)|\]|\\rangle)", text, re.DOTALL)
-    if not found or not _balanced(found[2]):
+    match = re.fullmatch(r"(\\\{|\(|\[|\\langle(?![a-z]))(.*)(\\\}|\)|\]|\\rangle)", text, re.DOTALL)
+    if not match or not _balanced(match[2]):
         return "", "", text
-    angle = found[1] == "\\langle"
-    return ("(", ")", found[2]) if angle else (found[1], found[3], found[2])
+    angle = match[1] == "\\langle"
+    return ("(", ")", match[2]) if angle else (match[1], match[3], match[2])
 
 
 def _balanced(text: str) -> bool:
@@ -100,14 +110,14 @@ def _balanced(text: str) -> bool:
 def _split(text: str, separator: str) -> list[str]:
     """The parts between separators outside all brackets."""
     parts, start, depth = [], 0, 0
-    for found in re.finditer(separator + r"|[(\[{]|[)\]}]", text):
-        if found[0] in "([{":
+    for match in re.finditer(separator + r"|[(\[{]|[)\]}]", text):
+        if match[0] in "([{":
             depth += 1
-        elif found[0] in ")]}":
+        elif match[0] in ")]}":
             depth -= 1
-        elif depth == 0 and not _between_thousands(text, found):
-            parts.append(text[start : found.start()])
-            start = found.end()
+        elif depth == 0 and not _between_thousands(text, match):
+            parts.append(text[start : match.start()])
+            start = match.end()
     return [*parts, text[start:]]
 
 
@@ -131,10 +141,10 @@ def _conjoined(part: str) -> list[str]:
 
 def _plus_and_minus(entry: str) -> tuple[str, ...]:
     """\\pm 2 is 2 and -2."""
-    found = re.fullmatch(
+    match = re.fullmatch(
         r"(\s*(?:[a-zA-Z]\s*=)?\s*)\\pm\s*([\d.]+|\\(?:frac\{\w+\}\{\w+\}|sqrt\{\w+\})|\d*\\sqrt\{\w+\})\s*", entry
     )
-    return (f"{found[1]}{found[2]}", f"{found[1]}-{found[2]}") if found else (entry,)
+    return (f"{match[1]}{match[2]}", f"{match[1]}-{match[2]}") if match else (entry,)
 
 
 _BOUND = r"([^<>=,]+?)"
@@ -157,7 +167,7 @@ def _as_interval(text: str) -> str:
         return text
     if built := _BUILT.fullmatch(text):
         text = built[1]
-    both = [found for part in _BOTH.split(text) if (found := _interval(part)) is not None]
+    both = [interval for part in _BOTH.split(text) if (interval := _interval(part)) is not None]
     if len(both) == 2:
         return _meet(*both) or text
     parts = _OR.split(text)
@@ -175,18 +185,18 @@ def _meet(one: str, other: str) -> str | None:
 
 def _interval(text: str) -> str | None:
     text = text.strip()
-    if found := _TWO.fullmatch(text):
+    if match := _TWO.fullmatch(text):
         return (
-            f"{'(' if found[2] == '<' else '['}{found[1].strip()},{found[5].strip()}{')' if found[4] == '<' else ']'}"
+            f"{'(' if match[2] == '<' else '['}{match[1].strip()},{match[5].strip()}{')' if match[4] == '<' else ']'}"
         )
-    if found := _TWO_DOWN.fullmatch(text):
+    if match := _TWO_DOWN.fullmatch(text):
         return (
-            f"{'(' if found[4] == '>' else '['}{found[5].strip()},{found[1].strip()}{')' if found[2] == '>' else ']'}"
+            f"{'(' if match[4] == '>' else '['}{match[5].strip()},{match[1].strip()}{')' if match[2] == '>' else ']'}"
         )
-    found = _ONE.fullmatch(text)
-    turned = None if found else _ONE_TURNED.fullmatch(text)
-    if found and not re.search(r"[a-zA-Z]", re.sub(r"\\[a-z]+", "", found[3])):
-        sign, bound = found[2], found[3].strip()
+    match = _ONE.fullmatch(text)
+    turned = None if match else _ONE_TURNED.fullmatch(text)
+    if match and not re.search(r"[a-zA-Z]", re.sub(r"\\[a-z]+", "", match[3])):
+        sign, bound = match[2], match[3].strip()
     elif turned and not re.search(r"[a-zA-Z]", re.sub(r"\\[a-z]+", "", turned[1])):
         sign, bound = _TURNED[turned[2]], turned[1].strip()
     elif re.fullmatch(r"[(\[].*[)\]]", text):

@@ -40,7 +40,12 @@ _EXPLODES = re.compile(
 
 
 class Ask(NamedTuple):
-    """A comparison that takes algebra. shown: the answer in its normal form; None where algebra must find it first."""
+    """A comparison that takes algebra.
+
+    read: the answer, or in the lenient mode the end of the response.
+    gold: the gold answer; both as LaTeX.
+    shown: the answer in its normal form; None where algebra must find it first.
+    """
 
     read: str
     gold: str
@@ -48,26 +53,38 @@ class Ask(NamedTuple):
 
 
 def grade_maths(text: str, gold: str, mode: Mode = "strict") -> Grade:
-    """The grade of one response; `grade_many` is faster for more."""
+    """The grade of one response; `grade_many` is faster for more, and says what a grade holds.
+
+    text: the response.
+    gold: the right answer.
+    mode: how the answer is read out of the response, as this module's docstring says.
+    """
     return grade_many([(text, gold)], mode)[0]
 
 
 def grade_many(pairs: Sequence[tuple[str, str]], mode: Mode = "strict", deadline: float = DEADLINE) -> list[Grade]:
     """Grades of (response, gold answer) pairs, in order.
 
-    Reward 1 or 0; NaN where nobody knows: "timeout" for a comparison that took longer than `deadline` seconds, "error"
-    for one that failed or whose worker died. Grade.answer is a normal form, so that equal plain answers vote together.
+    pairs: texts; neither is ever executed.
+    mode: how the answer is read out of a response, as this module's docstring says.
+    deadline: seconds for one comparison by algebra.
+
+    Reward 1 or 0; NaN where nobody knows: "timeout" for a comparison that took longer than the deadline, "error" for
+    one that failed or whose worker died. Grade.answer is a normal form, so that equal plain answers vote together.
     Never raises for what a text holds, and may be called from several threads at once.
     """
     glances = [_glance(text, gold, mode) for text, gold in pairs]
     asks = list(dict.fromkeys(glance for glance in glances if isinstance(glance, Ask)))
     verdicts = call_all(_by_algebra, [(ask,) for ask in asks], deadline, warm=WARM)
-    found = {ask: _graded(ask, verdict) for ask, verdict in zip(asks, verdicts, strict=True)}
-    return [found[glance] if isinstance(glance, Ask) else glance for glance in glances]
+    grades = {ask: _graded(ask, verdict) for ask, verdict in zip(asks, verdicts, strict=True)}
+    return [grades[glance] if isinstance(glance, Ask) else glance for glance in glances]
 
 
 def unread(golds: Sequence[str], deadline: float = DEADLINE) -> list[bool]:
-    """For each gold answer, whether only its own letters can meet it: it is no number, word, list or formula."""
+    """For each gold answer, whether only its own letters can meet it: it is no number, word, list or formula.
+
+    deadline: seconds for algebra to read one.
+    """
     glances = [is_read(gold) for gold in golds]
     asked = [gold for gold, glance in zip(golds, glances, strict=True) if glance is None and not _is_too_much(gold)]
     calls = [(for_algebra("", gold)[1],) for gold in asked]
@@ -122,7 +139,7 @@ def _by_algebra(ask: Ask) -> tuple[bool | None, str | None]:
     equality.silence()
     if ask.shown is not None:
         return equality.equal(ask.read, ask.gold), ask.shown
-    return equality.found_equal(ask.read, ask.gold)
+    return equality.equal_in_text(ask.read, ask.gold)
 
 
 def _graded(ask: Ask, verdict: tuple[bool | None, str | None] | Failed) -> Grade:

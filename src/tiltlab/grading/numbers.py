@@ -22,7 +22,12 @@ from tiltlab.grading.units import (
 
 
 class Quantity(NamedTuple):
-    """A number, whether a percent sign stood behind it, and its unit."""
+    """A number with its unit.
+
+    value: exact, in that unit; 50% is 50.
+    percent: whether a percent sign or word stood behind it.
+    unit: `NONE` where there was none.
+    """
 
     value: Fraction
     percent: bool = False
@@ -52,8 +57,10 @@ _DECIMAL = re.compile(_DEC)
 
 @lru_cache(maxsize=8192)
 def quantity(text: str) -> Quantity | None:
-    """The quantity that an answer in its plain spelling is; None where it is none, or where something is left
-    unread."""
+    """The quantity that an answer is; None where it is none, or where something is left unread.
+
+    text: in its plain spelling (`spelling.plain`).
+    """
     if len(text) > 120 or re.search(r"\d{60}", text) or not re.search(r"\d|[a-z]{3}", text, re.IGNORECASE):
         return None
     text = unquoted(text)
@@ -66,27 +73,28 @@ def quantity(text: str) -> Quantity | None:
     value, rest = leading_number(text)
     if value is None:
         return None
-    found = _with_rest(value, rest, money)
-    return found._replace(value=sign * found.value) if found else None
+    amount = _with_rest(value, rest, money)
+    return amount._replace(value=sign * amount.value) if amount else None
 
 
 def number(text: str) -> Fraction | None:
     """The value of a quantity in its plain spelling, whatever its unit; None where it is none."""
-    found = quantity(text)
-    return found.value if found else None
+    amount = quantity(text)
+    return amount.value if amount else None
 
 
 def leading_number(text: str) -> tuple[Fraction | None, str]:
     """The unsigned number that a text begins with, and the rest; None where it begins with none."""
     for read in (_recurring, _mixed, _fraction, _scientific, _decimal, _in_words):
-        if (found := read(text)) is not None:
-            return found[0], text[found[1] :]
+        if (leading := read(text)) is not None:
+            value, end = leading
+            return value, text[end:]
     return None, text
 
 
 def _sign(text: str) -> tuple[int, str]:
-    found = re.match(r"([+-])\s*(?=[\d.\\€£₹¥]|[A-Z])", text)
-    return (-1 if found and found[1] == "-" else 1), text[found.end() :] if found else text
+    match = re.match(r"([+-])\s*(?=[\d.\\€£₹¥]|[A-Z])", text)
+    return (-1 if match and match[1] == "-" else 1), text[match.end() :] if match else text
 
 
 def _with_rest(value: Fraction, rest: str, money: Unit | None) -> Quantity | None:
@@ -105,18 +113,18 @@ def _with_rest(value: Fraction, rest: str, money: Unit | None) -> Quantity | Non
 
 def _scaled(value: Fraction, rest: str) -> tuple[Fraction, str]:
     names = "|".join(SCALES)
-    while found := re.match(rf"\s*({names})\b\s*(?:of\s+)?", rest, re.IGNORECASE):
-        value *= SCALES[found[1].lower()]
-        rest = " " + rest[found.end() :] if rest[found.end() :] else ""
+    while match := re.match(rf"\s*({names})\b\s*(?:of\s+)?", rest, re.IGNORECASE):
+        value *= SCALES[match[1].lower()]
+        rest = " " + rest[match.end() :] if rest[match.end() :] else ""
     return value, rest
 
 
 def _compound(value: Fraction, unit: Unit, rest: str) -> Fraction | None:
     """2 hours 30 minutes, in hours: a smaller unit of the same kind stands behind the first."""
-    found = re.match(r"\s*(?:,|and\b|,\s*and\b)?\s*(?=\d|\\frac)", rest)
-    if not found or not unit.kind:
+    match = re.match(r"\s*(?:,|and\b|,\s*and\b)?\s*(?=\d|\\frac)", rest)
+    if not match or not unit.kind:
         return None
-    more, after = leading_number(rest[found.end() :])
+    more, after = leading_number(rest[match.end() :])
     smaller, end = unit_before(after.lstrip(), after[:1] == " ")
     if more is None or smaller is None or smaller.kind != unit.kind or smaller.size >= unit.size:
         return None
@@ -139,15 +147,15 @@ def _says_nothing(rest: str, value: Fraction) -> bool:
 
 
 def _recurring(text: str) -> tuple[Fraction, int] | None:
-    found = _RECURRING.match(text)
-    if found:
-        whole, fixed = found[1], found[2]
-        again = found[3] or found[4] or f"{found[5]}{found[6] or ''}{found[7] or ''}"
-        return _repeating(whole, fixed, again), found.end()
-    found = _GOES_ON.match(text)
-    if found:
-        repeat = re.fullmatch(r"(\d*?)(\d{1,8}?)\2+(?!\2)", found[2])
-        return (_repeating(found[1], repeat[1], repeat[2]), found.end()) if repeat else None
+    match = _RECURRING.match(text)
+    if match:
+        whole, fixed = match[1], match[2]
+        again = match[3] or match[4] or f"{match[5]}{match[6] or ''}{match[7] or ''}"
+        return _repeating(whole, fixed, again), match.end()
+    match = _GOES_ON.match(text)
+    if match:
+        repeat = re.fullmatch(r"(\d*?)(\d{1,8}?)\2+(?!\2)", match[2])
+        return (_repeating(match[1], repeat[1], repeat[2]), match.end()) if repeat else None
     return None
 
 
@@ -157,42 +165,42 @@ def _repeating(whole: str, fixed: str, again: str) -> Fraction:
 
 
 def _mixed(text: str) -> tuple[Fraction, int] | None:
-    found = _MIXED.match(text)
-    if not found:
+    match = _MIXED.match(text)
+    if not match:
         return None
-    over, under = int(found[2] or found[4]), int(found[3] or found[5])
-    whole = int(found[1].replace(",", ""))
+    over, under = int(match[2] or match[4]), int(match[3] or match[5])
+    whole = int(match[1].replace(",", ""))
     if not (whole and over < under):
         return None  # 2\frac{5}{3} may be a product, 0 and 5/6 is two numbers
-    joined = text[found.end(1) : found.start(2) if found[2] else found.start(4)]
+    joined = text[match.end(1) : match.start(2) if match[2] else match.start(4)]
     if "-" in joined or "+" in joined:
         return None
-    return whole + Fraction(over, under), found.end()
+    return whole + Fraction(over, under), match.end()
 
 
 def _fraction(text: str) -> tuple[Fraction, int] | None:
-    found = _FRACTION.match(text)
-    if not found:
+    match = _FRACTION.match(text)
+    if not match:
         return None
-    above, over, below, under = found.groups()[:4] if found[2] else found.groups()[4:]
+    above, over, below, under = match.groups()[:4] if match[2] else match.groups()[4:]
     if not _value(under):
         return None
     sign = -1 if (above == "-") != (below == "-") else 1
-    return sign * _value(over) / _value(under), found.end()
+    return sign * _value(over) / _value(under), match.end()
 
 
 def _scientific(text: str) -> tuple[Fraction, int] | None:
-    found = _SCIENTIFIC.match(text)
-    if not found:
+    match = _SCIENTIFIC.match(text)
+    if not match:
         return None
-    mantissa = _value(found[1]) if found[1] else Fraction(1)
-    exponent = next(int(group) for group in (found[2], found[3], found[4], *found.groups()[5:]) if group)
-    return mantissa * Fraction(10) ** exponent, found.end()
+    mantissa = _value(match[1]) if match[1] else Fraction(1)
+    exponent = next(int(group) for group in (match[2], match[3], match[4], *match.groups()[5:]) if group)
+    return mantissa * Fraction(10) ** exponent, match.end()
 
 
 def _decimal(text: str) -> tuple[Fraction, int] | None:
-    found = _DECIMAL.match(text)
-    return (_value(found[0]), found.end()) if found else None
+    match = _DECIMAL.match(text)
+    return (_value(match[0]), match.end()) if match else None
 
 
 def _value(digits: str) -> Fraction:
@@ -213,8 +221,8 @@ def _in_words(text: str) -> tuple[Fraction, int] | None:
     total = part = end = 0
     room, largest = 100, 10**15  # what the next word must be smaller than: a number, and a scale word
     seen = False
-    while found := _WORD.match(text, end):
-        word = found[0].lower()
+    while match := _WORD.match(text, end):
+        word = match[0].lower()
         if word in _NAMED:
             if _NAMED[word] >= room:
                 return None
@@ -230,8 +238,8 @@ def _in_words(text: str) -> tuple[Fraction, int] | None:
         elif not seen:
             return None  # and five
         seen = True
-        after = re.match(r"[\s-]+", text[found.end() :])
-        end = found.end() + (after.end() if after else 0)
+        after = re.match(r"[\s-]+", text[match.end() :])
+        end = match.end() + (after.end() if after else 0)
         if not after:
             break
     return (Fraction(total + part), len(text[:end].rstrip(" -"))) if seen else None

@@ -93,11 +93,11 @@ _STEPS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
 
 @lru_cache(maxsize=8192)
 def plain(answer: str) -> str:
-    """The plain spelling of an answer."""
+    """The plain spelling of an answer; one longer than `LONGEST` stays as it is, but for spaces around it."""
     if len(answer) > LONGEST or _IS_NUMBER.fullmatch(answer):
         return answer.strip()
     text = re.sub(r"\s+", " ", in_ascii(answer))  # long runs of spaces are slow in what follows
-    text = _SEPARATED.sub(lambda found: re.sub(r"\D", "", found[0]), text)
+    text = _SEPARATED.sub(lambda number: re.sub(r"\D", "", number[0]), text)
     text = _undressed(text)
     for pattern, by in _STEPS:
         text = pattern.sub(by, text)
@@ -115,8 +115,10 @@ def ended(text: str) -> str:
 
 
 def squeezed(text: str) -> str:
-    """For comparing letter by letter: without spaces, but for those between two digits or two letters, and without
-    quotes or the braces of a single sign."""
+    """A plain spelling to be compared letter by letter.
+
+    Without spaces, but for those between two digits or two letters, and without quotes or the braces of a single sign.
+    """
     text = re.sub(r"\^\{(\w|\\?[A-Za-z]+)\}", r"^\1", text.replace('"', " "))
     text = re.sub(r"_\{(\w)\}", r"_\1", text)
     text = re.sub(r"\s+", " ", text).strip()
@@ -134,8 +136,8 @@ def _undressed(text: str) -> str:
     return text
 
 
-def _quoted(found: re.Match[str]) -> str:
-    inside = found[1].replace('"', "")
+def _quoted(match: re.Match[str]) -> str:
+    inside = match[1].replace('"', "")
     if not re.search(r"\d", inside):
         return f'"{inside}"'
     return f" {inside} " if re.search(r"[\\^_=$]", inside) else re.sub(r"[A-Za-z][A-Za-z ]*", r'"\g<0>"', f" {inside} ")

@@ -15,7 +15,11 @@ from typing import NamedTuple
 
 
 class Unit(NamedTuple):
-    """A kind of quantity, and the unit's size in the base unit of that kind. Kind "" is compared with nothing."""
+    """A unit of measurement.
+
+    kind: of quantity, such as "length" or "length time^-1"; "" is compared with nothing.
+    size: in the base unit of that kind, exact.
+    """
 
     kind: str
     size: Fraction
@@ -86,25 +90,27 @@ def unquoted(text: str) -> str:
 
 def currency_before(text: str) -> tuple[Unit | None, str]:
     """The currency that a text begins with, and the rest; None where it begins with none."""
-    found = _BEFORE.match(text)
-    if found is None:
+    match = _BEFORE.match(text)
+    if match is None:
         return None, text
-    return _UNITS["USD"] if found[0].strip() in ("\\$", "US$", "USD") else NONE, text[found.end() :]
+    return _UNITS["USD"] if match[0].strip() in ("\\$", "US$", "USD") else NONE, text[match.end() :]
 
 
 def unit_before(text: str, spaced: bool) -> tuple[Unit | None, str]:
     """The unit that a text begins with, a product or quotient of named ones, and the rest; None where there is none.
-    spaced: a space stands before the text, so that a single letter may be a unit."""
+
+    spaced: a space stands before the text, so that a single letter may be a unit.
+    """
     powers: Counter[str] = Counter()
     size, end, sign, known = Fraction(1), 0, 1, True
-    while (found := _ONE.match(text, end)) and (unit := _one(found)) is not None:
-        if end == 0 and not _may_stand(found, spaced):
+    while (match := _ONE.match(text, end)) and (unit := _one(match)) is not None:
+        if end == 0 and not _may_stand(match, spaced):
             break
-        power = sign * int(found["to"] or found["raised"] or _POWERS.get((found["power"] or "").strip(), 1))
+        power = sign * int(match["to"] or match["raised"] or _POWERS.get((match["power"] or "").strip(), 1))
         known = known and unit.kind != ""
         powers[unit.kind] += power
         size *= unit.size**power
-        end = found.end()
+        end = match.end()
         joined = _JOIN.match(text, end)
         if joined is None or not (after := _ONE.match(text, joined.end())) or _one(after) is None:
             break
@@ -116,19 +122,19 @@ def unit_before(text: str, spaced: bool) -> tuple[Unit | None, str]:
     return (Unit(kind, size) if known else NONE), text[end:]
 
 
-def _may_stand(found: re.Match[str], spaced: bool) -> bool:
+def _may_stand(match: re.Match[str], spaced: bool) -> bool:
     """Whether the first unit may be one: a bare letter needs a space before it (3 m), or a quotient (5m/s)."""
-    name = found["name"]
+    name = match["name"]
     if name is None or len(name) > 1 or name == "L":
         return True
-    return (spaced and name in BARE_LETTERS) or re.match(r"\s*/", found.string[found.end() :]) is not None
+    return (spaced and name in BARE_LETTERS) or re.match(r"\s*/", match.string[match.end() :]) is not None
 
 
-def _one(found: re.Match[str]) -> Unit | None:
-    if found["circ"] or found["sign"]:
+def _one(match: re.Match[str]) -> Unit | None:
+    if match["circ"] or match["sign"]:
         return NONE
-    name = found["letter"] or found["name"]
-    inches = name == "in" and re.match(r"\s+[a-z]", found.string[found.end() :])  # 72 in total
+    name = match["letter"] or match["name"]
+    inches = name == "in" and re.match(r"\s+[a-z]", match.string[match.end() :])  # 72 in total
     return None if inches else _UNITS.get(name)
 
 
@@ -158,15 +164,19 @@ _TAILS = frozenset(_TAIL.split())
 
 
 def changes_nothing(remark: str) -> bool:
-    """Whether a remark in words leaves the number before it as it is: "by symmetry", "in total"; not with "minus" in
-    it or "elevenths"."""
+    """Whether a remark in words leaves the number before it as it is.
+
+    "by symmetry" and "in total" do; what has "minus" or "elevenths" in it does not.
+    """
     words = re.findall(r"[a-z]+", remark.lower())
     return not _CHANGES.intersection(words) and not any(map(_SCALED.fullmatch, words))
 
 
 def things_counted(text: str, one: bool) -> bool:
-    """Whether a text only says what was counted: "apples", "red apples per day", "of the cake", "in total". one: what
-    is counted may be one thing, or a part of one ("mile")."""
+    """Whether a text only says what was counted: "apples", "red apples per day", "of the cake", "in total".
+
+    one: what is counted may be one thing, or a part of one ("mile").
+    """
     words = text.lower().replace("-", " ").split()
     if not words or len(words) > 8 or not all(re.fullmatch(r"[a-z][a-z&]*(?:'s)?|\(s\)", word) for word in words):
         return False

@@ -27,17 +27,20 @@ _TAKES_BACK = re.compile(  # (B) or (C), B) C), (B) is wrong
 
 
 def words_of(text: str) -> str | None:
-    """The words of an answer in its plain spelling that is words and nothing else, in small letters, one space between;
-    None for anything else. Letters that are a product of variables (xy, abc) are no words unless they stood as text."""
+    """The words of an answer that is words and nothing else, in small letters, one space between; else None.
+
+    text: in its plain spelling (`spelling.plain`). Letters that are a product of variables (xy, abc) are no words
+        unless they stood as text.
+    """
     bare = text.replace('"', " ")
     if not re.fullmatch(r"[^\W\d_][^\d_\\^=+<>|{}*/%$]*", bare.strip()):
         return None
-    found = re.findall(r"[^\W\d_]+(?:'[^\W\d_]+)*", bare)
+    words = re.findall(r"[^\W\d_]+(?:'[^\W\d_]+)*", bare)
     quoted = '"' in text
-    if not any(_is_word(word, quoted) for word in found) or "," in bare:
+    if not any(_is_word(word, quoted) for word in words) or "," in bare:
         return None
-    said = " ".join(found).casefold()
-    return _SAID.sub("", said, count=1) if _SAID.match(said) and len(found) > 1 else said
+    said = " ".join(words).casefold()
+    return _SAID.sub("", said, count=1) if _SAID.match(said) and len(words) > 1 else said
 
 
 def unread_words(text: str) -> frozenset[str]:
@@ -64,16 +67,18 @@ def _is_word(word: str, quoted: bool) -> bool:
 
 
 def choice(text: str) -> tuple[str, str, bool] | None:
-    """The letter of a choice, what stands behind it, and whether it is marked as a choice, (E) or E., and not a letter
-    alone; None where there is no such letter."""
+    """A choice as (its letter, what stands behind it, whether it is marked); None where there is no such letter.
+
+    Marked is (E) or E., in contrast to a letter alone.
+    """
     bare = re.sub(r"\s+", " ", text.replace('"', " ")).strip()
-    found = _CHOICE.fullmatch(bare)
-    if not found or _TAKES_BACK.search(found[6]):
+    match = _CHOICE.fullmatch(bare)
+    if not match or _TAKES_BACK.search(match[6]):
         return None
-    letter = next(group for group in found.groups()[:5] if group)
-    alone = found[5] is not None and len(bare) == 1
+    letter = next(group for group in match.groups()[:5] if group)
+    alone = match[5] is not None and len(bare) == 1
     if not alone and letter.upper() > "J":
         return None
     if alone and not letter.isupper():
         return None
-    return letter.upper(), found[6].strip(), not alone
+    return letter.upper(), match[6].strip(), not alone
