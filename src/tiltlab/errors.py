@@ -14,8 +14,9 @@ CUT = 300
 class UserError(Exception):
     """Bad input: a recipe, a model, a data file or a reward that cannot be used as given. Exit code 2.
 
-    Each of its `lines`, one for each thing that is wrong, is printable, however long or odd the values are that it
-    tells of.
+    texts: what is wrong, a line for each thing.
+
+    Each of its `lines` is printable, however long or odd the values are that it tells of.
     """
 
     def __init__(self, *texts: str) -> None:
@@ -27,7 +28,11 @@ class UserError(Exception):
 
 
 class AtKey(UserError):
-    """One that another value for a key of the recipe's section mends."""
+    """A UserError that another value for a key of the recipe mends.
+
+    key: its name within its section of the recipe.
+    text: what is wrong.
+    """
 
     def __init__(self, key: str, text: str) -> None:
         super().__init__(text)
@@ -39,8 +44,11 @@ class AtKey(UserError):
 
 @contextmanager
 def gathered(wrong: list[str], section: str = "") -> Iterator[None]:
-    """Adds what a UserError in the block says to `wrong`, for it to be told with whatever else is. `section`: of the
-    recipe, that the block is about, as --set names it."""
+    """Collect what a UserError in the block says, to be told with whatever else is wrong.
+
+    wrong: the lines so far, to which those of the error are added.
+    section: of the recipe, that the block is about, as --set names it.
+    """
     try:
         yield
     except AtKey as error:
@@ -50,14 +58,22 @@ def gathered(wrong: list[str], section: str = "") -> Iterator[None]:
 
 
 class Stopped(Exception):
-    """The work was asked to stop, by Ctrl-C or another `signal`, and has saved where it was. Exit code 128 + signal."""
+    """The work was asked to stop, by Ctrl-C or another signal, and has saved where it was.
+
+    signal: its number, SIGINT where left out. Exit code 128 + signal.
+    """
 
     signal: int = SIGINT
 
 
 class Interrupted(BaseException):
-    """The process was told by a signal to end at once. Not an Exception: nobody is to go on after it; nor a
-    KeyboardInterrupt: the library of the command line would take it for its own. Exit code 128 + signal."""
+    """The process was told by a signal to end at once.
+
+    signal: its number. Exit code 128 + signal.
+
+    Not an Exception: nobody is to go on after it; nor a KeyboardInterrupt: the library of the command line would take
+    it for its own.
+    """
 
     def __init__(self, signal: int) -> None:
         super().__init__(signal)
@@ -65,7 +81,10 @@ class Interrupted(BaseException):
 
 
 def brief(said: object, most: int = CUT) -> str:
-    """What an exception or anything else says, as one printable line; what is longer than `most` loses its middle."""
+    """What an exception or anything else says, as one printable line.
+
+    most: characters; a longer text loses its middle.
+    """
     text = str(said)
     if len(text) > most:
         text = f"{text[: most - most // 3 - 1]}…{text[-(most // 3) :]}"
@@ -78,8 +97,10 @@ def said(error: BaseException) -> str:
 
 
 def words(error: BaseException | None) -> str:
-    """An error's own words, without its kind, as one line of no great length; of one from the system, what that says,
-    without number and path."""
+    """An error's own words, without its kind, as one line of at most 200 characters.
+
+    Of an error from the operating system, what that says, without number and path.
+    """
     return brief(getattr(error, "strerror", None) or error, 200)
 
 

@@ -1,7 +1,7 @@
 """Random numbers that depend on where they are used and on nothing else.
 
-No generator is carried from step to step, so there is no generator state to save: a run that stopped goes on with the
-same numbers as one that did not.
+No generator is kept from step to step, so there is no generator state to save: a run that stopped goes on with the same
+numbers as one that did not.
 """
 
 import hashlib
@@ -11,7 +11,11 @@ import numpy as np
 
 
 def derive(seed: int, *keys: object) -> int:
-    """A 63-bit seed for the place named by `keys`, different for every (seed, keys), the same on every machine."""
+    """A 63-bit seed for one use, different for every (seed, keys), the same on every machine.
+
+    seed: of the whole run.
+    keys: name the use; values whose repr is the same everywhere (numbers, texts, tuples of them).
+    """
     digest = hashlib.sha256(repr((seed, *keys)).encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
 
@@ -23,7 +27,13 @@ def split_key(split: str) -> str:
 
 
 def batch_indices(step: int, size: int, total: int, seed: int) -> list[int]:
-    """Which `size` of `total` items batch number `step` holds: item numbers from an endless run of shuffled epochs."""
+    """The numbers of the items in one batch, out of an endless run of shuffled epochs.
+
+    step: the number of the batch, from 0.
+    size: items in a batch.
+    total: items in an epoch.
+    seed: of the shuffles.
+    """
     positions = range(step * size, (step + 1) * size)
     return [_order(position // total, total, seed)[position % total] for position in positions]
 

@@ -8,7 +8,7 @@ import pytest
 
 from tests.tasks.files import jsonl, written
 from tiltlab.config.tasks import load_task
-from tiltlab.datasets.columns import Found, Reading, read_problems
+from tiltlab.datasets.columns import LoadedProblems, Reading, read_problems
 from tiltlab.datasets.overlap import apart, normal
 from tiltlab.errors import UserError
 from tiltlab.tasks.base import grade_all, notes_of
@@ -18,7 +18,7 @@ from tiltlab.types import Grade, Problem, Rollout
 FINE = {"problem": "fine", "answer": "1"}
 
 
-def read(path: str, **changes: Any) -> Found:
+def read(path: str, **changes: Any) -> LoadedProblems:
     return read_problems((path,), Reading(**changes))
 
 

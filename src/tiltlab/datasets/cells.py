@@ -35,6 +35,8 @@ def as_text(cell: Any) -> str | None:
 def id_of(cell: Any, where: str) -> str | None:
     """An id as text, None where there is none. 60 and 60.0, which a column of numbers with gaps becomes, are one.
 
+    where: what a message calls the row.
+
     Raises UserError for what is neither text nor a number.
     """
     if is_empty(cell) and cell != []:
@@ -46,8 +48,14 @@ def id_of(cell: Any, where: str) -> str | None:
 
 
 def chat_of(cell: Sequence[Any], where: str) -> tuple[Message, ...]:
-    """Chat messages, as a row gives them. Raises UserError for a message without role or text, and where the last one
-    is not the user's: nobody would be asked."""
+    """Chat messages, as a row gives them.
+
+    cell: a list with at least one item.
+    where: what a message calls the row.
+
+    Raises UserError for a message without role or text, and where the last one is not the user's: nobody would be
+    asked.
+    """
     chat = tuple(_message(message, f"{where}: message {i}") for i, message in enumerate(cell, start=1))
     if chat[-1]["role"] != "user" or is_empty(chat[-1]["content"]):
         raise UserError(f"{where}: the last message must be the user's, with the question; it is {shown(chat[-1])}")

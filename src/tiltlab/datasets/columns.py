@@ -18,8 +18,13 @@ from tiltlab.types import Message, Problem
 class Reading:
     """How to read a row. Columns are tried in their order, and the first that holds something counts.
 
-    numbers: gold answers must be numbers. tolerant: rows whose gold answer is empty are left out, with a note, as sets
-    on the hub have a few; else they are refused. chats: whether a question may be a list of chat messages.
+    questions: columns of the question.
+    golds: columns of the gold answer, each with how to read it out of its cell.
+    ids: columns of the id; a row without one is named by its place in the file.
+    numbers: gold answers must be numbers.
+    tolerant: rows whose gold answer is empty are left out, with a note, as sets on the hub have a few; else they are
+        refused.
+    chats: whether a question may be a list of chat messages.
     """
 
     questions: tuple[str, ...] = ("problem",)
@@ -31,15 +36,22 @@ class Reading:
 
 
 @dataclass(frozen=True)
-class Found:
-    """Problems, and what there is to say of them."""
+class LoadedProblems:
+    """Problems as they were read.
+
+    problems: in the order of their rows.
+    notes: what there is to say of how they were read, one line each.
+    """
 
     problems: tuple[Problem, ...]
     notes: tuple[str, ...] = ()
 
 
-def read_problems(sources: tuple[str | Hub, ...], reading: Reading) -> Found:
+def read_problems(sources: tuple[str | Hub, ...], reading: Reading) -> LoadedProblems:
     """Every problem of these files or hub splits, in order.
+
+    sources: paths of files, and splits on the hub.
+    reading: which columns hold what.
 
     Raises UserError, naming file and line or row, for a row that cannot be used, and for two with the same id.
     """
@@ -48,23 +60,23 @@ def read_problems(sources: tuple[str | Hub, ...], reading: Reading) -> Found:
     read, empty = Counter[str](), []
     for source in sources:
         for where, row in hub_rows(source) if isinstance(source, Hub) else read_rows(source):
-            found = _gold(row, reading, where)
-            if found is None:
+            answer = _gold(row, reading, where)
+            if answer is None:
                 empty.append(where)
                 continue
-            problem = _problem(row, reading, *found, where)
+            problem = _problem(row, reading, *answer, where)
             if problem.id in problems:
                 raise UserError(
                     f"{where} has the id {problem.id[:60]!r}, as {rows[problem.id]} has; "
                     "give every row of a file an id of its own, or none"
                 )
             problems[problem.id], rows[problem.id] = problem, where
-            read[found[0]] += 1
+            read[answer[0]] += 1
     names = ", ".join(map(str, sources))
     if not problems:
         raise UserError(f"{names} is empty; it needs rows with a question and an answer")
     chats = sum(bool(problem.messages) for problem in problems.values())
-    return Found(tuple(problems.values()), tuple(_notes(names, reading, read, empty, chats)))
+    return LoadedProblems(tuple(problems.values()), tuple(_notes(names, reading, read, empty, chats)))
 
 
 def _notes(names: str, reading: Reading, read: Counter[str], empty: Sequence[str], chats: int) -> list[str]:

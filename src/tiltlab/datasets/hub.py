@@ -13,8 +13,13 @@ from tiltlab.errors import UserError, said
 
 @dataclass(frozen=True)
 class Hub:
-    """One split of a data set. `hub` is its id, owner/name, or a folder. `revision`: a commit, so that no later edit
-    changes the problems."""
+    """One split of a data set.
+
+    hub: its id, owner/name, or a folder.
+    config: of the data set, where it has several.
+    split: its name on the hub.
+    revision: a commit, branch or tag; a commit, so that no later edit changes the problems.
+    """
 
     hub: str
     config: str | None = None
@@ -32,8 +37,8 @@ def hub_rows(source: Hub) -> Rows:
 
     datasets.disable_progress_bars()
     try:
-        found = datasets.load_dataset(source.hub, source.config, split=source.split, revision=source.revision)
-        rows = found.with_format("arrow")[:].to_pylist()
+        data = datasets.load_dataset(source.hub, source.config, split=source.split, revision=source.revision)
+        rows = data.with_format("arrow")[:].to_pylist()
     except Exception as error:  # the hub's clients raise errors of a dozen kinds, from three packages
         raise UserError(
             f"data set {source} cannot be loaded ({said(error)}); check its name, the network and HF_HUB_OFFLINE, "

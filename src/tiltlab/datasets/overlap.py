@@ -16,7 +16,10 @@ SHOWN = 3
 def apart(
     rows: Sequence[Problem], split: str, others: Sequence[Problem], other: str
 ) -> tuple[list[Problem], list[str]]:
-    """The rows of `split` whose questions do not stand among `others`, and a note on the ones that do, if any."""
+    """The rows whose questions do not stand among `others`, and a note on the ones that do, if any.
+
+    split, other: what the note calls the two.
+    """
     seen = {normal(problem.question) for problem in others}
     kept: list[Problem] = []
     dropped: list[Problem] = []
@@ -36,8 +39,11 @@ def listed(ids: Iterable[str]) -> str:
 
 
 def normal(text: str) -> str:
-    """What two wordings of one question share: not case, sentence punctuation (a point, comma or colon between digits
-    is a part of the number), spaces beside signs, and braces around one character, as in x^{2}."""
+    """What two wordings of one question share.
+
+    Left out are case, sentence punctuation (a point, comma or colon between digits is a part of the number), spaces
+    beside signs, and braces around one character, as in x^{2}.
+    """
     plain = unicodedata.normalize("NFKC", text).casefold()
     plain = re.sub(r"""(?<!\d)[.,;:!?"']|[.,;:!?"'](?!\d)""", "", plain)
     plain = re.sub(r"\{(\w)\}", r"\1", plain)

@@ -30,8 +30,12 @@ INSTRUCTION = "Think step by step, and put the final answer inside \\boxed{{}}.\
 class MathSet:
     """One named set.
 
+    hub: its id on the hub, owner/name.
     train, test: the hub's name of the split, None where the set has none to learn from or to be tested on.
-    question: column of the question. golds: columns of the gold answer, tried in this order. id: column of a name.
+    question: column of the question.
+    golds: columns of the gold answer, tried in this order, each with how to read it out of its cell.
+    id: column of a name.
+    configs: of the data set on the hub, whose rows are put one after another.
     sorted: rows stand subject by subject on the hub, so the first of them stand for none but themselves.
     """
 
@@ -74,7 +78,10 @@ _BLANK = re.compile(r"(?:\\boxed\s*\{\s*\}|[\s$*#.,:;\u200b-\u200f\u2060\ufeff])
 
 
 def gold(cell: Any, extract: Extract) -> str | None:
-    """The gold answer in a cell; None where it holds none. Several answers in a list are joined by commas."""
+    """The gold answer in a cell; None where it holds none. Several answers in a list are joined by commas.
+
+    extract: how it is read out of the cell.
+    """
     texts = [as_text(item) for item in (cell if isinstance(cell, list) else [cell])]
     known = [text.strip() for text in texts if text is not None]
     answer = _EXTRACT[extract](", ".join(filter(None, known))) if len(known) == len(texts) else None

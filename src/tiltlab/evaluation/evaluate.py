@@ -23,7 +23,7 @@ class Evaluated(NamedTuple):
     """What an evaluation came to.
 
     records: problem by problem, in order, n each.
-    info: what the sampler says of all its draws together.
+    info: what the sampler says of all its responses together.
     first_P: the first response to each problem, token by token as it was drawn; all of them would not fit in memory.
     """
 
@@ -45,12 +45,20 @@ def evaluate(
     reward: Reward | None = None,
     on_progress: Callable[[int], None] = lambda _: None,
 ) -> Evaluated:
-    """n graded responses to each problem, of `max_tokens` at most, with their log-probabilities under the model and the
-    reference, in nats.
+    """Draw and grade responses to each problem, and score them under the model and the reference.
 
-    Both score the responses that the sampler gave, whatever distribution it drew them from, by the same code: where the
-    weights agree, so do the two. `on_progress` is told how many problems are done. Raises UserError for a prompt that
-    the model has no room for, and for a reward that cannot be called.
+    model: that the sampler draws from.
+    reference: the base; may be the model itself.
+    n: responses to each problem.
+    max_tokens: of a response.
+    seed: of the draws.
+    reward: of the user's own, in place of the task's.
+    on_progress: told how many problems are done.
+
+    Both models score the responses that the sampler gave, whatever distribution it drew them from, by the same code:
+    where the weights agree, so do the two log-probabilities (nats, at temperature 1).
+
+    Raises UserError for a prompt that the model has no room for, and for a reward that cannot be called.
     """
     records: list[Record] = []
     infos: list[Info] = []

@@ -17,7 +17,15 @@ from tiltlab.types import Problem
 
 @dataclass(frozen=True)
 class Response:
-    """One response, ungraded; its other fields are a record's."""
+    """One response, not yet graded. Its fields are those of a `Record`.
+
+    problem: that it answers.
+    sample: its number among the problem's responses.
+    text: as the model wrote it.
+    tokens: how many, 0 where that is not known.
+    complete: whether it ended of itself; else the limit truncated it.
+    logp, ref_logp: of the response under the model that drew it and under the reference, in nats; NaN where not known.
+    """
 
     problem: Problem
     sample: int
@@ -29,13 +37,16 @@ class Response:
 
 
 def read_responses(file: Path, problems: Sequence[Problem], name: str) -> list[Response]:
-    """The responses of a file to these problems; `name` is what messages call them.
+    """The responses of a file to these problems, in the order of its lines.
+
+    file: JSONL (see `run.from_elsewhere`).
+    name: what messages call the problems.
 
     Raises UserError, naming the line, for one that cannot be used, for two that are the same sample of a problem, and
     for a file without any.
     """
     by_name = _by_name(problems)
-    found: list[Response] = []
+    responses: list[Response] = []
     places: dict[tuple[str, int], str] = {}
     counts: dict[str, int] = {}
     for where, line in read_objects(str(file)):
@@ -46,10 +57,10 @@ def read_responses(file: Path, problems: Sequence[Problem], name: str) -> list[R
         first = places.setdefault((problem.id, response.sample), where)
         if first != where:
             raise UserError(f"{where} is sample {response.sample} of problem {shown(problem.id)}, as {first} is")
-        found.append(response)
-    if not found:
+        responses.append(response)
+    if not responses:
         raise UserError(f"{file} is empty; it needs one JSON object a line")
-    return found
+    return responses
 
 
 def _by_name(problems: Sequence[Problem]) -> dict[str, Problem | None]:

@@ -45,8 +45,15 @@ WORK = "We read the question, write down what is known, and work through it step
 
 @dataclass(frozen=True)
 class Probe:
-    """One kind of text. paid: texts whose reward says right (see `_level`); `wanted` says whether they should be.
-    unknown: texts that could not be graded. examples: problem ids and texts that failed."""
+    """What a reward makes of one kind of text.
+
+    name: of the kind.
+    wanted: whether such texts should be paid.
+    texts: how many there are.
+    paid: how many are, as their reward says right (see `_level`).
+    unknown: how many could not be graded.
+    examples: (problem id, text) of those that went wrong, the text in at most 200 characters.
+    """
 
     name: str
     wanted: bool
@@ -57,6 +64,7 @@ class Probe:
 
     @property
     def failed(self) -> bool:
+        """Whether the reward pays for too many of these texts, or for too few."""
         if self.wanted:
             return self.paid < ACCEPTED * self.texts
         return self.paid > (MISTAKEN * self.texts if self.name in (OTHER, TWO) else 0)
@@ -64,8 +72,17 @@ class Probe:
 
 @dataclass(frozen=True)
 class OnSamples:
-    """What samples of a model say. signal: share of groups of `n` whose rewards differ. entropy: of the answers to a
-    problem, nats, mean. length: correlation of reward and length in tokens within a problem, pooled."""
+    """What samples of a model say of a reward.
+
+    problems: how many.
+    n: responses to each.
+    accuracy: share of responses that the task calls correct.
+    reward: mean of those that are known.
+    ungraded: share of responses without a reward.
+    signal: share of problems whose n rewards differ.
+    entropy: of the answers to a problem, in nats, mean over problems.
+    length: correlation of reward and length in tokens within a problem, pooled; NaN where neither varies.
+    """
 
     problems: int
     n: int
@@ -79,9 +96,15 @@ class OnSamples:
 
 @dataclass(frozen=True)
 class Checked:
-    """milliseconds: a check of one ordinary text, side by side as training does it. slowest: seconds of the slowest
-    hostile text alone. samples: None where no model was given. unread: problem ids and gold answers that are no number,
-    word, list or formula."""
+    """What a check of a reward came to.
+
+    problems: how many.
+    probes: one a kind of text, gold answers first.
+    milliseconds: of grading one ordinary text, side by side as training does it.
+    slowest: seconds of the slowest hostile text alone.
+    samples: None where no model was given.
+    unread: (problem id, gold answer) of those that are no number, word, list or formula.
+    """
 
     problems: int
     probes: tuple[Probe, ...]
@@ -114,7 +137,12 @@ class Checked:
 def check(
     task: Task, problems: Sequence[Problem], reward: Reward | None = None, samples: OnSamples | None = None
 ) -> Checked:
-    """Put every probe to the task's grader, or to `reward` in its place."""
+    """Put every probe to a task's grader, or to a reward in its place.
+
+    problems: of the task, at least one.
+    reward: of the user's own; the task's grader where left out.
+    samples: what a model's say (`on_samples`), to stand in the result.
+    """
     grade = partial(_rewards, task, reward)
     texts = [(problem, _boxed(task, problem.answer)) for problem in problems]
     start = time.perf_counter()
@@ -131,9 +159,9 @@ def check(
 
 def hostile(task: Task, problems: Sequence[Problem]) -> dict[str, list[tuple[Problem, str]]]:
     """Texts that are to be rejected, by kind; each with the problem that it answers."""
-    found: dict[str, list[tuple[Problem, str]]] = {}
+    texts: dict[str, list[tuple[Problem, str]]] = {}
     others = [(p, _other(problems, i)) for i, p in enumerate(problems)]
-    found[OTHER] = [(p, _boxed(task, other)) for p, other in others if other is not None]
+    texts[OTHER] = [(p, _boxed(task, other)) for p, other in others if other is not None]
     makers: dict[str, Callable[[Problem], str]] = {
         "empty text": lambda _: "",
         "the prompt itself": lambda p: _text_of(task.render(p)),
@@ -149,11 +177,11 @@ def hostile(task: Task, problems: Sequence[Problem]) -> dict[str, list[tuple[Pro
         for name in ("a box left open", "20 kB of nesting", "every number from 0 to 100 in a box"):
             del makers[name]
     for name, make in makers.items():
-        found[name] = [(problem, make(problem)) for problem in problems[:64]]
-    found[TWO] = [
+        texts[name] = [(problem, make(problem)) for problem in problems[:64]]
+    texts[TWO] = [
         (p, f"{_boxed(task, p.answer)} No: {_boxed(task, other)}") for p, other in others[:64] if other is not None
     ]
-    return found
+    return texts
 
 
 def on_samples(
@@ -166,7 +194,13 @@ def on_samples(
     max_tokens: int,
     seed: int,
 ) -> OnSamples:
-    """n responses of the model to each problem, graded."""
+    """Draw and grade responses of a model, and sum up what they say of a reward.
+
+    reward: of the user's own; None for the task's.
+    n: responses to each problem.
+    max_tokens: of a response.
+    seed: of the draws.
+    """
     prompts = [task.render(problem) for problem in problems]
     rollouts = Temperature()(model, prompts, n=n, max_tokens=max_tokens, seed=seed).rollouts
     grades = grade_all(task, problems, rollouts, reward)

@@ -44,8 +44,13 @@ LOT = 16
 
 @dataclass(frozen=True)
 class Progress:
-    """How far an evaluation is. done: problems, of which a part may be a share of those that are being drawn: what is
-    done of them at least, as their responses may end before the limit. tokens: drawn by this process."""
+    """How far an evaluation is.
+
+    done: problems; a fraction stands for a share of those that are being drawn, and is a lower bound, as their
+        responses may end before the limit.
+    of: problems in all.
+    tokens: drawn by this process.
+    """
 
     done: float
     of: int
@@ -59,8 +64,13 @@ def run_sample(
     on_progress: Callable[[Progress], None],
     on_note: Callable[[str], None] = lambda _: None,
 ) -> tuple[list[Record], Info]:
-    """Draw, grade and write, or go on. `on_progress` is told at each step of decoding how far that is; `on_note` what
-    there is to say of the model.
+    """Draw, grade and write, or go on. Returns all records, and what drawing them took.
+
+    recipe: model, task, sampler and sizes.
+    folder: what was made before in it is kept; the caller holds it against other processes.
+    device: as torch names it.
+    on_progress: told at each step of decoding how far that is.
+    on_note: told what there is to say of the model, a line at a time.
 
     Raises UserError, before anything is written, for a model, a problem or a reward that cannot be used, and for a
     folder that holds something else.
@@ -158,16 +168,19 @@ def _models(recipe: SampleRecipe, config: ModelConfig, codec: Codec) -> tuple[HF
 
 
 def from_elsewhere(file: Path, task: Task, folder: Path) -> list[Record]:
-    """Grade responses that another engine drew: a JSONL file with a line a response, {"problem": id, or "question": its
-    text, "text": the response}, and where known "sample" (its number among the problem's; in order where left out),
-    "tokens" (0 where left out), "complete" (true), "logp" and "ref_logp" (null). Problems are those of the task's test
-    split.
+    """Grade responses that another engine drew to problems of the task's test split, and write their records.
 
-    Raises UserError, naming the line, for one that cannot be used.
+    file: JSONL with a line a response: {"problem": id, or "question": its text, "text": the response}, and where known
+        "sample" (its number among the problem's; in order where left out), "tokens" (0 where left out), "complete"
+        (true), "logp" and "ref_logp" (nats; null).
+    folder: to write to.
+
+    Raises UserError, naming the line, for one that cannot be used, and for a folder whose records a model drew.
     """
-    found = read_responses(file, task.problems("test"), f"task {task.name}'s test split")
+    responses = read_responses(file, task.problems("test"), f"task {task.name}'s test split")
     _require_no_drawn(folder)
-    grades = grade_texts(task, [response.problem for response in found], [response.text for response in found])
+    problems = [response.problem for response in responses]
+    grades = grade_texts(task, problems, [response.text for response in responses])
     records = [
         Record(
             task=task.name,
@@ -182,10 +195,10 @@ def from_elsewhere(file: Path, task: Task, folder: Path) -> list[Record]:
             logp=response.logp,
             ref_logp=response.ref_logp,
         )
-        for response, grade in zip(found, grades, strict=True)
+        for response, grade in zip(responses, grades, strict=True)
     ]
     write_records(folder / "records.jsonl", records)
-    questions = _questions([response.problem for response in found])
+    questions = _questions(problems)
     about = {"responses": str(file), "records": len(records), "made": provenance(), "questions": questions}
     write_json(folder / "sample.json", about)
     return records
@@ -201,16 +214,16 @@ def _about(recipe: SampleRecipe, folder: Path, date: dt.date, lot: int) -> Json:
     """What sample.json is to say, or says already. Raises UserError for a folder that holds records of something else;
     one in which no lot was finished holds none."""
     wanted = recipe.model_dump(mode="json")
-    found = _sample(folder)
-    if found is None and whole_lines(folder / "records.jsonl"):
+    about = _sample(folder)
+    if about is None and whole_lines(folder / "records.jsonl"):
         raise UserError(f"{folder} holds records, and no sample.json that says of what; choose another --out")
-    if found is None or ("recipe" in found and not whole_lines(folder / "lots.jsonl")):
+    if about is None or ("recipe" in about and not whole_lines(folder / "lots.jsonl")):
         return {"recipe": wanted, "made": provenance(), "date": str(date), "lot": lot}
-    before = _with_defaults(renamed(found.get("recipe") or {}))
+    before = _with_defaults(renamed(about.get("recipe") or {}))
     for key, value in wanted.items():
         if before.get(key) != value:
             raise UserError(f"{folder} holds records of another {key}; choose another --out, or remove the folder")
-    return found
+    return about
 
 
 def _with_defaults(recipe: Json) -> Json:

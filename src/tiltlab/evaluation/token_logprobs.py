@@ -26,9 +26,15 @@ AT_ONCE = 32
 
 @dataclass(frozen=True)
 class TokenLine:
-    """One response. logp: of each token under the model that drew it; ref_logp: under the base, both at temperature 1,
-    in nats. ranks: how many tokens the base found likelier there. pieces: the text that each token added, which joined
-    is the response's; None where it is not kept. What ends the response, or is only half a character, adds none."""
+    """One response, token by token.
+
+    problem: its id.
+    logp: of each token under the model that drew it, at temperature 1, in nats.
+    ref_logp: likewise under the base.
+    ranks: of each token, how many tokens the base found likelier there.
+    pieces: the text that each token added, which joined is the response's; None where it is not kept. What ends the
+        response, or is only half a character, adds none.
+    """
 
     problem: str
     logp: tuple[float, ...]
@@ -46,14 +52,16 @@ def token_lines(
 ) -> list[dict[str, Any]]:
     """Lines of tokens.jsonl (the fields of TokenLine) for the first response to each problem, as far as there is room.
 
+    base: whose log-probabilities and ranks stand in them.
+    problems, prompts, first_P: as many of each.
     told: how many lines there are already, of earlier problems.
     """
     lines: list[TokenLine] = []
     for start in range(0, len(problems), AT_ONCE):
         room = max(0, COUNTED - told - len(lines))
         some = [p for p in range(start, min(start + AT_ONCE, len(problems))) if first_P[p].tokens][:room]
-        found = told_by(base, [prompts[p] for p in some], [first_P[p] for p in some]) if some else []
-        for p, (ref_logp, ranks) in zip(some, found, strict=True):
+        scored = told_by(base, [prompts[p] for p in some], [first_P[p] for p in some]) if some else []
+        for p, (ref_logp, ranks) in zip(some, scored, strict=True):
             spelled = spell(base, first_P[p]) if told + len(lines) < SPELLED else None
             lines.append(TokenLine(problems[p].id, first_P[p].logprobs, ref_logp, ranks, spelled))
     return [asdict(line) for line in lines]
@@ -63,7 +71,12 @@ def token_lines(
 def told_by(
     model: LanguageModel, prompts_P: Sequence[Prompt], rollouts_P: Sequence[Rollout]
 ) -> list[tuple[tuple[float, ...], tuple[int, ...]]]:
-    """Log-probability and rank (0: top choice) of each token of one response to each prompt, read step by step."""
+    """What a model says of each token of one response to each prompt: (log-probabilities, ranks), read step by step.
+
+    prompts_P, rollouts_P: as many of each; a response has at least one token.
+
+    Log-probabilities are in nats, at temperature 1; rank 0 is the top choice.
+    """
     longest = max(len(rollout.tokens) for rollout in rollouts_P)
     decoder = model.decoder(prompts_P, n=1, max_tokens=longest)
     logps: list[list[float]] = [[] for _ in rollouts_P]
@@ -87,7 +100,10 @@ def told_by(
 
 
 def spell(model: LanguageModel, rollout: Rollout) -> tuple[str, ...]:
-    """What each token adds to the text. Half a character waits for its other half."""
+    """What each token of a response adds to its text. Half a character waits for its other half.
+
+    model: the one whose tokens they are.
+    """
     prefixes = [(rollout.tokens[:i], rollout.logprobs[:i]) for i in range(1, len(rollout.tokens))]
     texts = [one.text for one in model.rollouts(prefixes)] if prefixes else []
     shown = [0]

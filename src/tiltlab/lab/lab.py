@@ -2,6 +2,8 @@
 
 Every exact number is a sum over all sequences; every trained one comes from the same train.py that trains transformers.
 
+Shapes: _P prompts, _S all sequences of the language.
+
 Left out on purpose: pictures (see report/lab.py). The results are plain values.
 """
 
@@ -28,8 +30,14 @@ COMMITTED = 0.9
 
 @dataclass(frozen=True)
 class LengthBias:
-    """The distribution of the length under p^alpha: probability by `[alpha][length]`, summed over sequences, and by the
-    formula P(T)^alpha exp(-(alpha - 1) H_alpha(Y | T)) / Z with the Renyi entropy of the responses of length T."""
+    """The distribution of the length under p^alpha, counted and by formula.
+
+    alphas: exponents of p.
+    lengths: tokens, EOS included.
+    enumerated: `[alpha][length]`, probability, summed over all sequences.
+    formula: `[alpha][length]`, probability P(T)^alpha exp(-(alpha - 1) H_alpha(Y | T)) / Z, with the Renyi entropy
+        H_alpha of the responses of length T, in nats.
+    """
 
     alphas: tuple[float, ...]
     lengths: list[int]
@@ -39,7 +47,12 @@ class LengthBias:
 
 @dataclass(frozen=True)
 class TwoLengths:
-    """Mean length under p^alpha and under temperature 1 / alpha a token, by alpha."""
+    """Mean length under p^alpha and under a temperature of 1 / alpha for each token, which are not the same.
+
+    alphas: exponents of p.
+    power: `[alpha]`, mean length under p^alpha, in tokens.
+    temperature: `[alpha]`, mean length at temperature 1 / alpha, in tokens.
+    """
 
     alphas: tuple[float, ...]
     power: list[float]
@@ -48,7 +61,13 @@ class TwoLengths:
 
 @dataclass(frozen=True)
 class Helps:
-    """Accuracy under p^alpha for two rewards, and its slope at alpha = 1: Cov(correct, log p) under p."""
+    """Accuracy under p^alpha for two sets of right answers, and its slope at alpha = 1: Cov(correct, log p) under p.
+
+    alphas: exponents of p.
+    with_likelihood: `[alpha]`, accuracy where right answers lean to likely responses.
+    against_likelihood: `[alpha]`, accuracy where they lean to unlikely ones.
+    slope_with, slope_against: the covariance of each, in nats.
+    """
 
     alphas: tuple[float, ...]
     with_likelihood: list[float]
@@ -59,8 +78,14 @@ class Helps:
 
 @dataclass(frozen=True)
 class RewardPath:
-    """A binary reward, alpha = 1: accuracy of the tilted optimum by beta, summed over sequences and by the closed form
-    a e^(1/beta) / (a e^(1/beta) + 1 - a), and what is reached by training; with KL from the base in nats."""
+    """Accuracy of the tilted optimum for a binary reward and alpha = 1, counted, by formula and trained.
+
+    betas: weights of the KL.
+    enumerated: `[beta]`, accuracy of the optimum, summed over all sequences.
+    formula: `[beta]`, a e^(1/beta) / (a e^(1/beta) + 1 - a), with a the accuracy of the base.
+    trained: `[beta]`, accuracy that training reached.
+    kl: `[beta]`, KL of the trained policy from the base, in nats.
+    """
 
     betas: tuple[float, ...]
     enumerated: list[float]
@@ -73,9 +98,12 @@ class RewardPath:
 class Commitment:
     """Training on p^alpha's limit (sharpening, beta = 0) and on tempered alpha = 4 with batches of several sizes.
 
-    `[batch][seed]`: mass on the likeliest response after sharpening; mass on whatever response is on top; total
-    variation to the optimum after tempered training. `path[batch][step][seed]`: mass on the likeliest response through
-    sharpening.
+    batches: responses in a batch.
+    on_mode: `[batch][seed]`, mass on the base's likeliest response after sharpening.
+    on_top: `[batch][seed]`, mass on whatever response is the likeliest then.
+    tempered_distance: `[batch][seed]`, total variation to the optimum after tempered training.
+    path: `[batch][i][seed]`, mass on the base's likeliest response through sharpening, before step i * every.
+    every: training steps between two entries of the path.
     """
 
     batches: tuple[int, ...]
@@ -93,6 +121,8 @@ class Commitment:
 
 @dataclass(frozen=True)
 class Lab:
+    """Results of all experiments, each under its own name (length_bias, two_lengths, and so on)."""
+
     length_bias: LengthBias
     two_lengths: TwoLengths
     helps: Helps
@@ -101,7 +131,12 @@ class Lab:
 
 
 def run_lab(seeds: int = 40, steps: int = 120, tell: Callable[[str, int, int], None] = lambda *_: None) -> Lab:
-    """All experiments. `tell` hears (what, done, total)."""
+    """Run all experiments.
+
+    seeds: independent runs for each batch size.
+    steps: of training in each run.
+    tell: told how far that is: (what, done, total).
+    """
     # Its two likeliest responses have probabilities .161 and .125 and begin with different tokens.
     language = TableLanguage.random(2, spread=0.8)
     return Lab(
@@ -114,6 +149,7 @@ def run_lab(seeds: int = 40, steps: int = 120, tell: Callable[[str, int, int], N
 
 
 def length_bias(language: TableLanguage) -> LengthBias:
+    """How p^alpha changes the length of responses, for each alpha in `ALPHAS`."""
     logp_S, tokens_S = language.sequence_logprobs().detach()[0].double(), sequence_lengths(language)
     lengths = sorted({int(length) for length in tokens_S})
     groups = [logp_S[tokens_S == length] for length in lengths]
@@ -135,10 +171,13 @@ def _length_term(logp: Tensor, alpha: float) -> float:
 
 
 def two_lengths() -> TwoLengths:
-    """Each token is a with .4, b with .3 or the end with .3. The two go opposite ways: the likeliest token is never the
-    end, but the likeliest response is the empty one."""
-    logits = torch.tensor([0.4, 0.3, 0.3]).log()
-    language = TableLanguage(logits.expand(1, 127, 3))  # up to 6 symbols
+    """A language where p^alpha and low temperature change the length in opposite directions.
+
+    Each token is a with .4, b with .3 or the end with .3: the likeliest token is never the end, but the likeliest
+    response is the empty one.
+    """
+    next_token = torch.tensor([0.4, 0.3, 0.3]).log()
+    language = TableLanguage(next_token.expand(1, 127, 3))  # up to 6 symbols
     logp_S, tokens_S = language.sequence_logprobs().detach()[0], sequence_lengths(language)
     power = [((alpha * logp_S).softmax(-1) @ tokens_S).item() for alpha in ALPHAS]
     colder = [TableLanguage(alpha * language.logits.detach()).sequence_logprobs().detach()[0] for alpha in ALPHAS]
@@ -146,7 +185,7 @@ def two_lengths() -> TwoLengths:
 
 
 def helps(language: TableLanguage) -> Helps:
-    """Two sets of right answers of equal mass under p: one leans to likely responses, one to unlikely ones."""
+    """When sharpening helps: two sets of right answers of equal mass, one of likely responses, one of unlikely ones."""
     logp_S = language.sequence_logprobs().detach()[0].double()
     noise_S = torch.randn(len(logp_S), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     accuracy: list[list[float]] = []
@@ -160,6 +199,10 @@ def helps(language: TableLanguage) -> Helps:
 
 
 def reward_path(language: TableLanguage, tell: Callable[[str, int, int], None]) -> RewardPath:
+    """What a binary reward comes to for each beta in `BETAS`: exactly, by formula, and by training.
+
+    tell: told how far that is: (what, done, total).
+    """
     logp_S = language.sequence_logprobs().detach()[0].double()
     noise_S = torch.randn(len(logp_S), generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     correct_S = _right_answers(noise_S, logp_S, 0.1)
@@ -180,8 +223,16 @@ def reward_path(language: TableLanguage, tell: Callable[[str, int, int], None]) 
 
 
 def commitment(language: TableLanguage, seeds: int, steps: int, tell: Callable[[str, int, int], None]) -> Commitment:
-    """Independent runs, one a seed, side by side: a table has parameters of its own for each prompt, and Adam works
-    weight by weight, so runs that share a batch do not touch each other."""
+    """Which response training commits to, by batch size.
+
+    language: of one prompt, the base.
+    seeds: independent runs for each batch size.
+    steps: of training in each run.
+    tell: told how far that is: (what, done, total).
+
+    The runs stand side by side, one a prompt: a table has parameters of its own for each prompt, and Adam works weight
+    by weight, so runs that share a batch do not touch each other.
+    """
     names = [f"seed {i}" for i in range(seeds)]
     side_by_side = TableLanguage(language.logits.detach().expand(seeds, -1, -1), names)
     mode = int(language.sequence_logprobs()[0].argmax())

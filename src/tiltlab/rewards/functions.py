@@ -47,8 +47,12 @@ _told: set[tuple["Reward", str]] = set()
 
 @dataclass(frozen=True)
 class Reward:
-    """A weighted sum of functions, each named "package.module:function". deadline: seconds for one call. path: folders
-    where they are sought first, before those of sys.path."""
+    """A weighted sum of functions.
+
+    weights: each function as ("package.module:function", its weight).
+    deadline: seconds for one call.
+    path: folders where they are sought first, before those of sys.path.
+    """
 
     weights: tuple[tuple[str, float], ...]
     deadline: float = DEADLINE
@@ -56,11 +60,15 @@ class Reward:
 
     @property
     def modules(self) -> tuple[str, ...]:
+        """The modules of the functions, each once."""
         return tuple(dict.fromkeys(path.partition(":")[0] for path, _ in self.weights))
 
 
 def load_reward(reward: str | Mapping[str, float], deadline: float = DEADLINE) -> Reward:
-    """The function named by "package.module:function", sought in the current directory first, or several with weights.
+    """The function named by "package.module:function", or several with their weights.
+
+    reward: one name, or weights by name; modules are sought in the current directory first.
+    deadline: seconds for one call.
 
     Raises UserError where there is none, or where its module raises anything, hangs, or kills its process.
     """
@@ -74,7 +82,12 @@ def load_reward(reward: str | Mapping[str, float], deadline: float = DEADLINE) -
 def try_reward(
     reward: Reward, prompts_N: Sequence[Prompt], problems_N: Sequence[Problem], texts_N: Sequence[str]
 ) -> None:
-    """Call every function once with all of these. Raises UserError for the first thing that goes wrong."""
+    """Call every function once with all of these responses.
+
+    prompts_N, problems_N, texts_N: prompt, problem and text of each response, as many of each.
+
+    Raises UserError for the first thing that goes wrong.
+    """
     arguments = _arguments(prompts_N, problems_N, texts_N)
     for path, _ in reward.weights:
         (answer,) = _call_all([(path, arguments)], reward, reward.deadline)
@@ -87,8 +100,11 @@ def try_reward(
 def reward_all(
     reward: Reward, prompts_N: Sequence[Prompt], problems_N: Sequence[Problem], texts_N: Sequence[str]
 ) -> list[float | Failed]:
-    """The reward of every response: NaN where a function returned None, `Failed` where one failed on it. The responses
-    to a problem, which stand side by side, are handed over together."""
+    """The reward of every response: NaN where a function returned None, `Failed` where one failed on it.
+
+    prompts_N, problems_N, texts_N: prompt, problem and text of each response, as many of each. The responses to a
+        problem stand side by side, and are handed over together.
+    """
     arguments = _arguments(prompts_N, problems_N, texts_N)
     calls = _calls([problem.id for problem in problems_N])
     parts = [_called(path, arguments, calls, reward) for path, _ in reward.weights]
@@ -103,9 +119,15 @@ def rewarded(
     rollouts_PG: Sequence[Sequence[Rollout]],
     grades_PG: Sequence[Sequence[Grade]],
 ) -> list[list[Grade]]:
-    """The grades with their rewards replaced by the function's, NaN where there is none. Answer and reason stay the
-    task's own where it returned None: what the function cannot grade may still be right or wrong. Where it failed, the
-    reason is "timeout" or "error"."""
+    """The grades with their rewards replaced by the function's, NaN where there is none: `[P][G]`.
+
+    prompts_P, problems_P: what the responses are to.
+    rollouts_PG: the responses, `[P][G]`.
+    grades_PG: the task's own grades of them, `[P][G]`.
+
+    Answer and reason stay the task's own where the function returned None: what it cannot grade may still be right or
+    wrong. Where it failed, the reason is "timeout" or "error".
+    """
     rows = [(p, g) for p, group in enumerate(rollouts_PG) for g in range(len(group))]
     texts = [rollouts_PG[p][g].text for p, g in rows]
     values = reward_all(reward, [prompts_P[p] for p, _ in rows], [problems_P[p] for p, _ in rows], texts)
@@ -126,12 +148,12 @@ def _called(path: str, arguments: Arguments, calls: Sequence[range], reward: Rew
         chosen = [(path, {key: values[rows.start : rows.stop] for key, values in arguments.items()}) for rows in calls]
         return _call_all(chosen, reward, deadline)
 
-    found = answers(calls, reward.deadline)
-    failed = [rows for rows, answer in zip(calls, found, strict=True) if isinstance(answer, Failed)]
+    first = answers(calls, reward.deadline)
+    failed = [rows for rows, answer in zip(calls, first, strict=True) if isinstance(answer, Failed)]
     singles = [range(i, i + 1) for rows in failed if len(rows) > 1 for i in rows]
     alone = iter(answers(singles, max(1.0, ALONE * reward.deadline)))
     values: list[Value] = []
-    for rows, answer in zip(calls, found, strict=True):
+    for rows, answer in zip(calls, first, strict=True):
         again = [next(alone) for _ in rows] if isinstance(answer, Failed) and len(rows) > 1 else [answer]
         for each in again:
             values += [each] if isinstance(each, Failed) else each
@@ -180,8 +202,8 @@ def _name(path: str) -> str:
 
 @cache
 def _require_loadable(path: str, here: str) -> None:
-    found = call_once(load_error, (path,), LOADING, MEMORY, (here,))
-    why = found.said if isinstance(found, Failed) else found
+    error = call_once(load_error, (path,), LOADING, MEMORY, (here,))
+    why = error.said if isinstance(error, Failed) else error
     if why is not None:
         raise UserError(f'reward "{path}" cannot be loaded ({why}); write it as package.module:function')
 

@@ -22,7 +22,7 @@ Arguments = Mapping[str, list[Any]]
 
 
 def load_error(path: str) -> str | None:
-    """Why the function cannot be had; None where it can."""
+    """Why the function of a path ("package.module:function") cannot be loaded; None where it can."""
     try:
         function = _function(path)
     except (Exception, SystemExit) as error:  # the module is the user's: it may raise anything, or exit
@@ -37,7 +37,13 @@ def _function(path: str) -> Callable[..., Any]:
 
 
 def values_of(path: str, arguments: Arguments) -> list[Value] | Failed:
-    """Floats, None and `Failed`: nothing else of what the function returned leaves its worker."""
+    """The function's value for every response; `Failed` where it raised, or did not return one each.
+
+    path: of the function, "package.module:function".
+    arguments: what it is called with; must hold the column `id`.
+
+    A value is a float, None, or `Failed`: nothing else of what the function returned leaves its worker.
+    """
     try:
         returned = _function(path)(**arguments)
         usable = isinstance(returned, Iterable) and not isinstance(returned, str | bytes | Mapping)

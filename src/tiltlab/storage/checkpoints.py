@@ -17,17 +17,23 @@ from tiltlab.storage.folder import FREE, is_full
 
 @dataclass(frozen=True)
 class Checkpoints:
-    """Folders step-N, each complete from the moment it is there."""
+    """Folders step-N, each complete from the moment it is there.
+
+    path: the folder that holds them; need not be there yet.
+    """
 
     path: Path
 
     def step(self, step: int) -> Path:
+        """The folder of a step's checkpoint."""
         return self.path / f"step-{step:06d}"
 
     def state(self, step: int) -> Path:
+        """The file that says how far training had come, and which checkpoint was best."""
         return self.step(step) / "state.json"
 
     def optimizer(self, step: int) -> Path:
+        """The file of the optimizer's moments."""
         return self.step(step) / "optimizer.safetensors"
 
     def steps(self) -> list[int]:
@@ -38,6 +44,8 @@ class Checkpoints:
     @contextmanager
     def new(self, step: int, bytes_needed: int) -> Iterator[Path]:
         """An empty folder to fill; it becomes step-N when the block ends, or vanishes if the block fails.
+
+        bytes_needed: what will be written, about.
 
         Raises UserError where the disk has no room for it; checkpoints that are there already stay.
         """

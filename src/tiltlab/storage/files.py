@@ -28,14 +28,14 @@ LONGEST = 120
 
 
 def write_json(path: Path, data: Mapping[str, Any]) -> None:
-    """Write a JSON file whole or not at all."""
+    """Write a JSON file whole or not at all. Raises UserError where it cannot be written."""
     write_text(path, json.dumps(data, indent=1, allow_nan=True) + "\n")
 
 
 def read_json(path: Path) -> Json:
-    """Raises UserError for a file that cannot be read, or is not JSON."""
-    found: Json = parsed(_text(path), str(path))
-    return found
+    """What a JSON file holds. Raises UserError for a file that cannot be read, or is not JSON."""
+    data: Json = parsed(_text(path), str(path))
+    return data
 
 
 def _text(path: Path) -> str:
@@ -46,7 +46,7 @@ def _text(path: Path) -> str:
 
 
 def read_lines(path: Path) -> list[Json]:
-    """All whole lines of a JSONL file; none where there is no file. A last line that was cut off is left out.
+    """All whole lines of a JSONL file; none where there is no file. A last line that was truncated is left out.
 
     Raises UserError, naming the line, for one that is not JSON.
     """
@@ -54,8 +54,11 @@ def read_lines(path: Path) -> list[Json]:
 
 
 def numbered(path: Path) -> list[tuple[int, str]]:
-    """Number and text of every line but blank ones. A last line without a line break counts where it is a whole object:
-    no part of one is."""
+    """Number, from 1, and text of every line of a file but blank ones; none where there is no file.
+
+    A last line without a line break counts where it is a whole object: no part of one is. Raises UserError for a file
+    that cannot be read, or is not UTF-8.
+    """
     text = decoded(_bytes(path), path)
     lines = list(numbered_lines(text))
     ended = text.rstrip(" \t\r").endswith("\n")
@@ -65,19 +68,19 @@ def numbered(path: Path) -> list[tuple[int, str]]:
 def whole_object(line: str | bytes) -> Json | None:
     """The JSON object that a line holds, None for anything else."""
     try:
-        found = json.loads(line)
+        value = json.loads(line)
     except (ValueError, RecursionError):
         return None
-    return found if isinstance(found, dict) else None
+    return value if isinstance(value, dict) else None
 
 
 def whole_lines(path: Path) -> list[Json]:
-    """The lines of a JSONL file up to the first that is cut short or damaged; none where there is no file."""
+    """The lines of a JSONL file up to the first that is truncated or damaged; none where there is no file."""
     lines: list[Json] = []
     for line in _bytes(path).removesuffix(b"\n").split(b"\n"):
-        if not (found := whole_object(line)):
+        if not (entry := whole_object(line)):
             break
-        lines.append(found)
+        lines.append(entry)
     return lines
 
 
@@ -96,7 +99,7 @@ def write_lines(path: Path, lines: Iterable[Mapping[str, Any]]) -> None:
 
 
 def append_line(path: Path, data: Mapping[str, Any]) -> None:
-    """`append_lines` for one."""
+    """Add a line to a JSONL file, as `append_lines` does."""
     append_lines(path, [data])
 
 
@@ -124,7 +127,10 @@ def slug(label: str) -> str:
 
 
 def shortened(name: str, label: str | None = None) -> str:
-    """A name as it is, or where it is too long for a folder its beginning, and a hash of the label it stands for."""
+    """A name as it is, or where it is too long for a folder its beginning and a hash.
+
+    label: what the name stands for, of which the hash is made; the name itself where left out.
+    """
     if len(os.fsencode(name)) <= LONGEST:
         return name
     whole = hashlib.sha256((label or name).encode("utf-8", "surrogatepass")).hexdigest()[:16]

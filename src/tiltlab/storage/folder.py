@@ -18,8 +18,9 @@ FREE = "free some space and give the same command again to go on"
 
 @contextmanager
 def alone_in(folder: Path) -> Iterator[None]:
-    """Hold a folder, made where there is none, against other processes: until the block ends, or this process. A folder
-    that was made for a block that fails, and holds nothing yet, is removed again.
+    """Hold a folder against other processes, until the block or this process ends.
+
+    folder: made where there is none. One that was made for a block that fails, and holds nothing yet, is removed again.
 
     Raises UserError where another process holds it, and where it cannot be written in.
     """
@@ -37,7 +38,10 @@ def alone_in(folder: Path) -> Iterator[None]:
 
 
 def require_writable(path: Path) -> None:
-    """Raises UserError where no file could be written so: before the work, not after it. Writes nothing."""
+    """Check that a file can be written, before the work and not after it. Writes nothing.
+
+    Raises UserError where it cannot.
+    """
     try:
         if path.is_dir():
             raise OSError("it is a folder")
@@ -53,7 +57,10 @@ def require_writable(path: Path) -> None:
 
 
 def cannot_write(path: Path, error: Exception) -> UserError:
-    """What to raise where a file or folder could not be written."""
+    """The error to raise where a file or folder could not be written, and what to do about it.
+
+    error: what was raised when it was tried.
+    """
     todo = FREE if is_full(error) else "make that possible, or choose another --out"
     return UserError(f"{path} could not be written: {words(error)}; {todo}")
 

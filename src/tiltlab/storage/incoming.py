@@ -22,7 +22,12 @@ MARK = "\ufeff"
 
 
 def decoded(data: bytes, path: object) -> str:
-    """The text of a file, without a byte order mark. Raises UserError, naming line and byte, where it is not UTF-8."""
+    """The text of a file, without a byte order mark.
+
+    path: what a message calls the file.
+
+    Raises UserError, naming line and byte, where it is not UTF-8.
+    """
     try:
         return data.decode("utf-8").lstrip(MARK)
     except UnicodeDecodeError as error:
@@ -34,14 +39,21 @@ def decoded(data: bytes, path: object) -> str:
 
 
 def numbered_lines(text: str) -> Iterator[tuple[int, str]]:
-    """Number and text of every line that is not blank. The last one counts whether or not a line break ends it."""
+    """Number, from 1, and text of every line that is not blank. The last one counts whether or not a line break ends
+    it."""
     for number, line in enumerate(text.split("\n"), start=1):
         if bare := line.strip().strip(MARK):
             yield number, bare
 
 
 def parsed(text: str, where: str, wanted: str = "") -> Any:
-    """A JSON value. Raises UserError where it is none; `wanted` says what belongs there."""
+    """The JSON value that a text is.
+
+    where: what a message calls its place.
+    wanted: what a message says belongs there.
+
+    Raises UserError where it is none.
+    """
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -50,7 +62,11 @@ def parsed(text: str, where: str, wanted: str = "") -> Any:
 
 
 def require_whole(value: Any, where: str) -> None:
-    """Raises UserError for a text with half a character in it, which JSON can spell and UTF-8 cannot hold."""
+    """Check that a JSON value can be written as UTF-8.
+
+    Raises UserError for a text with half a character in it, which JSON can spell and UTF-8 cannot hold, and for a value
+    that is nested too deep.
+    """
     try:
         json.dumps(value, ensure_ascii=False).encode()
     except UnicodeEncodeError as error:

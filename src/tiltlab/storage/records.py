@@ -14,8 +14,11 @@ from tiltlab.types import Reason, Record
 
 
 def record_line(record: Record) -> Json:
-    """A record as a line of records.jsonl: what is no number (no reward, an unknown log-probability, that of a response
-    which the reference rules out) becomes null."""
+    """A record as a line of records.jsonl.
+
+    What is no finite number (no reward, an unknown log-probability, that of a response which the reference rules out)
+    becomes null.
+    """
     return {
         key: None if isinstance(value, float) and not math.isfinite(value) else value
         for key, value in asdict(record).items()
@@ -23,12 +26,15 @@ def record_line(record: Record) -> Json:
 
 
 def write_records(path: Path, records: Iterable[Record]) -> None:
-    """Write records.jsonl whole or not at all."""
+    """Write records.jsonl whole or not at all. Raises UserError where it cannot be written."""
     write_text(path, "".join(json.dumps(record_line(record)) + "\n" for record in records))
 
 
 def read_records(path: Path) -> list[Record]:
-    """Raises UserError, naming the line, for one that is no record, and for two of one problem's samples alike."""
+    """The records of a file, in order; none where there is no file.
+
+    Raises UserError, naming the line, for one that is no record, and for two that are the same sample of a problem.
+    """
     records: list[Record] = []
     places: dict[tuple[str, str, int], int] = {}
     for number, line in numbered(path):

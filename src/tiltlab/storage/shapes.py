@@ -22,13 +22,16 @@ Kind = Trained | Literal["base", "greedy", "best_of_n", "majority", "beam", "pow
 
 
 Nature = Literal["base", "plain", "likelihood", "power", "reward", "trained"]
-"""What an arm is, as it says itself in study.json: the base; an arm that samples by the base's own distribution all the
-same; one that sharpens it by its likelihood alone, or towards a p^alpha; one that looks at the reward; one that
+"""What an arm is, as it says itself in study.json: the base; an arm that samples from the base's own distribution all
+the same; one that sharpens it by its likelihood alone, or towards a p^alpha; one that looks at the reward; one that
 trains."""
 
 
 def nature_of(arm: Json) -> Nature:
-    """Of an arm as a recipe has it: for a study.json that was written before arms said so."""
+    """What an arm is, for a study.json that was written before arms said so.
+
+    arm: as a recipe has it.
+    """
     match arm:
         case {"arm": "base"}:
             return "base"
@@ -76,21 +79,27 @@ class _Shape(BaseModel):
 
 
 class Info(_Shape):
-    """What drawing took: sampling-*.json, and a line of lots.jsonl."""
+    """A line of lots.jsonl: what drawing took (tiltlab.samplers.base.Info, which says what each field is).
+
+    notes: by name a value a prompt; of power_mcmc also lists of values, by the place of the cut.
+    """
 
     drawn: Count
     rescored: Count
     seconds: Amount
     notes: Annotated[Notes, AfterValidator(_flat_log_z)]
-    """By name a value a prompt; of power_mcmc also lists of values, by the place of the cut."""
     warnings: list[str]
 
 
 class Sampling(Info):
+    """sampling-*.json: what drawing so many responses took."""
+
     responses: Positive
 
 
 class Made(_Shape):
+    """How a result was made (tiltlab.system.provenance); commit is None where it ran from no checkout."""
+
     command: list[str]
     versions: dict[str, str]
     python: str
@@ -143,7 +152,15 @@ class _Recipe(_Shape):
 
 
 class Study(_Shape):
-    """study.json."""
+    """study.json.
+
+    recipe: as far as anything reads it.
+    arms: names, in the recipe's order.
+    natures: what each arm is; None where an older version wrote the file.
+    seeds: how many.
+    data: problems and hash of each split, by task and split.
+    made: how, once for each time that the study was begun or went on.
+    """
 
     recipe: _Recipe
     arms: list[str]
@@ -167,14 +184,23 @@ class _Sampled(_Shape):
 
 
 class Told(_Shape):
-    """sample.json, where all that matters is what the records are of."""
+    """sample.json, where all that matters is what the records are of.
+
+    recipe: None where another engine drew.
+    questions: question and gold answer, by the problem's id.
+    """
 
     recipe: _Sampled | None = None
     questions: dict[str, Annotated[list[str], Field(min_length=2, max_length=2)]] = {}
 
 
 class Sample(Told):
-    """sample.json. `info` is there once all is drawn, `records` where another engine drew."""
+    """sample.json.
+
+    made: how.
+    info: what drawing took, once all is drawn.
+    records: how many, where another engine drew.
+    """
 
     made: Made
     info: Info | None = None
@@ -182,7 +208,7 @@ class Sample(Told):
 
 
 class Shown(_Shape):
-    """A line of problems.jsonl."""
+    """A line of problems.jsonl: a problem of the test split, with its gold answer."""
 
     task: str
     id: str
@@ -191,7 +217,7 @@ class Shown(_Shape):
 
 
 class Step(_Shape):
-    """A line of metrics.jsonl: figures, some of them in groups."""
+    """A line of metrics.jsonl: figures of one step, some of them in groups (tiltlab.training.step_metrics)."""
 
     __pydantic_extra__: dict[str, Number | dict[str, Number]]
     step: Count
@@ -200,7 +226,7 @@ class Step(_Shape):
 
 
 class Validated(_Shape):
-    """A line of select.jsonl."""
+    """A line of select.jsonl: accuracy on the validation split after a step, and how many responses it is of."""
 
     __pydantic_extra__: dict[str, Number]
     step: Count
@@ -209,7 +235,7 @@ class Validated(_Shape):
 
 
 class TokenLine(_Shape):
-    """A line of tokens-*.jsonl (tiltlab.evaluation.token_logprobs.TokenLine)."""
+    """A line of tokens-*.jsonl (tiltlab.evaluation.token_logprobs.TokenLine, which says what each field is)."""
 
     problem: str
     logp: list[LogP] = Field(min_length=1)
@@ -226,7 +252,13 @@ class TokenLine(_Shape):
 
 
 class Result(_Shape):
-    """result.json."""
+    """result.json.
+
+    trained: whether the arm trains. Then step and best_step must be there.
+    step: of the last checkpoint.
+    best_step: of the checkpoint that was best on the validation split.
+    stopped: the alarm that ended training before its last step, None where none did.
+    """
 
     trained: bool
     step: Count = 0
@@ -241,14 +273,14 @@ class Result(_Shape):
 
 
 class Failed(_Shape):
-    """failed.json."""
+    """failed.json: why a job could not be finished, as one line."""
 
     error: str
 
 
 @contextmanager
 def or_else(todo: str) -> Iterator[None]:
-    """Adds what to do to an error that the block raises about a file."""
+    """Add what to do (`todo`) to a UserError that the block raises about a file."""
     try:
         yield
     except UserError as error:
@@ -256,21 +288,25 @@ def or_else(todo: str) -> Iterator[None]:
 
 
 def read_shaped(path: Path, shape: type[_Shape]) -> Json:
-    """A JSON file of this shape, as it is. Raises UserError for any other."""
+    """A JSON file of this shape, as it is. Raises UserError, naming file and key, for any other."""
     return _checked(read_json(path), shape, str(path))
 
 
 def read_shaped_lines(path: Path, shape: type[_Shape], *, ended: bool = True) -> list[Json]:
-    """Likewise a JSONL file; none where there is no file. `ended`: nobody writes it any more, so that a last line
-    without its end is a damage too."""
+    """A JSONL file whose lines are of this shape, as they are; none where there is no file.
+
+    ended: nobody writes it any more, so that a last line without its end is a damage too.
+
+    Raises UserError, naming line and key, for any other.
+    """
     if ended:
         require_end(path)
-    found = read_lines(path)
-    return [_checked(line, shape, f"{path} line {number}") for number, line in enumerate(found, start=1)]
+    lines = read_lines(path)
+    return [_checked(line, shape, f"{path} line {number}") for number, line in enumerate(lines, start=1)]
 
 
 def read_steps(path: Path, shape: type[_Shape], *, ended: bool = True) -> list[Json]:
-    """Likewise, of lines whose steps rise."""
+    """`read_shaped_lines` of lines whose steps rise; UserError, naming the line, where they do not."""
     lines = read_shaped_lines(path, shape, ended=ended)
     for number, (before, line) in enumerate(pairwise(lines), start=2):
         if line["step"] <= before["step"]:
@@ -279,20 +315,20 @@ def read_steps(path: Path, shape: type[_Shape], *, ended: bool = True) -> list[J
 
 
 def require_end(path: Path) -> None:
-    """Raises UserError for a file whose last line was cut off."""
+    """Check that a JSONL file is whole. Raises UserError where its last line was truncated."""
     *before, last = (path.read_bytes() if path.is_file() else b"").split(b"\n")
     if last.strip() and whole_object(last) is None:
         raise UserError(f"{path} line {len(before) + 1} is cut off")
 
 
-def _checked(found: Any, shape: type[_Shape], where: str) -> Json:
-    if not isinstance(found, dict):
+def _checked(data: Any, shape: type[_Shape], where: str) -> Json:
+    if not isinstance(data, dict):
         raise UserError(f"{where} is not a JSON object")
     try:
-        shape.model_validate(found)
+        shape.model_validate(data)
     except ValidationError as error:
         raise UserError(f"{where} {_first(error)}") from error
-    return found
+    return data
 
 
 def _first(error: ValidationError) -> str:

@@ -4,7 +4,12 @@ from tiltlab.errors import UserError
 
 
 def usable_devices(wanted: str) -> list[str]:
-    """All devices that jobs can be spread over. Raises UserError for one that is not there."""
+    """All devices that jobs can be spread over, as torch names them.
+
+    wanted: what a recipe asks for; "auto" is every GPU, or the CPU where there is none, and "cuda" every GPU.
+
+    Raises UserError for one that is not there.
+    """
     import torch
 
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0

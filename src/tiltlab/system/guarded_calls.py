@@ -40,8 +40,11 @@ STARTS = 3
 
 @dataclass(frozen=True)
 class Failed:
-    """A call that came to nothing: "timeout" at its deadline, "error" where it raised or its process died. `said`: what
-    it did, in words that follow its name."""
+    """A call that failed.
+
+    reason: "timeout" at its deadline, "error" where it raised or its process died.
+    said: what it did, in words that follow its name.
+    """
 
     reason: Literal["timeout", "error"]
     said: str
@@ -56,12 +59,17 @@ def call_all(
     path: tuple[str, ...] = (),
 ) -> list[Any]:
     """function(*arguments[i]) for every i, side by side, in order; `Failed` in the place of a call that failed, which
-    costs no other call anything but time. Each has `deadline` seconds from its start.
+    costs no other call anything but time.
 
-    warm: modules that each worker imports before the clock of its first call starts. memory: bytes of address space
-    that a worker may take. path: folders where it looks for modules first, before those of sys.path. function must be
-    importable by name, arguments and results picklable. Safe to call from several threads at once, and in any process:
-    a daemon, a fork, one without a main guard. Raises UserError where no worker can be started.
+    function: must be importable by name; what it returns must be picklable.
+    arguments: of each call; must be picklable.
+    deadline: seconds for each call, from its start.
+    warm: modules that each worker imports before the clock of its first call starts.
+    memory: bytes of address space that a worker may take.
+    path: folders where it looks for modules first, before those of sys.path.
+
+    Safe to call from several threads at once, and in any process: a daemon, a fork, one without a main guard. Raises
+    UserError where no worker can be started.
     """
     return _pool(_Kind(warm, memory, path)).call_all(
         [_message(function, args, deadline) for args in arguments], deadline
@@ -75,7 +83,7 @@ def call_once(
     memory: int = MEMORY,
     path: tuple[str, ...] = (),
 ) -> Any:
-    """function(*arguments) in a worker of its own, or `Failed`; as `call_all`."""
+    """function(*arguments) in a worker of its own, or `Failed`; arguments and errors are those of `call_all`."""
     pool = _Pool(_Kind((), memory, path), 1)
     try:
         return pool.call_all([_message(function, arguments, deadline)], deadline)[0]

@@ -41,15 +41,17 @@ def run_all(
     devices: Sequence[str],
     on_progress: Callable[..., None],
 ) -> None:
-    """Run all pieces, `jobs` at a time, in this process where that is one, with `threads` CPU threads each.
+    """Run all pieces of work, several at a time.
 
-    `on_progress` is told (piece number, doing, done, total, and what else the piece tells); total 0 means done. Sums on
-    CPU come out a little different with another number of threads, so a study keeps to one number, however few pieces
-    are left.
+    pieces: with more than one job they must be picklable, and made of what is importable.
+    jobs: how many run side by side; one runs in this process, more in processes of their own.
+    threads: CPU threads of each. Sums on CPU come out a little different with another number of threads, so a study
+        keeps to one number, however few pieces are left.
+    devices: that the pieces take turns on, at least one.
+    on_progress: told (piece number, doing, done, total, and what else the piece tells); total 0 means done.
 
     Raises Stopped if it was asked to stop, or the first error of a piece once the others have saved and stopped, which
-    for a worker that was killed is a UserError. With more than one job, pieces must be picklable, and made of what is
-    importable.
+    for a worker that was killed is a UserError.
     """
     with stopped_by_signals() as asked:
         if jobs == 1:
@@ -207,11 +209,11 @@ def _pickled_error(error: BaseException) -> bytes:
     trace = traceback.format_exc()
     error.add_note(f"in a worker process:\n{trace}")
     try:
-        found = pickle.dumps(("ended", error))
-        pickle.loads(found)
+        message = pickle.dumps(("ended", error))
+        pickle.loads(message)
     except Exception:  # an error of a library's own make
-        found = pickle.dumps(("ended", RuntimeError(f"a piece of work raised {said(error)}\n{trace}")))
-    return found
+        message = pickle.dumps(("ended", RuntimeError(f"a piece of work raised {said(error)}\n{trace}")))
+    return message
 
 
 def _use(threads: int, device: str) -> None:

@@ -37,11 +37,15 @@ _RUN = "import sys; fd, *sys.path[:] = sys.argv[1:]; from tiltlab.system.program
 
 
 class Program:
-    """A running program, which calls main(parent, *arguments). `pipe` is this process's end of its pipe: it has a
-    message of the program's, or the end of the file once that has ended.
+    """A running program, which calls main(parent, *arguments).
 
-    main must be importable by name, arguments picklable. path: folders where it looks for modules before those of this
-    process's sys.path. Raises UserError where no program can be started.
+    main: must be importable by name.
+    arguments: must be picklable.
+    path: folders where it looks for modules before those of this process's sys.path.
+
+    Its `pipe` is this process's end: it has a message of the program's, or the end of the file once that has ended.
+
+    Raises UserError where no program can be started.
     """
 
     def __init__(
@@ -65,7 +69,10 @@ class Program:
             self.pipe.send_bytes(pickle.dumps((main, arguments)))
 
     def kill(self, patience: float = 0.0) -> int:
-        """Returns the exit code: the program's own, where it ends by itself within `patience` seconds."""
+        """End the program, and return its exit code: its own, where it ends by itself in time.
+
+        patience: seconds that it may take to.
+        """
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(patience)
         self._kill()
@@ -105,7 +112,10 @@ os.register_at_fork(after_in_child=_close_pipes)
 
 
 class Parent:
-    """The process that started this program, which ends with it, in the midst of whatever it does."""
+    """The process that started this program, which ends with it, in the midst of whatever it does.
+
+    fd: the file descriptor of this program's end of the pipe.
+    """
 
     def __init__(self, fd: int) -> None:
         self._pid = os.getpid()
@@ -116,7 +126,10 @@ class Parent:
         threading.Thread(target=self._read, daemon=True).start()
 
     def send(self, message: bytes) -> None:
-        """Does not return in a forked child, which would answer a second time, nor where the parent has ended."""
+        """Send a message to the parent.
+
+        Does not return in a forked child, which would answer a second time, nor where the parent has ended.
+        """
         if os.getpid() != self._pid:
             os._exit(0)
         try:
@@ -126,6 +139,7 @@ class Parent:
             os._exit(1)
 
     def receive(self) -> bytes:
+        """The next message of the parent, waited for."""
         return self._messages.get()
 
     def has_sent(self) -> bool:
@@ -141,7 +155,12 @@ class Parent:
 
 
 def run(fd: int) -> None:
-    """All that a program does. The signals that ask to end are for the parent to answer."""
+    """All that a program does: receive a function and its arguments, and call it.
+
+    fd: the file descriptor of its end of the pipe.
+
+    The signals that ask to end are for the parent to answer.
+    """
     del sys.argv[1:]
     os.set_inheritable(fd, False)
     for number in ASKING_TO_END:

@@ -24,9 +24,9 @@ PACKAGES = (
 
 
 def provenance() -> dict[str, object]:
-    """Plain values only. Names neither the host nor the user."""
+    """Versions, Python, machine, commit and command, as plain values. Names neither the host nor the user."""
     return {
-        "versions": {name: found for name in PACKAGES if (found := _version(name))},
+        "versions": {name: installed for name in PACKAGES if (installed := _version(name))},
         "python": platform.python_version(),
         "machine": f"{platform.system()} {platform.machine()}",
         "commit": _commit(),

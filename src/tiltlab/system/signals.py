@@ -27,8 +27,10 @@ def interrupted_by_signals() -> Iterator[None]:
 
 @contextmanager
 def stopped_by_signals() -> Iterator[Callable[[], bool]]:
-    """In here, the first of the signals is only noted, a second one raises Interrupted. Yields what says whether one
-    has come; a Stopped that leaves here knows which."""
+    """In here, the first of the signals is only noted, a second one raises Interrupted.
+
+    Yields a function that says whether one has come. A Stopped that leaves here knows which.
+    """
     came: list[int] = []
 
     def note(number: int, _: Any) -> None:

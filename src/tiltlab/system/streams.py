@@ -14,28 +14,35 @@ from tiltlab.system.visible import on_one_line
 
 
 def line(*parts: str | tuple[str, str], style: str = "") -> Text:
-    """Plain text for a console, whatever it holds: no markup, nothing unseen. A part may come with its style."""
+    """Plain text for a console, whatever it holds: no markup, nothing unseen.
+
+    parts: texts, each perhaps with a style of rich's.
+    style: of all of it.
+    """
     shown = (on_one_line(part) if isinstance(part, str) else (on_one_line(part[0]), part[1]) for part in parts)
     return Text.assemble(*shown, style=style)
 
 
 class Steady:
     """A standard stream whose writes always end well: what its encoding lacks is written out, and a reader that has
-    gone misses the rest. Only output that finds no room raises UserError, and not even that does where it is `mute`.
+    gone misses the rest.
 
-    `stream` is asked for at each write, as it may be exchanged meanwhile.
+    stream: asked for at each write, as it may be exchanged meanwhile.
+    mute: never raise. Else UserError is raised where output finds no room.
     """
 
     def __init__(self, stream: Callable[[], TextIO], *, mute: bool = False) -> None:
         self._stream, self._mute = stream, mute
 
     def write(self, text: str) -> int:
+        """Write a text, and return its length in characters."""
         encoding = getattr(self._stream(), "encoding", None) or "utf-8"
         held = text.encode(encoding, "backslashreplace").decode(encoding)
         self._try(lambda: self._stream().write(held))
         return len(text)
 
     def flush(self) -> None:
+        """Write what the stream still holds."""
         self._try(lambda: self._stream().flush())
 
     def __getattr__(self, name: str) -> Any:

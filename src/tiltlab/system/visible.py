@@ -11,7 +11,10 @@ _JOINERS = "\u200c\u200d"
 
 def visible(text: str, kept: str = "\n\t") -> str:
     """The text with every character that works unseen (ESC, a right-to-left override, half of a surrogate pair) written
-    out, as ␛ or \\u202e. `kept`: those that may stay."""
+    out, as ␛ or \\u202e.
+
+    kept: such characters that may stay.
+    """
     return text if text.isprintable() else "".join(_shown(c) if c not in kept else c for c in text)
 
 

@@ -24,6 +24,11 @@ FEWEST_PROBLEMS = 8
 class Addition:
     """Sums a + b of numbers with `digits` digits each, after `shots` worked examples; the response's first line counts.
 
+    task: its name in a recipe.
+    digits: how many a and b have, each from 1 to 4.
+    shots: how many worked examples stand before the question.
+    name: what people and folders call the task.
+
     The examples are the same for every problem and are no problems themselves. Problems are shuffled once and split:
     a quarter test, an eighth validation, the rest train; where there are more than 20,000 sums, so many are drawn. A
     model answers such a prompt with a line, not with EOS, so the recipe's model should have `stop: "\\n"`.
@@ -46,16 +51,19 @@ class Addition:
             )
 
     def problems(self, split: Split) -> Sequence[Problem]:
+        """All sums of a split, the same in the same order at each call."""
         pairs = _pairs(self.digits)[self.shots :]
         test, validation = len(pairs) // 4, len(pairs) // 4 + len(pairs) // 8
         chosen = {"test": pairs[:test], "validation": pairs[test:validation], "train": pairs[validation:]}[split]
         return [Problem(f"{a}+{b}", f"{a}+{b}", str(a + b)) for a, b in chosen]
 
     def render(self, problem: Problem) -> str:
+        """The worked examples, a line each, and the question."""
         shown = "".join(f"{a}+{b}={a + b}\n" for a, b in _pairs(self.digits)[: self.shots])
         return f"{shown}{problem.question}="
 
     def grade(self, problem: Problem, text: str) -> Grade:
+        """Whether the first line is the sum, and nothing else."""
         return grade_number(text, problem.answer, "first_line")
 
 

@@ -66,7 +66,10 @@ def notes_of(task: Task, split: Split) -> list[str]:
 
 
 def grade_texts(task: Task, problems_N: Sequence[Problem], texts_N: Sequence[str]) -> list[Grade]:
-    """A grade for every response; all at once where the task can."""
+    """A grade for every response; all at once where the task can.
+
+    problems_N, texts_N: in pairs, as many of the one as of the other.
+    """
     if isinstance(task, BatchGrading):
         return task.grade_batch(problems_N, texts_N)
     return [task.grade(problem, text) for problem, text in zip(problems_N, texts_N, strict=True)]
@@ -78,8 +81,12 @@ def grade_all(
     rollouts_PG: Sequence[Sequence[Rollout]],
     reward: Reward | None = None,
 ) -> list[list[Grade]]:
-    """A grade for every rollout, `[P][G]`. A reward of the user's own replaces the task's reward; the task still says
-    whether the answer is right, but for responses that the reward fails on."""
+    """A grade for every rollout, `[P][G]`.
+
+    rollouts_PG: `[P][G]`, the responses to each problem.
+    reward: of the user's own, in place of the task's. The task still says whether the answer is right, but for
+        responses that the reward fails on.
+    """
     pairs_N = [(p, rollout.text) for p, group in zip(problems_P, rollouts_PG, strict=True) for rollout in group]
     rest = iter(grade_texts(task, [problem for problem, _ in pairs_N], [text for _, text in pairs_N]))
     grades_PG = [list(islice(rest, len(group))) for group in rollouts_PG]

@@ -1,7 +1,7 @@
 """Problems of one's own, and the named sets of mathematics: files or hub data sets with a question and an answer.
 
-Left out on purpose: how a row is read (reading.py), where the named sets are (maths.py), and mathematics itself:
-whether two expressions are equal is for grading/maths.py to say.
+Left out on purpose: how a row is read (datasets/columns.py), where the named sets are (datasets/registry.py), and
+mathematics itself: whether two expressions are equal is for grading/maths.py to say.
 """
 
 import random
@@ -14,7 +14,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import PlainSerializer
 
-from tiltlab.datasets.columns import Found, Reading, read_problems
+from tiltlab.datasets.columns import LoadedProblems, Reading, read_problems
 from tiltlab.datasets.files import is_file
 from tiltlab.datasets.hub import Hub
 from tiltlab.datasets.overlap import apart
@@ -39,19 +39,21 @@ Validation = Annotated[
 
 @dataclass(frozen=True)
 class Data:
-    """Questions with gold answers, from files or the hub. `task` is `data`, or the name of a set.
+    """Questions with gold answers, from files or the hub.
 
+    task: `data`, or the name of a set.
     train, test: where the rows are: a .jsonl, .json, .parquet or .csv file, the name of a set, a hub id (owner/name),
         or a `Hub` with config, split and revision. A named set needs neither.
     validation: likewise, or how many rows of train become the validation split: the first that do not stand in test;
-    64, or a
-        quarter of the rows if that is less, where left out. A named set's rows to learn from are put in a fixed random
-        order before.
+        64, or a quarter of the rows if that is less, where left out. A named set's rows to learn from are put in a
+        fixed random order before.
     columns: which columns hold question, answer and id; the set's own where left out, else problem, answer and id.
     prompt: "chat" sends a user message through the model's chat template, "plain" sends the text as it is. A question
         that is a list of messages is the chat itself: no template of ours is put around it.
     template: the prompt, with {question} in it and all other braces doubled, for str.format.
-    grader: how answers are compared. revision: of the set, or of a hub id, on the hub.
+    grader: how answers are compared.
+    revision: of the set, or of a hub id, on the hub.
+    name: what people and folders call the task; `task` where left out.
 
     No question of test stands in validation or train, nor one of validation in train: `notes` says what was left out.
     """
@@ -80,17 +82,25 @@ class Data:
         object.__setattr__(self, "name", self.name or self.task)
 
     def problems(self, split: Split) -> Sequence[Problem]:
-        """Raises UserError for a split that there is not, and for rows that cannot be used."""
-        return self._found(split).problems
+        """All problems of a split, the same in the same order at each call; files are read once a process.
+
+        Raises UserError for a split that there is not, and for rows that cannot be used.
+        """
+        return self._loaded(split).problems
 
     def notes(self, split: Split) -> Sequence[str]:
-        """Which gold answers were read, and which rows were left out."""
-        return self._found(split).notes
+        """Which gold answers were read, and which rows were left out, one line each."""
+        return self._loaded(split).notes
 
     def render(self, problem: Problem) -> Prompt:
+        """The template with the question in it, as text or chat; a chat that the data brought, as it stands."""
         return rendered(self.template, self.prompt, problem)
 
     def grade(self, problem: Problem, text: str) -> Grade:
+        """Whether the answer in the response is the gold answer, as `grader` compares them.
+
+        Mathematics is compared in a worker, with a deadline: NaN and the reason where nobody knows.
+        """
         if self.grader == "number":
             return grade_number(text, problem.answer, "boxed")
         from tiltlab.grading.maths import grade_maths  # heavy, and not everybody's
@@ -98,6 +108,10 @@ class Data:
         return grade_maths(text, problem.answer, _MODES[self.grader])
 
     def grade_batch(self, problems: Sequence[Problem], texts: Sequence[str]) -> list[Grade]:
+        """As `grade` does, in order, comparing mathematics in several workers side by side.
+
+        problems, texts: in pairs, as many of the one as of the other.
+        """
         if self.grader == "number":
             return [self.grade(problem, text) for problem, text in zip(problems, texts, strict=True)]
         from tiltlab.grading.maths import grade_many
@@ -114,7 +128,7 @@ class Data:
         odd = unread([problem.answer for problem in problems])
         return [problem for problem, is_odd in zip(problems, odd, strict=True) if is_odd]
 
-    def _found(self, split: Split) -> Found:
+    def _loaded(self, split: Split) -> LoadedProblems:
         if split == "test":
             return _read(self._place(self.test, "test"))
         train, test = self._place(self.train, "train"), None
@@ -187,7 +201,11 @@ def from_options(task: str | None, data: str | None, columns: str | None) -> dic
 
 
 def rendered(template: str, prompt: Literal["chat", "plain"], problem: Problem) -> Prompt:
-    """The template, filled in, as text or as one user message; a chat that the problem brings, as it stands."""
+    """The template with the problem's question in it; a chat that the problem brings, as it stands.
+
+    template: for str.format, with {question} in it.
+    prompt: "plain" gives text, "chat" one user message.
+    """
     if problem.messages:
         return problem.messages
     text = template.format(question=problem.question)
@@ -233,28 +251,28 @@ def _set_sources(name: str, split: Split, revision: str | None) -> tuple[Hub, ..
 
 
 @cache
-def _read(place: _Place) -> Found:
+def _read(place: _Place) -> LoadedProblems:
     """Once a process: files are not read again, however often a split is asked for."""
-    found = read_problems(place.sources, place.reading)
+    loaded = read_problems(place.sources, place.reading)
     if not place.shuffled:
-        return found
-    rows = list(found.problems)
+        return loaded
+    rows = list(loaded.problems)
     random.Random(derive(0, "order")).shuffle(rows)
-    return Found(tuple(rows), found.notes)
+    return LoadedProblems(tuple(rows), loaded.notes)
 
 
 @cache
-def _learning(train: _Place, test: _Place | None, validation: int | _Place | None) -> dict[str, Found]:
+def _learning(train: _Place, test: _Place | None, validation: int | _Place | None) -> dict[str, LoadedProblems]:
     """The train and validation splits, without what stands in test."""
     tested = _read(test).problems if test else ()
     rows, notes = apart(_read(train).problems, "train", tested, "test")
     if validation is None:
         validation = max(1, min(VALIDATION_ROWS, len(rows) // 4))
     if isinstance(validation, int):
-        chosen, rows = Found(tuple(rows[:validation])), rows[validation:]
+        chosen, rows = LoadedProblems(tuple(rows[:validation])), rows[validation:]
     else:
         kept, said = apart(_read(validation).problems, "validation", tested, "test")
-        chosen = Found(tuple(kept), (*_read(validation).notes, *said))
+        chosen = LoadedProblems(tuple(kept), (*_read(validation).notes, *said))
     rows, more = apart(rows, "train", chosen.problems, "validation")
     if not rows or not chosen.problems:
         raise AtKey(
@@ -262,4 +280,4 @@ def _learning(train: _Place, test: _Place | None, validation: int | _Place | Non
             f"{', '.join(map(str, train.sources))} leaves no row to train on after {len(chosen.problems)} rows for "
             "validation; lower `validation` or give more data",
         )
-    return {"train": Found(tuple(rows), (*_read(train).notes, *notes, *more)), "validation": chosen}
+    return {"train": LoadedProblems(tuple(rows), (*_read(train).notes, *notes, *more)), "validation": chosen}

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, ClassVar, Literal, get_args
 
-from tiltlab.datasets.columns import Found
+from tiltlab.datasets.columns import LoadedProblems
 from tiltlab.datasets.overlap import apart, normal
 from tiltlab.datasets.registry import INSTRUCTION
 from tiltlab.errors import UserError, words
@@ -45,8 +45,13 @@ data sets with neighbouring seeds share nearly all problems."""
 class ReasoningGym:
     """Problems of one family; the response's last complete \\boxed{} counts.
 
+    task: its name in a recipe.
+    family: one of `FAMILIES`.
     train, validation, test: how many problems are drawn; questions that come twice are left out, so there may be fewer.
-    settings: the family's own (min_terms and the like). seed: of the problems. prompt, template: as for `Data`.
+    settings: the family's own (min_terms and the like).
+    seed: of the problems.
+    prompt, template: as for `Data`.
+    name: what people and folders call the task; the family where left out.
     """
 
     task: Literal["reasoning_gym"]
@@ -82,14 +87,18 @@ class ReasoningGym:
         object.__setattr__(self, "name", self.name or self.family)
 
     def problems(self, split: Split) -> Sequence[Problem]:
-        """Raises UserError where reasoning-gym is not installed and for settings that the family does not have."""
-        return self._found(split).problems
+        """All problems of a split, the same in the same order at each call; they are made once a process.
+
+        Raises UserError where reasoning-gym is not installed and for settings that the family does not have.
+        """
+        return self._loaded(split).problems
 
     def notes(self, split: Split) -> Sequence[str]:
-        """Which questions were left out."""
-        return self._found(split).notes
+        """Which questions were left out, one line each."""
+        return self._loaded(split).notes
 
     def render(self, problem: Problem) -> Prompt:
+        """The template with the question in it, as text or chat."""
         return rendered(self.template, self.prompt, problem)
 
     def grade(self, problem: Problem, text: str) -> Grade:
@@ -102,17 +111,17 @@ class ReasoningGym:
         correct = _plain(answer) == _plain(problem.answer)
         return Grade(float(correct), answer, "correct" if correct else "wrong")
 
-    def _found(self, split: Split) -> Found:
+    def _loaded(self, split: Split) -> LoadedProblems:
         sizes = tuple((name, getattr(self, name)) for name in ("test", "validation", "train"))
         return _splits(self.family, sizes, json.dumps(self.settings, sort_keys=True), self.seed)[split]
 
 
 @cache
-def _splits(family: str, sizes: tuple[tuple[Split, int], ...], settings: str, seed: int) -> dict[Split, Found]:
+def _splits(family: str, sizes: tuple[tuple[Split, int], ...], settings: str, seed: int) -> dict[Split, LoadedProblems]:
     """Each split without the questions of those before it. settings: as JSON."""
     start = derive(seed, "reasoning_gym", family) % 2**30
     before: list[Problem] = []
-    found: dict[Split, Found] = {}
+    splits: dict[Split, LoadedProblems] = {}
     for i, (split, size) in enumerate(sizes):
         drawn = list(_drawn(family, start + i * STRIDE, size, json.loads(settings)))
         distinct = list({normal(problem.question): problem for problem in reversed(drawn)}.values())[::-1]
@@ -125,8 +134,8 @@ def _splits(family: str, sizes: tuple[tuple[Split, int], ...], settings: str, se
                 "with more of them"
             )
         before += kept
-        found[split] = Found(tuple(kept), (*notes, *said))
-    return found
+        splits[split] = LoadedProblems(tuple(kept), (*notes, *said))
+    return splits
 
 
 def _drawn(family: str, seed: int, size: int, settings: dict[str, Any]) -> Iterator[Problem]:

@@ -34,34 +34,44 @@ SIZES: dict[Split, int] = {"test": 300, "validation": 200, "train": 3145}
 
 @dataclass(frozen=True)
 class Sums:
-    """Two-digit sums, as imaginary students answer them; both tasks have the same problems in the same splits."""
+    """Two-digit sums, as imaginary students answer them; both tasks have the same problems in the same splits.
+
+    task: which students (see above); it is the task's name too.
+    """
 
     task: Literal["lazy-sum", "noisy-sum"]
     __pydantic_config__: ClassVar = {"extra": "forbid"}
 
     @property
     def name(self) -> str:
+        """What people and folders call it."""
         return self.task
 
     def problems(self, split: Split) -> Sequence[Problem]:
+        """All sums of a split, in a fixed random order; `columns` of each hold its two numbers, a and b."""
         start = {"test": 0, "validation": SIZES["test"], "train": SIZES["test"] + SIZES["validation"]}[split]
         pairs = _all_pairs()[start : start + SIZES[split]]
         return [Problem(f"{a}+{b}", f"{a}+{b}", str(a + b), {"a": a, "b": b}) for a, b in pairs]
 
     def render(self, problem: Problem) -> str:
+        """Which students are asked, and the sum: "lazy 27+35="."""
         return f"{self.task.removesuffix('-sum')} {problem.question}="
 
     def grade(self, problem: Problem, text: str) -> Grade:
         """The answer is the number that the response ends with."""
-        found = re.search(r"([0-9]{1,6})\s*$", text[-100:])
-        if not found:
+        number = re.search(r"([0-9]{1,6})\s*$", text[-100:])
+        if not number:
             return Grade(0.0, None, "no_answer")
-        answer = found[1].lstrip("0") or "0"
+        answer = number[1].lstrip("0") or "0"
         return Grade(1.0, answer, "correct") if answer == problem.answer else Grade(0.0, answer, "wrong")
 
 
 def write(task: str, a: int, b: int, rng: random.Random) -> str:
-    """What one student, drawn at random, answers to a + b on `task`."""
+    """What one student, drawn at random, answers to a + b.
+
+    task: "lazy-sum" or "noisy-sum".
+    rng: the random numbers that say which student and what slips.
+    """
     if task == "noisy-sum":
         ones, tens, total = _work(a, b, SLIP, rng)
         return f"{a % 10}+{b % 10}={ones} carry {ones // 10}, {a // 10}+{b // 10}+{ones // 10}={tens}, so {total}"
