@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Literal
 
 import numpy as np
-from scipy.special import logsumexp
+from scipy.special import expit, logit, logsumexp
 
 from tests.planted.mixtures import RIGHT, Kind, Mixture
 
@@ -38,7 +38,7 @@ def long(generator: np.random.Generator, problems: int, spread: float, lead: flo
         kinds = tuple(Kind(answer) for answer in answers)
         mean_PJ = centre_P[:, None] + lead * spread_P[:, None] * right_A
         return Mixture(kinds, log_share_PA, mean_PJ, np.broadcast_to(spread_P[:, None], mean_PJ.shape))
-    short_A = np.where(right_A, 0.3 + lead / 4, 0.3)
+    short_A = expit(logit(0.3) + 2 * lead * right_A)
     kinds = tuple(Kind(answer, tokens=tokens) for tokens in (200, 340) for answer in answers)
     log_share_PJ = np.concatenate([log_share_PA + np.log(short_A), log_share_PA + np.log1p(-short_A)], 1)
     mean_PJ = centre_P[:, None] + spread_P[:, None] * np.repeat([1.4, -0.6], len(answers))
