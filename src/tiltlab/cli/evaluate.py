@@ -113,9 +113,9 @@ def _tell(
     from tiltlab.report.evaluation import figures_of, write_evaluation_page
     from tiltlab.report.terminal import print_evaluation
 
-    page, found = write_evaluation_page(folder), figures_of(folder.name, records)
+    page, figures = write_evaluation_page(folder), figures_of(folder.name, records)
     tell_first()
-    print_evaluation(found, output.console)
+    print_evaluation(figures, output.console)
     output.say(f"records: {folder / 'records.jsonl'}")
     output.say(f"report: {page}")
-    return asdict(found) | {"records": folder / "records.jsonl", "page": page}
+    return asdict(figures) | {"records": folder / "records.jsonl", "page": page}

@@ -19,12 +19,12 @@ def list_(
     """What a recipe can name, with its keys and what they are where left out."""
     from tiltlab.config.offered import offered
 
-    output, found = Output(as_json), offered(what)
-    for entry in found:
+    output, entries = Output(as_json), offered(what)
+    for entry in entries:
         output.say((entry.name, "bold"), f": {entry.says}")
         keys = (f"{key}: {_as_yaml(value)}" for key, value in entry.keys.items())
         output.say("    " + (", ".join(keys) or "no keys"))
-    output.figures({what: [asdict(entry) for entry in found]})
+    output.figures({what: [asdict(entry) for entry in entries]})
 
 
 def _as_yaml(value: object) -> str:
@@ -40,9 +40,9 @@ def status(
     from tiltlab.report.status import status_of
     from tiltlab.report.terminal import print_status
 
-    output, found = Output(as_json), status_of(run)
-    print_status(found, output.console)
-    output.figures(found)
+    output, state = Output(as_json), status_of(run)
+    print_status(state, output.console)
+    output.figures(state)
 
 
 def dry_run(recipe: "Recipe", run: Path, seeds: int, output: Output) -> None:
@@ -50,6 +50,6 @@ def dry_run(recipe: "Recipe", run: Path, seeds: int, output: Output) -> None:
     from tiltlab.report.terminal import print_estimate
     from tiltlab.study.estimate import estimate
 
-    found = estimate(recipe, run, seeds)
-    print_estimate(found, output.console)
-    output.figures(found, tokens=found.tokens, seconds=found.seconds)
+    planned = estimate(recipe, run, seeds)
+    print_estimate(planned, output.console)
+    output.figures(planned, tokens=planned.tokens, seconds=planned.seconds)

@@ -17,22 +17,22 @@ from tiltlab.verdict.verdict import Verdict, decide
 
 def write_forecast(base: Path, out: Path) -> Forecast:
     """What the records of a base say, and forecast.json and forecast.html of it in a folder."""
-    found, made = forecast(from_records(base_records(base))), provenance()
-    write_json(out / "forecast.json", asdict(found) | {"made": made})
-    write_forecast_page(found, made, out / "forecast.html")
-    return found
+    result, made = forecast(from_records(base_records(base))), provenance()
+    write_json(out / "forecast.json", asdict(result) | {"made": made})
+    write_forecast_page(result, made, out / "forecast.html")
+    return result
 
 
-def write_verdict(found: Examined, out: Path, seed: int, *, drawn: bool) -> Verdict:
+def write_verdict(examined: Examined, out: Path, seed: int, *, drawn: bool) -> Verdict:
     """The verdict, and verdict.json and verdict.html of it in a folder; with the responses where they were `drawn`."""
-    verdict, made = decide(found, seed=seed), provenance()
+    verdict, made = decide(examined, seed=seed), provenance()
     if drawn:
-        write_records(out / "records-base.jsonl", found.base)
-        write_records(out / "records-tuned.jsonl", found.tuned)
-        for name, lines in found.tokens.items():
+        write_records(out / "records-base.jsonl", examined.base)
+        write_records(out / "records-tuned.jsonl", examined.tuned)
+        for name, lines in examined.tokens.items():
             write_text(out / f"tokens-{name}.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
     write_json(out / "verdict.json", asdict(verdict) | {"made": made})
-    powers = {name: (found.powers[name], kls) for name, kls in found.power_kls.items()}
+    powers = {name: (examined.powers[name], kls) for name, kls in examined.power_kls.items()}
     page = out / "verdict.html"
-    write_verdict_page(verdict, found.base, found.tuned, found.tokens, found.questions, made, page, powers)
+    write_verdict_page(verdict, examined.base, examined.tuned, examined.tokens, examined.questions, made, page, powers)
     return verdict

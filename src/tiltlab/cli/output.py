@@ -31,10 +31,10 @@ class Output:
     def say(self, *parts: str | tuple[str, str]) -> None:
         self.console.print(line(*parts), soft_wrap=True)
 
-    def figures(self, found: Any, **more: Any) -> None:
+    def figures(self, result: Any, **more: Any) -> None:
         """The command's result: told where JSON was asked for, as the tables told it otherwise."""
         if self._as_json:
-            stdout.write(json.dumps(_plain(found) | _plain(more), allow_nan=False) + "\n")
+            stdout.write(json.dumps(_plain(result) | _plain(more), allow_nan=False) + "\n")
 
 
 def _plain(value: Any) -> Any:

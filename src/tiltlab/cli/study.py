@@ -102,9 +102,9 @@ def report(run: Annotated[Path, typer.Argument(help="A folder of `tiltlab study`
         print_evaluation(figures_of(run.name, load_evaluation(run)[0]), output.console)
     else:
         study = load_study(run)
-        rows, found = analysed(study)
-        page = write_analysed(run, study, rows, found)
-        print_tables(study, rows, found, output.console)
+        rows, findings = analysed(study)
+        page = write_analysed(run, study, rows, findings)
+        print_tables(study, rows, findings, output.console)
     output.say(f"report: {page}")
 
 
@@ -119,11 +119,16 @@ def compare(
 
     output = Output(as_json)
     with alone_in(out):
-        found = compare_runs(runs)
-        page = write_comparison(found, out)
-    print_comparison(found, output.console)
+        comparison = compare_runs(runs)
+        page = write_comparison(comparison, out)
+    print_comparison(comparison, output.console)
     output.say(f"page: {page}")
-    told = {"runs": found.runs, "sides": found.sides, "differing": found.differing, "notes": found.notes}
+    told = {
+        "runs": comparison.runs,
+        "sides": comparison.sides,
+        "differing": comparison.differing,
+        "notes": comparison.notes,
+    }
     output.figures(told, page=page)
 
 
@@ -141,10 +146,10 @@ def lab(
     require_writable(out)
     with bars() as shown:
         task = shown.add_task("lab", total=None)
-        found = run_lab(
+        outcome = run_lab(
             seeds, tell=lambda what, done, total: shown.update(task, description=what, completed=done, total=total)
         )
-    results = asdict(found) | {"wrong": found.commitment.wrong()}
+    results = asdict(outcome) | {"wrong": outcome.commitment.wrong()}
     write_lab_page(results, provenance(), out)
     print_lab(results, output.console)
     output.say(f"page: {out}")

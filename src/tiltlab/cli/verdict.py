@@ -53,13 +53,13 @@ def check(
             config = ModelConfig(path=model, device=usable_devices("auto")[0])
             loaded = load_reference(config, load_codec(config))
             samples = on_samples(loaded, chosen, problems[:64], own, n=8, max_tokens=max_tokens, seed=0)
-        found = checked(chosen, problems, own, samples)
+        audit = checked(chosen, problems, own, samples)
     name = f"{chosen.name}: {reward or 'its own grader'}"
-    write_check_page(name, found, provenance(), out)
-    print_check(name, found, output.console)
+    write_check_page(name, audit, provenance(), out)
+    print_check(name, audit, output.console)
     output.say(f"page: {out}")
-    output.figures(found, failures=found.failures, page=out)
-    if found.failures:
+    output.figures(audit, failures=audit.failures, page=out)
+    if audit.failures:
         raise typer.Exit(1)
 
 
@@ -88,10 +88,10 @@ def forecast(
             chosen = {"task": load_task(task, data, map_)} if task or data else {}
             draw(plan.model_copy(update=chosen), out, output)
             base = str(out)
-        found = write_forecast(Path(base), out)
-    output.say(f"forecast: {in_words(found)}")
+        result = write_forecast(Path(base), out)
+    output.say(f"forecast: {in_words(result)}")
     output.say(f"page: {out / 'forecast.html'}")
-    output.figures(found, page=out / "forecast.html")
+    output.figures(result, page=out / "forecast.html")
 
 
 def verdict(
@@ -120,10 +120,10 @@ def verdict(
     with alone_in(out):
         if drawn:
             settings = {"problems": limit, "n": n, "max_tokens": max_tokens, "seed": seed}
-            found = _examined(base, tuned, (task, data, map_), stop, settings)
+            examined = _examined(base, tuned, (task, data, map_), stop, settings)
         else:
-            found = from_files(Path(base), Path(tuned), rival or ())
-        result = write_verdict(found, out, seed, drawn=drawn)
+            examined = from_files(Path(base), Path(tuned), rival or ())
+        result = write_verdict(examined, out, seed, drawn=drawn)
     output.say(("verdict: ", "bold"), (result.outcome, "bold green"))
     output.say(result.why + (f" What it would take: {result.needs}." if result.needs else ""))
     output.say(f"page: {out / 'verdict.html'}")

@@ -66,5 +66,5 @@ def _names(tags: Any) -> list[str]:
 def _sentence(kind: type[Any]) -> str:
     """The first of its docstring."""
     text = " ".join((kind.__doc__ or "").split())
-    found = re.match(r".*?\.(?=\s|$)", text)
-    return found[0] if found else text
+    sentence = re.match(r".*?\.(?=\s|$)", text)
+    return sentence[0] if sentence else text

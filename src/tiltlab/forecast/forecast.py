@@ -153,13 +153,13 @@ class _Forecaster:
 
     def _point(self, alpha: float, beta: float | None, withheld: bool) -> Point:
         tilt = 0.0 if beta is None else 1 / beta
-        found = estimate(self.samples, alpha, tilt, self.ks)
-        accuracy, length, kl, *passes = intervals(found)
-        doubts = doubts_of(found, accuracy, tilt * self.missing)
+        figures = estimate(self.samples, alpha, tilt, self.ks)
+        accuracy, length, kl, *passes = intervals(figures)
+        doubts = doubts_of(figures, accuracy, tilt * self.missing)
         worst = max(doubts, key=lambda reason: doubts[reason])
         fails = doubts[worst] > 1
         supported = not (withheld or fails)
-        stable = [supported and drift(found, 3 + i) <= 1 for i in range(len(self.ks))]
+        stable = [supported and drift(figures, 3 + i) <= 1 for i in range(len(self.ks))]
         return Point(
             alpha=alpha,
             beta=beta,
@@ -167,8 +167,8 @@ class _Forecaster:
             length=length if supported else None,
             kl=kl if supported else None,
             pass_at={k: share if fine else None for k, share, fine in zip(self.ks, passes, stable, strict=True)},
-            ess=float(np.median(found.ess)),
-            ess_harmonic=found.ess_harmonic,
+            ess=float(np.median(figures.ess)),
+            ess_harmonic=figures.ess_harmonic,
             supported=supported,
             why=None if supported else worst if fails else "a point before it is not supported",
             samples_needed=ceil(self.samples_per_problem * doubts[worst]) if fails and worst != FEW_PROBLEMS else None,

@@ -47,12 +47,12 @@ def kl_by_z(
 ) -> dict[str, float]:
     """KL from the base, in nats, of p^alpha exp(r / beta) / Z by problem, from samples of it and log Z of each problem
     in the order of the records: E[(alpha - 1) log p + r / beta] - log Z. NaN where no sample or no Z tells."""
-    found = {}
+    kls = {}
     for (problem, group), log_z in zip(by_problem(records).items(), log_z_P, strict=True):
         tilts = [
             (alpha - 1) * record.ref_logp + (0.0 if beta is None else record.reward / beta)
             for record in group
             if record.complete
         ]
-        found[problem] = sum(tilts) / len(tilts) - log_z if tilts and isfinite(log_z) else nan
-    return found
+        kls[problem] = sum(tilts) / len(tilts) - log_z if tilts and isfinite(log_z) else nan
+    return kls

@@ -33,15 +33,15 @@ MIN_PROBLEMS = 10
 FEW_PROBLEMS = f"fewer than {MIN_PROBLEMS} problems"
 
 
-def intervals(found: Figures) -> list[Interval]:
+def intervals(figures: Figures) -> list[Interval]:
     """95 % intervals of the figures' means over problems, in the order of their columns.
 
     Over problems, so that the noise of their samples is in it; with the move that halving the samples makes added to
     the variance, since as much bias may be left.
     """
     made = []
-    for figure, values in enumerate(found.corrected.T):
-        mean, noise = _moved(found, figure)
+    for figure, values in enumerate(figures.corrected.T):
+        mean, noise = _moved(figures, figure)
         interval = (mean_of_problems if figure in (1, 2) else share_of_problems)(values, mean**2 + noise**2)
         if figure == 2:  # no KL is below 0
             interval = Interval(max(0.0, interval.value), max(0.0, interval.low), max(0.0, interval.high))
@@ -75,41 +75,41 @@ def mean_of_problems(values: Floats, extra: float = 0.0) -> Interval:
     return Interval(mean, mean - half, mean + half)
 
 
-def doubts_of(found: Estimate, accuracy: Interval, missing: Floats) -> dict[str, float]:
+def doubts_of(estimate: Estimate, accuracy: Interval, missing: Floats) -> dict[str, float]:
     """Reasons to give no number, and the factor by which each fails; a forecast passes with none above 1.
 
     accuracy: its interval. missing: log of the factor by which the best response there can be outweighs the best that
     was seen, (best reward - best seen) / beta, [P].
     """
-    problems = len(found.plain)
+    problems = len(estimate.plain)
     if problems < MIN_PROBLEMS:
         return {FEW_PROBLEMS: MIN_PROBLEMS / problems}
-    all_alike = (found.top * found.ess < 1 + 1e-9).all()  # then nothing is weighed, and n may be small
+    all_alike = (estimate.top * estimate.ess < 1 + 1e-9).all()  # then nothing is weighed, and n may be small
     return {
-        "the effective sample size is too small": 0.0 if all_alike else ESS_FLOOR / _surely(found),
-        "half of the samples tell another story": max(drift(found, figure) for figure in range(3)),
-        "better responses than any seen could change it": _hidden(found, missing) / (accuracy.high - accuracy.low),
+        "the effective sample size is too small": 0.0 if all_alike else ESS_FLOOR / _surely(estimate),
+        "half of the samples tell another story": max(drift(estimate, figure) for figure in range(3)),
+        "better responses than any seen could change it": _hidden(estimate, missing) / (accuracy.high - accuracy.low),
     }
 
 
-def _surely(found: Estimate) -> float:
+def _surely(estimate: Estimate) -> float:
     """The harmonic mean of the effective sample size, at the lower end: a few problems whose weights degenerate govern
     it, and a few dozen problems may have drawn none of them."""
-    error = float(found.load.std(ddof=1)) / sqrt(len(found.load))
-    return 1 / (1 / found.ess_harmonic + 2.576 * error)
+    error = float(estimate.load.std(ddof=1)) / sqrt(len(estimate.load))
+    return 1 / (1 / estimate.ess_harmonic + 2.576 * error)
 
 
-def drift(found: Figures, figure: int) -> float:
+def drift(figures: Figures, figure: int) -> float:
     """How far halving the samples moves a figure over how far it may: STABLE standard errors, of it and of the move, or
     a NEGLIGIBLE part of it."""
-    mean, noise = _moved(found, figure)
-    values = found.corrected[:, figure]
+    mean, noise = _moved(figures, figure)
+    values = figures.corrected[:, figure]
     error = hypot(float(values.std()) / sqrt(len(values)), noise)
     allowed = max(STABLE * error, NEGLIGIBLE * abs(float(values.mean())), 1e-9)
     return abs(mean) / allowed if abs(mean) > 1e-9 else 0.0
 
 
-def _hidden(found: Estimate, missing: Floats) -> float:
+def _hidden(estimate: Estimate, missing: Floats) -> float:
     """By how much responses better than any seen could move the accuracy, over STABLE, in quarters (an interval has
     four standard errors).
 
@@ -120,12 +120,12 @@ def _hidden(found: Estimate, missing: Floats) -> float:
     lacking = int((missing > 0).sum())
     if not lacking:
         return 0.0
-    bound = float(gammaincinv(int((found.top > 0.5).sum()) + 1, 0.95))
-    gain = exp(min(50.0, float(missing.max()))) / float(np.median(found.samples_per_problem))
+    bound = float(gammaincinv(int((estimate.top > 0.5).sum()) + 1, 0.95))
+    gain = exp(min(50.0, float(missing.max()))) / float(np.median(estimate.samples_per_problem))
     return 4 * min(lacking, bound * gain) / len(missing) / STABLE
 
 
-def _moved(found: Figures, figure: int) -> tuple[float, float]:
+def _moved(figures: Figures, figure: int) -> tuple[float, float]:
     """By how much halving the samples moves a figure's mean over problems, and the standard error of that."""
-    moved = found.halves[:, figure] - found.corrected[:, figure]
+    moved = figures.halves[:, figure] - figures.corrected[:, figure]
     return float(moved.mean()), float(moved.std()) / sqrt(len(moved))

@@ -19,7 +19,7 @@ from tiltlab.system.visible import visible
 _CITED = "Trained by tiltlab, after arXiv 2604.16259: one KL-regularised objective for task reward and sharpening."
 
 
-def write_cards(run: Path, study: Study, rows: Sequence[Row], found: Mapping[str, Findings]) -> None:
+def write_cards(run: Path, study: Study, rows: Sequence[Row], findings: Mapping[str, Findings]) -> None:
     """README.md in the checkpoint folders of all finished arms."""
     for row in (row for row in rows if row.steps):
         arm = next(arm for arm in study.on(row.task) if arm.name == row.arm)
@@ -27,10 +27,12 @@ def write_cards(run: Path, study: Study, rows: Sequence[Row], found: Mapping[str
             job = JobDir.of(run, row.task, row.arm, seeded.seed)
             folder = job.checkpoints.step((seeded.steps or {})[row.which])
             if folder.is_dir():
-                write_text(folder / "README.md", card(study, row, arm.config, seeded.seed, rows, found[row.task]))
+                write_text(folder / "README.md", card(study, row, arm.config, seeded.seed, rows, findings[row.task]))
 
 
-def card(study: Study, row: Row, config: Mapping[str, object], seed: int, rows: Sequence[Row], found: Findings) -> str:
+def card(
+    study: Study, row: Row, config: Mapping[str, object], seed: int, rows: Sequence[Row], findings: Findings
+) -> str:
     """The text of one card; names and commands, which are anybody's, are escaped."""
     model, made = study.recipe["model"], study.made[-1]
     hub_id = str(model["path"]).count("/") == 1 and not Path(model["path"]).exists()
@@ -48,7 +50,7 @@ def card(study: Study, row: Row, config: Mapping[str, object], seed: int, rows: 
         f"Test split of {row.task}, {study.recipe['test']['n']} samples a problem at temperature 1, over {study.seeds} "
         "seed(s); 95 % intervals over problems; KL in nats a response.",
     )
-    verdict = found.verdicts.get(row.arm) if row.which == "last" else None
+    verdict = findings.verdicts.get(row.arm) if row.which == "last" else None
     data = ", ".join(f"{split} {fact['sha256'][:12]}" for split, fact in study.data[row.task].items())
     versions = ", ".join(f"{name} {version}" for name, version in made["versions"].items())
     settings = {"arm": dict(config), "train": study.recipe["train"], "seed": seed}

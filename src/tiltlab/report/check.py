@@ -8,6 +8,6 @@ from tiltlab.report.html import render_page
 from tiltlab.storage.files import write_text
 
 
-def write_check_page(name: str, found: Any, made: Mapping[str, Any], path: Path) -> None:
-    """`found`: a tiltlab.evaluation.reward_audit.Checked."""
-    write_text(path, render_page("check.html.j2", {}, name=name, found=found, made=made))
+def write_check_page(name: str, checked: Any, made: Mapping[str, Any], path: Path) -> None:
+    """`checked`: a tiltlab.evaluation.reward_audit.Checked."""
+    write_text(path, render_page("check.html.j2", {}, name=name, checked=checked, made=made))

@@ -82,25 +82,25 @@ def compare_runs(folders: Sequence[Path]) -> Compared:
     return Compared(tuple(names), tuple(sides), differing, tuple(_notes(names, studies)), tuple(studies), forecasts)
 
 
-def write_comparison(found: Compared, out: Path) -> Path:
+def write_comparison(comparison: Compared, out: Path) -> Path:
     """compare.html and tables/compare.{md,tex,csv} in a folder; the page."""
     page = render_page(
         "compare.html.j2",
-        {f"plane-{i}": _plane(found, task) for i, task in enumerate(_tasks(found))}
-        | {f"curves-{i}": _curves(found, task) for i, task in enumerate(_tasks(found))},
-        found=found,
-        tasks=_tasks(found),
-        said={task: in_words(found, task) for task in _tasks(found)},
+        {f"plane-{i}": _plane(comparison, task) for i, task in enumerate(_tasks(comparison))}
+        | {f"curves-{i}": _curves(comparison, task) for i, task in enumerate(_tasks(comparison))},
+        comparison=comparison,
+        tasks=_tasks(comparison),
+        said={task: in_words(comparison, task) for task in _tasks(comparison)},
         symbols=_SYMBOLS,
         dashes=_DASHES,
         rendered=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
     )
     write_text(out / "compare.html", page)
-    write_tables(table_of(found), out / "tables", "compare")
+    write_tables(table_of(comparison), out / "tables", "compare")
     return out / "compare.html"
 
 
-def table_of(found: Compared) -> Table:
+def table_of(comparison: Compared) -> Table:
     columns = ("task", "arm", "run", "accuracy", "against the first", "length", "KL", "tokens used", "verdict")
     rows = [
         (
@@ -114,14 +114,14 @@ def table_of(found: Compared) -> Table:
             s.row.tokens_used,
             s.verdict,
         )
-        for s in found.sides
+        for s in comparison.sides
     ]
-    caption = f"{', '.join(found.runs)}: last checkpoints; 95 % intervals over problems; KL in nats a response."
+    caption = f"{', '.join(comparison.runs)}: last checkpoints; 95 % intervals over problems; KL in nats a response."
     return Table(columns, rows, {"length": 1, "KL": 2, "tokens used": 1}, caption)
 
 
-def _sides(name: str, study: Study, found: Mapping[str, Findings], first: Study) -> list[Side]:
-    verdicts = {task: of.verdicts for task, of in found.items()}
+def _sides(name: str, study: Study, findings: Mapping[str, Findings], first: Study) -> list[Side]:
+    verdicts = {task: of.verdicts for task, of in findings.items()}
     return [
         Side(
             task=row.task,
@@ -195,35 +195,35 @@ def _versions(study: Study) -> Json:
 def _differing(flat: Sequence[Json]) -> dict[str, list[Any]]:
     keys = dict.fromkeys(key for one in flat for key in one)
     values = {key: [one.get(key) for one in flat] for key in keys}
-    return {key: found for key, found in values.items() if any(value != found[0] for value in found)}
+    return {key: of_runs for key, of_runs in values.items() if any(value != of_runs[0] for value in of_runs)}
 
 
-def _tasks(found: Compared) -> list[str]:
-    return list(dict.fromkeys(side.task for side in found.sides))
+def _tasks(comparison: Compared) -> list[str]:
+    return list(dict.fromkeys(side.task for side in comparison.sides))
 
 
-def _plane(found: Compared, task: str) -> go.Figure:
+def _plane(comparison: Compared, task: str) -> go.Figure:
     """Accuracy against KL: colours by arm as in each study's own page, symbols by run; lines by the first forecast."""
-    colours = _colours(found)
+    colours = _colours(comparison)
     reached = [
         Reached(
             f"{side.arm} · {side.run}",
             side.row.accuracy,
             side.row.kl,
             colours[side.arm],
-            _SYMBOLS[found.runs.index(side.run) % len(_SYMBOLS)],
+            _SYMBOLS[comparison.runs.index(side.run) % len(_SYMBOLS)],
         )
-        for side in found.sides
+        for side in comparison.sides
         if side.task == task
     ]
-    return frontier(found.forecasts[task], reached, task)
+    return frontier(comparison.forecasts[task], reached, task)
 
 
-def _curves(found: Compared, task: str) -> go.Figure:
+def _curves(comparison: Compared, task: str) -> go.Figure:
     """Accuracy on the validation split through training, the mean over seeds: colours by arm, dashes by run."""
     figure = go.Figure()
-    colours = _colours(found)
-    for number, (run, study) in enumerate(zip(found.runs, found.studies, strict=True)):
+    colours = _colours(comparison)
+    for number, (run, study) in enumerate(zip(comparison.runs, comparison.studies, strict=True)):
         for arm in (arm for arm in study.on(task) if arm.trained):
             steps, values = by_step([seeded.validation for seeded in arm.seeds], "validation", "accuracy")
             figure.add_scatter(
@@ -239,15 +239,15 @@ def _curves(found: Compared, task: str) -> go.Figure:
     return titled(small(figure, "step", 340), task)
 
 
-def _colours(found: Compared) -> dict[str, str]:
-    return {name: colour for study in reversed(found.studies) for name, colour in arm_colours(study).items()}
+def _colours(comparison: Compared) -> dict[str, str]:
+    return {name: colour for study in reversed(comparison.studies) for name, colour in arm_colours(study).items()}
 
 
-def in_words(found: Compared, task: str) -> str:
+def in_words(comparison: Compared, task: str) -> str:
     """Which arms came to another verdict, and which are better or worse than in the first run for sure."""
     said = []
-    for arm in dict.fromkeys(side.arm for side in found.sides if side.task == task):
-        sides = [side for side in found.sides if (side.task, side.arm) == (task, arm)]
+    for arm in dict.fromkeys(side.arm for side in comparison.sides if side.task == task):
+        sides = [side for side in comparison.sides if (side.task, side.arm) == (task, arm)]
         verdicts = {side.run: side.verdict for side in sides if side.verdict}
         if len(set(verdicts.values())) > 1:
             said.append(f"{arm}: " + ", ".join(f"{verdict} in {run}" for run, verdict in verdicts.items()))

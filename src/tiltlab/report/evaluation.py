@@ -53,13 +53,13 @@ def load_evaluation(folder: Path) -> tuple[list[Record], Json]:
     with or_else("put a copy of it back, or remove the folder and evaluate again"):
         made = read_shaped(about, Sample)
     with or_else("remove it, and the command that made it makes it again"):
-        found = read_records(records)
+        responses = read_records(records)
         if made.get("info") or made.get("records"):
             require_end(records)
-            _require_all(records, found, made)
-    if not found:
+            _require_all(records, responses, made)
+    if not responses:
         raise UserError(f"{folder} holds no finished record yet; the command that began it goes on with it")
-    return found, made
+    return responses, made
 
 
 def _require_all(path: Path, records: Sequence[Record], about: Json) -> None:
@@ -103,15 +103,15 @@ def figures_of(name: str, records: Sequence[Record]) -> Evaluation:
 def write_evaluation_page(folder: Path) -> Path:
     """Render FOLDER/report.html. Raises UserError where the folder holds no evaluation."""
     records, about = load_evaluation(folder)
-    found = figures_of(folder.name, records)
+    evaluation = figures_of(folder.name, records)
     questions: Mapping[str, Sequence[str]] = about.get("questions", {})
     tokens = _tokens(folder / "tokens.jsonl", ended=bool(about.get("info")))
     names = list(dict.fromkeys(record.problem for record in records))[:SAMPLES]
     path = folder / "report.html"
     page = render_page(
         "evaluation.html.j2",
-        {"at-k": _at_k(found), "lengths": _lengths(found)},
-        found=found,
+        {"at-k": _at_k(evaluation), "lengths": _lengths(evaluation)},
+        evaluation=evaluation,
         about=about,
         recipe=yaml.safe_dump(about.get("recipe") or {"responses": about.get("responses")}, sort_keys=False),
         samples=[
@@ -134,9 +134,9 @@ def _tokens(path: Path, *, ended: bool) -> list[Json]:
         return read_shaped_lines(path, TokenLine, ended=ended)
 
 
-def _at_k(found: Evaluation) -> go.Figure:
+def _at_k(evaluation: Evaluation) -> go.Figure:
     figure = go.Figure()
-    for name, curve, colour in (("pass@k", found.pass_k, "#2563eb"), ("maj@k", found.maj_k, "#15803d")):
+    for name, curve, colour in (("pass@k", evaluation.pass_k, "#2563eb"), ("maj@k", evaluation.maj_k, "#15803d")):
         figure.add_scatter(
             x=list(curve),
             y=[at.value for at in curve.values()],
@@ -151,8 +151,8 @@ def _at_k(found: Evaluation) -> go.Figure:
     return dressed(figure, 360)
 
 
-def _lengths(found: Evaluation) -> go.Figure:
-    strata = found.strata
+def _lengths(evaluation: Evaluation) -> go.Figure:
+    strata = evaluation.strata
     figure = go.Figure()
     figure.add_scatter(
         x=[f"{s.shortest} to {s.longest}" for s in strata],

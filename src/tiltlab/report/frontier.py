@@ -27,12 +27,12 @@ class Reached:
     symbol: str = "circle"
 
 
-def frontier(found: Forecast | None, reached: Sequence[Reached], title: str = "", height: int = 400) -> go.Figure:
+def frontier(forecast: Forecast | None, reached: Sequence[Reached], title: str = "", height: int = 400) -> go.Figure:
     """The forecast's paths as lines, as far as the samples support them; policies as points with intervals; all with
     their names beside them. A policy far beyond the others does not stretch the axis: it is an arrow at its end."""
     figure = go.Figure()
     known = [policy for policy in reached if isfinite(policy.kl.value) and isfinite(policy.accuracy.value)]
-    paths = _paths(figure, found) if found is not None else []
+    paths = _paths(figure, forecast) if forecast is not None else []
     edge = _edge([policy.kl.value for policy in known], max((at.x for path in paths for at in path), default=0.0))
     for policy in known:
         _add_policy(figure, policy, edge)
@@ -47,9 +47,9 @@ def frontier(found: Forecast | None, reached: Sequence[Reached], title: str = ""
     return figure
 
 
-def _paths(figure: go.Figure, found: Forecast) -> list[list[Named]]:
+def _paths(figure: go.Figure, forecast: Forecast) -> list[list[Named]]:
     """Draws the paths; returns the points of those that have a name."""
-    supported = [point for point in found.points if point.supported]
+    supported = [point for point in forecast.points if point.supported]
     for alpha in sorted({point.alpha for point in supported} - {1.0}):
         _path(figure, [p for p in supported if p.alpha == alpha], "both", (_BOTH, None), thin=True)
     sharpened = [p for p in supported if p.beta is None and p.alpha >= 1]

@@ -31,22 +31,26 @@ class Lead:
     words: str
 
 
-def lead(study: Study, rows: Sequence[Row], task: str, found: Findings) -> Lead | None:
+def lead(study: Study, rows: Sequence[Row], task: str, findings: Findings) -> Lead | None:
     """None where there is no verdict, for want of a base or of a trained arm."""
     last = {row.arm: row for row in rows if row.task == task and row.which != "best"}
     base = study.base(task)
-    if base is None or not found.verdicts:
+    if base is None or not findings.verdicts:
         return None
-    best = min(found.verdicts, key=lambda arm: (list(_CHIPS).index(found.verdicts[arm].outcome), -_height(last[arm])))
-    verdict = found.verdicts[best]
+    best = min(
+        findings.verdicts, key=lambda arm: (list(_CHIPS).index(findings.verdicts[arm].outcome), -_height(last[arm]))
+    )
+    verdict = findings.verdicts[best]
     chip, look = _CHIPS[verdict.outcome]
     before, after = number(last[base.name].accuracy.value, 2), number(last[best].accuracy.value, 2)
     sampler = best_sampler(study, rows, task)
     match verdict.outcome:
         case "beyond sharpening":
-            said = f"{_capital(best)} lifts {before} to {after}; {_of_sharpening(study, list(last.values()), found)}."
+            said = (
+                f"{_capital(best)} lifts {before} to {after}; {_of_sharpening(study, list(last.values()), findings)}."
+            )
         case "sharpening explains it" if sampler and sampler.accuracy.value > last[base.name].accuracy.value:
-            top = max((last[arm] for arm in found.verdicts), key=_height)
+            top = max((last[arm] for arm in findings.verdicts), key=_height)
             said = f"Untrained, {sampler.arm}: {number(sampler.accuracy.value, 2)}; best trained arm, {top.arm}: "
             said += f"{number(top.accuracy.value, 2)}; the base: {before}."
         case "sharpening explains it":
@@ -61,14 +65,14 @@ def lead(study: Study, rows: Sequence[Row], task: str, found: Findings) -> Lead 
     return Lead(chip, look, said)
 
 
-def caveats(study: Study, found: Mapping[str, Findings]) -> list[str]:
+def caveats(study: Study, findings: Mapping[str, Findings]) -> list[str]:
     """What the figures do not account for."""
     counts = sorted({len(accuracies(arm, "last")) for arm in study.arms})
     said = []
     if study.seeds == 1:
         said.append("one seed: how much another training would differ is in no interval")
     said.append(f"{'–'.join(str(count) for count in dict.fromkeys((counts[0], counts[-1])))} test problems a task")
-    if any(one.forecast is None and study.base(task) for task, one in found.items()):
+    if any(one.forecast is None and study.base(task) for task, one in findings.items()):
         said.append("too few samples of the base for a forecast")
     stopped = sum(bool(seeded.stopped) for arm in study.arms for seeded in arm.seeds)
     if stopped:
@@ -95,7 +99,7 @@ def cost_in_words(study: Study) -> str:
     return f"{took} of computing and {drawn} tokens in all"
 
 
-def _of_sharpening(study: Study, last: Sequence[Row], found: Findings) -> str:
+def _of_sharpening(study: Study, last: Sequence[Row], findings: Findings) -> str:
     """What sharpening, trained or not, does on this task."""
     base = next(row for row in last if study.configs[row.arm]["arm"] == "base").accuracy.value
     sharp = [row for row in last if family(study.configs[row.arm]) in ("sampler", "likelihood")]
@@ -105,7 +109,7 @@ def _of_sharpening(study: Study, last: Sequence[Row], found: Findings) -> str:
     best = max(sharp, key=_height)
     if best.accuracy.value > base:
         return f"the best sharpening, {best.arm}, reaches {number(best.accuracy.value, 2)}"
-    fallen = [row for row in sharp if row.arm in found.verdicts and found.verdicts[row.arm].outcome == "collapse"]
+    fallen = [row for row in sharp if row.arm in findings.verdicts and findings.verdicts[row.arm].outcome == "collapse"]
     if fallen:
         return f"sharpening ruins it ({number(min(map(_height, fallen)), 2)})"
     return "no sharpening tried beats the base"

@@ -100,8 +100,8 @@ class Study:
     @property
     def configs(self) -> dict[str, Json]:
         """Each arm of which there is anything, by name, as the recipe has it and in its order."""
-        found = {arm.name: arm.config for arm in self.arms} | {job.arm: job.config for job in self.failed}
-        return dict(sorted(found.items(), key=lambda arm: self.recipe["arms"].index(arm[1])))
+        configs = {arm.name: arm.config for arm in self.arms} | {job.arm: job.config for job in self.failed}
+        return dict(sorted(configs.items(), key=lambda arm: self.recipe["arms"].index(arm[1])))
 
     def on(self, task: str) -> list[ArmOnTask]:
         return [arm for arm in self.arms if arm.task == task]
@@ -184,12 +184,12 @@ def _records(folder: JobDir, which: str, count: int | None = None) -> list[Recor
     """Graded responses. `count`: how many there must be, where that is known."""
     path = folder.records(which)
     require_end(path)
-    found = read_records(path)
-    if not found:
+    records = read_records(path)
+    if not records:
         raise UserError(f"{path} holds no record" if path.exists() else f"{path} is missing")
-    if count is not None and len(found) != count:
-        raise UserError(f"{path} holds {len(found)} records of {count}")
-    return found
+    if count is not None and len(records) != count:
+        raise UserError(f"{path} holds {len(records)} records of {count}")
+    return records
 
 
 def _require_log_z(path: Path, config: Json, sampling: Json, records: list[Record]) -> None:

@@ -26,13 +26,13 @@ SAMPLES = 4
 """Problems whose responses are shown side by side, for each task."""
 
 
-def write_analysed(run: Path, study: Study, rows: Sequence[Row], found: Mapping[str, Findings]) -> Path:
+def write_analysed(run: Path, study: Study, rows: Sequence[Row], findings: Mapping[str, Findings]) -> Path:
     """RUN/report.html, which is returned, RUN/tables/results.{md,tex,csv} and a card for each checkpoint, of a study in
     RUN that was read and `analysed`. Raises UserError where they cannot be written."""
     path = run / "report.html"
-    write_text(path, render(study, rows, found))
-    write_tables(table_of(study, rows, found), run / "tables", "results")
-    write_cards(run, study, rows, found)
+    write_text(path, render(study, rows, findings))
+    write_tables(table_of(study, rows, findings), run / "tables", "results")
+    write_cards(run, study, rows, findings)
     return path
 
 
@@ -41,7 +41,7 @@ def analysed(study: Study) -> tuple[list[Row], dict[str, Findings]]:
     return result_rows(study), {task: findings(study, task) for task in study.tasks}
 
 
-def table_of(study: Study, rows: Sequence[Row], found: Mapping[str, Findings]) -> Table:
+def table_of(study: Study, rows: Sequence[Row], findings: Mapping[str, Findings]) -> Table:
     """The result table, with the verdict on each trained arm's last checkpoint."""
     k = rows[0].k
     columns = (
@@ -59,7 +59,7 @@ def table_of(study: Study, rows: Sequence[Row], found: Mapping[str, Findings]) -
     )
     lines = []
     for row in rows:
-        verdict = found[row.task].verdicts.get(row.arm) if row.which == "last" else None
+        verdict = findings[row.task].verdicts.get(row.arm) if row.which == "last" else None
         figures = (row.accuracy, row.gain, row.pass_k, row.maj_k, row.length.value, row.kl.value, row.tokens_used)
         lines.append((row.task, row.arm, row.checkpoint or None, *figures, verdict.outcome if verdict else None))
     test = study.recipe["test"]
@@ -68,13 +68,13 @@ def table_of(study: Study, rows: Sequence[Row], found: Mapping[str, Findings]) -
     return Table(columns, lines, {"length": 1, "KL": 2, "tokens used": 1}, caption)
 
 
-def render(study: Study, rows: Sequence[Row], found: Mapping[str, Findings]) -> str:
+def render(study: Study, rows: Sequence[Row], findings: Mapping[str, Findings]) -> str:
     alarmed = {task: fired_alarms(study, task) for task in study.tasks}
     figures = {}
     for i, task in enumerate(study.tasks):
         figures[f"headline-{i}"] = headline(study, rows, [task])
         height = max(260, figures[f"headline-{i}"].layout.height)
-        figures[f"frontier-{i}"] = frontier(found[task].forecast, reached(study, rows, task), height=height)
+        figures[f"frontier-{i}"] = frontier(findings[task].forecast, reached(study, rows, task), height=height)
         figures[f"ranks-{i}"] = ranks({arm.name: arm.seeds[0].tokens for arm in study.on(task)}, task)
         trained = {arm.name: arm.seeds[0].tokens for arm in study.on(task) if arm.trained}
         figures[f"where-{i}"] = where(trained, task)
@@ -86,16 +86,16 @@ def render(study: Study, rows: Sequence[Row], found: Mapping[str, Findings]) -> 
         figures,
         study=study,
         rows=rows,
-        findings=found,
-        leads={task: lead(study, rows, task, found[task]) for task in study.tasks},
-        caveats=caveats(study, found),
+        findings=findings,
+        leads={task: lead(study, rows, task, findings[task]) for task in study.tasks},
+        caveats=caveats(study, findings),
         cost=cost_in_words(study),
         colours=arm_colours(study),
         strokes={arm: STROKES[dash] for arm, dash in arm_dashes(study).items()},
         colours_in_words=IN_WORDS,
         curves=[key for _, key, _ in CURVES],
         alarmed=alarmed,
-        weighed=min((one.forecast.samples_per_problem for one in found.values() if one.forecast), default=None),
+        weighed=min((one.forecast.samples_per_problem for one in findings.values() if one.forecast), default=None),
         spelled=any(seeded.tokens for arm in study.arms for seeded in arm.seeds),
         curved={task: _curved(study, task) for task in study.tasks},
         samples=[(task, _samples(study, task)) for task in study.tasks],

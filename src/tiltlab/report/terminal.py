@@ -27,15 +27,15 @@ from tiltlab.types import Record
 _WIDE = 10_000
 
 
-def print_tables(study: Study, rows: Sequence[Row], found: Mapping[str, Findings], console: Console) -> None:
+def print_tables(study: Study, rows: Sequence[Row], findings: Mapping[str, Findings], console: Console) -> None:
     """One table a task, with rows as on the page; then verdicts, alarms, and what failed."""
     for task in study.tasks:
         _print_whole(_table_of(study, task, [row for row in rows if row.task == task]), console)
     for row in (row for row in rows if row.which != "best"):
         for warning in row.warnings:
             console.print(line(f"{row.task} / {row.arm}: {warning}"), soft_wrap=True)
-    for task in (task for task in study.tasks if found[task].verdicts):
-        console.print(line(("verdicts: ", "bold green"), f"{task}: {found[task].in_words}"), soft_wrap=True)
+    for task in (task for task in study.tasks if findings[task].verdicts):
+        console.print(line(("verdicts: ", "bold green"), f"{task}: {findings[task].in_words}"), soft_wrap=True)
     for arm, kinds in _first_steps([one for task in study.tasks for one in fired_alarms(study, task)]).items():
         said = ", ".join(f"{kind} (step {step})" for kind, step in kinds.items())
         console.print(line(("alarms: ", "yellow"), f"{arm}: {said}"), soft_wrap=True)
@@ -46,9 +46,9 @@ def print_tables(study: Study, rows: Sequence[Row], found: Mapping[str, Findings
 def print_sample(title: str, records: Sequence[Record], info: Mapping[str, Any], console: Console) -> None:
     """What one sampler's records come to, and what it says of itself."""
     table = _table(title, ("accuracy", "length", "tokens used", "log p", "truncated", "seconds"))
-    found = averages(records)
+    means = averages(records)
     tokens_used = (info["drawn"] + info["rescored"]) / len(records)
-    figures = (found["accuracy"], found["length"], tokens_used, found["ref_logp"], found["truncated"], info["seconds"])
+    figures = (means["accuracy"], means["length"], tokens_used, means["ref_logp"], means["truncated"], info["seconds"])
     table.add_row(*(number(value, digits) for value, digits in zip(figures, (3, 1, 1, 2, 3, 1), strict=True)))
     _print_whole(table, console)
     for name, values in info["notes"].items():
@@ -61,25 +61,27 @@ def print_sample(title: str, records: Sequence[Record], info: Mapping[str, Any],
         console.print(line(f"warning: {warning}", style="yellow"), soft_wrap=True)
 
 
-def print_evaluation(found: Evaluation, console: Console) -> None:
+def print_evaluation(evaluation: Evaluation, console: Console) -> None:
     """Accuracy, pass@k and maj@k with intervals over problems."""
-    table = _table(f"{found.name}: {found.problems} problems, n = {found.n}", ("value",), names=("figure",))
-    table.add_row("accuracy", interval(found.accuracy))
-    for name, curve in (("pass", found.pass_k), ("maj", found.maj_k)):
+    table = _table(
+        f"{evaluation.name}: {evaluation.problems} problems, n = {evaluation.n}", ("value",), names=("figure",)
+    )
+    table.add_row("accuracy", interval(evaluation.accuracy))
+    for name, curve in (("pass", evaluation.pass_k), ("maj", evaluation.maj_k)):
         for k, at in curve.items():
             if k > 1:
                 table.add_row(f"{name}@{k}", interval(at))
-    for reason, count in found.reasons.items():
+    for reason, count in evaluation.reasons.items():
         table.add_row(reason.replace("_", " "), str(count))
     _print_whole(table, console)
 
 
-def print_comparison(found: Compared, console: Console) -> None:
+def print_comparison(comparison: Compared, console: Console) -> None:
     """One table a task; then what cannot be compared, and what differs between the recipes."""
-    for task in dict.fromkeys(side.task for side in found.sides):
-        figures = ("accuracy", f"against {found.runs[0]}", "length", "KL")
+    for task in dict.fromkeys(side.task for side in comparison.sides):
+        figures = ("accuracy", f"against {comparison.runs[0]}", "length", "KL")
         table = _table(task, figures, names=("arm", "run"))
-        for side in (side for side in found.sides if side.task == task):
+        for side in (side for side in comparison.sides if side.task == task):
             row = side.row
             numbers = (
                 interval(row.accuracy),
@@ -89,24 +91,24 @@ def print_comparison(found: Compared, console: Console) -> None:
             )
             table.add_row(*map(line, (side.arm, side.run, *numbers)))
         _print_whole(table, console)
-    for note in found.notes:
+    for note in comparison.notes:
         console.print(line(("note: ", "yellow"), note), soft_wrap=True)
-    for key, values in found.differing.items():
+    for key, values in comparison.differing.items():
         said = " | ".join("–" if value is None else str(value) for value in values)
         console.print(line((f"{key}: ", "bold"), said), soft_wrap=True)
 
 
-def print_status(found: Status, console: Console) -> None:
+def print_status(status: Status, console: Console) -> None:
     """One row a job; then why some failed, and what fired."""
-    title = f"{found.name}: last change {_time(found.changed)} ago"
+    title = f"{status.name}: last change {_time(status.changed)} ago"
     table = _table(title, ("step", "steps a minute", "left"), names=("task", "arm", "seed", "state"))
-    for job in found.jobs:
+    for job in status.jobs:
         step = "–" if job.step is None else f"{job.step} of {job.of}"
         rate = "–" if job.rate is None else f"{60 * job.rate:.1f}"
         left = "–" if job.left is None else _time(job.left)
         table.add_row(*map(line, (job.task, job.arm, str(job.seed), job.state, step, rate, left)))
     _print_whole(table, console)
-    for job in found.jobs:
+    for job in status.jobs:
         name = f"{job.task} / {job.arm} / seed {job.seed}: "
         for alarm in job.alarms:
             console.print(line(("alarm: ", "yellow"), name + alarm), soft_wrap=True)
@@ -114,21 +116,25 @@ def print_status(found: Status, console: Console) -> None:
             console.print(line(("Failed: ", "bold red"), name + job.why), soft_wrap=True)
 
 
-def print_estimate(found: Any, console: Console) -> None:
-    """`found`: a study.estimate.Estimate, which this module does not import, as it comes with models."""
-    for task, splits in found.splits.items():
+def print_estimate(estimate: Any, console: Console) -> None:
+    """`estimate`: a study.estimate.Estimate, which this module does not import, as it comes with models."""
+    for task, splits in estimate.splits.items():
         sizes = ", ".join(f"{split} {of['problems']}" for split, of in splits.items())
         console.print(line((f"{task}: ", "bold"), sizes), soft_wrap=True)
         for note in (note for of in splits.values() for note in of["notes"]):
             console.print(line(f"    {note}"), soft_wrap=True)
-    table = _table(f"{found.name}: {len(found.jobs)} jobs", ("tokens at most",), names=("task", "arm", "seed", ""))
-    for job in found.jobs:
+    table = _table(
+        f"{estimate.name}: {len(estimate.jobs)} jobs", ("tokens at most",), names=("task", "arm", "seed", "")
+    )
+    for job in estimate.jobs:
         does = "trains" if job.trains else "samples"
         table.add_row(*map(line, (job.task, job.arm, str(job.seed), does, f"{job.tokens:,}")))
     _print_whole(table, console)
-    said = f"{found.tokens:,} tokens at most"
-    if found.rate:
-        said += f"; at {found.rate:.0f} a second, as in the run folder so far, {_time(found.seconds)} in one process"
+    said = f"{estimate.tokens:,} tokens at most"
+    if estimate.rate:
+        said += (
+            f"; at {estimate.rate:.0f} a second, as in the run folder so far, {_time(estimate.seconds)} in one process"
+        )
     else:
         said += "; how long that takes is not known before the run folder holds a step or a sampler's draws"
     console.print(line(said), soft_wrap=True)
@@ -138,16 +144,16 @@ def _time(seconds: float) -> str:
     return str(timedelta(seconds=int(seconds)))
 
 
-def print_check(name: str, found: Any, console: Console) -> None:
-    """`found`: a reward_audit.Checked, which this module does not import, as it comes with models."""
+def print_check(name: str, checked: Any, console: Console) -> None:
+    """`checked`: a reward_audit.Checked, which this module does not import, as it comes with models."""
     table = _table(name, ("texts", "paid", "ungraded", ""), names=("probe",))
-    for probe in found.probes:
+    for probe in checked.probes:
         mark = line("FAILS", style="bold red") if probe.failed else line("ok", style="green")
         table.add_row(line(probe.name), str(probe.texts), str(probe.paid), str(probe.unknown), mark)
     _print_whole(table, console)
-    console.print(line(f"{found.milliseconds:.2f} ms a check; the slowest hostile text took {found.slowest:.1f} s"))
-    if found.samples:
-        s = found.samples
+    console.print(line(f"{checked.milliseconds:.2f} ms a check; the slowest hostile text took {checked.slowest:.1f} s"))
+    if checked.samples:
+        s = checked.samples
         console.print(
             line(
                 f"{s.problems} problems x {s.n} samples: accuracy {number(s.accuracy)}, reward {number(s.reward)}, "
@@ -155,19 +161,19 @@ def print_check(name: str, found: Any, console: Console) -> None:
                 f"{number(s.entropy, 2)} nats, correlation of reward and length {number(s.length, 2)}"
             )
         )
-    for failure in found.failures:
+    for failure in checked.failures:
         console.print(line(("fails: ", "bold red"), failure), soft_wrap=True)
-    if not found.failures:
+    if not checked.failures:
         console.print(line("passes", style="bold green"))
 
 
 def _first_steps(alarms: Sequence[FiredAlarm]) -> dict[str, dict[str, int]]:
     """For each task and arm the kinds that fired in any seed, and the first step at which they did."""
-    found: dict[str, dict[str, int]] = {}
+    first: dict[str, dict[str, int]] = {}
     for one in alarms:
-        steps = found.setdefault(f"{one.task} / {one.arm}", {})
+        steps = first.setdefault(f"{one.task} / {one.arm}", {})
         steps[one.alarm.kind] = min(one.alarm.step, steps.get(one.alarm.kind, one.alarm.step))
-    return found
+    return first
 
 
 def _table_of(study: Study, task: str, rows: Sequence[Row]) -> Table:

@@ -9,23 +9,23 @@ def number(value: float, digits: int = 3) -> str:
     return UNKNOWN if value != value else f"{value:.{digits}f}"
 
 
-def interval(found: Interval | None, digits: int = 3) -> str:
+def interval(estimate: Interval | None, digits: int = 3) -> str:
     """Value and interval; the value alone where there is too little for an interval."""
-    if found is None:
+    if estimate is None:
         return ""
-    if found.low != found.low:
-        return number(found.value, digits)
-    return f"{found.value:.{digits}f} [{found.low:.{digits}f}, {found.high:.{digits}f}]"
+    if estimate.low != estimate.low:
+        return number(estimate.value, digits)
+    return f"{estimate.value:.{digits}f} [{estimate.low:.{digits}f}, {estimate.high:.{digits}f}]"
 
 
-def signed(found: Interval | None) -> str:
+def signed(estimate: Interval | None) -> str:
     """As `interval`, of a difference."""
-    if found is None:
+    if estimate is None:
         return ""
-    if found.value != found.value:
+    if estimate.value != estimate.value:
         return UNKNOWN
-    value = f"{found.value:+.3f}"
-    return value if found.low != found.low else f"{value} [{found.low:+.3f}, {found.high:+.3f}]"
+    value = f"{estimate.value:+.3f}"
+    return value if estimate.low != estimate.low else f"{value} [{estimate.low:+.3f}, {estimate.high:+.3f}]"
 
 
 def length(tokens: float) -> str:

@@ -27,7 +27,7 @@ SAMPLES = 6
 
 
 def write_verdict_page(
-    found: Verdict,
+    verdict: Verdict,
     base: Sequence[Record],
     tuned: Sequence[Record],
     tokens: Mapping[str, Sequence[Json]],
@@ -45,8 +45,8 @@ def write_verdict_page(
         for name, (records, kls) in (powers or {}).items()
     ]
     figures = {
-        "frontier": frontier(told, [*sharpened, *_reached(found, tuned)], "Accuracy against KL"),
-        "pass": _pass(found),
+        "frontier": frontier(told, [*sharpened, *_reached(verdict, tuned)], "Accuracy against KL"),
+        "pass": _pass(verdict),
         "likelihood": _spread(base, tuned, lambda r: r.ref_logp, "log p under the base, nats"),
         "length": _spread(base, tuned, lambda r: float(r.tokens or "nan"), "tokens a response"),
     }
@@ -67,7 +67,7 @@ def write_verdict_page(
     page = render_page(
         "verdict.html.j2",
         figures,
-        found=found,
+        verdict=verdict,
         samples=samples,
         off_top=off_top,
         made=made,
@@ -89,18 +89,18 @@ def _forecast(base: Sequence[Record]) -> Forecast | None:
         return None
 
 
-def _reached(found: Verdict, tuned: Sequence[Record]) -> list[Reached]:
+def _reached(verdict: Verdict, tuned: Sequence[Record]) -> list[Reached]:
     groups = by_problem(record for record in tuned if record.complete)
     kl = mean_interval([sum(r.logp - r.ref_logp for r in group) / len(group) for group in groups.values()])
     nowhere = Interval(0.0, 0.0, 0.0)
-    return [Reached("base", found.gain.a, nowhere, _BASE, "diamond"), Reached("tuned", found.gain.b, kl, _TUNED)]
+    return [Reached("base", verdict.gain.a, nowhere, _BASE, "diamond"), Reached("tuned", verdict.gain.b, kl, _TUNED)]
 
 
-def _pass(found: Verdict) -> go.Figure:
+def _pass(verdict: Verdict) -> go.Figure:
     figure = go.Figure()
-    ks = list(found.solved_problems.pass_k)
+    ks = list(verdict.solved_problems.pass_k)
     for i, (name, colour) in enumerate((("base", _BASE), ("tuned", _TUNED))):
-        curve = [found.solved_problems.pass_k[k][i] for k in ks]
+        curve = [verdict.solved_problems.pass_k[k][i] for k in ks]
         figure.add_scatter(
             x=ks,
             y=[at.value for at in curve],

@@ -48,8 +48,8 @@ class Beam:
                 pass
             rollouts = []
             for best in search.best():
-                found = model.rollouts(best)
-                rollouts.append([found[i % len(found)] for i in range(n)])
+                kept = model.rollouts(best)
+                rollouts.append([kept[i % len(kept)] for i in range(n)])
             info = Info(search.drawn, seconds=seconds())
         return Samples(rollouts, info)
 
@@ -95,7 +95,7 @@ class _Search:
     def _finish(self, p: int, tokens: list[int], logps: list[float], *, truncated: bool) -> None:
         score = -math.inf if truncated else sum(logps) / len(tokens) ** self.beam.length_penalty
         self.finished[p].append((score, tokens, logps))
-        self.finished[p].sort(key=lambda found: -found[0])
+        self.finished[p].sort(key=lambda response: -response[0])
         del self.finished[p][self.beam.width :]
 
     def _go_on(self, rows: list[int], tokens: list[int], logp_NV: Tensor) -> bool:
@@ -114,8 +114,8 @@ class _Search:
         return True
 
     def _beaten(self, p: int, total: float) -> bool:
-        found = self.finished[p]
-        return self.beam.length_penalty == 0 and len(found) == self.beam.width and found[-1][0] >= total
+        finished = self.finished[p]
+        return self.beam.length_penalty == 0 and len(finished) == self.beam.width and finished[-1][0] >= total
 
     def best(self) -> list[list[tuple[list[int], list[float]]]]:
-        return [[(tokens, logps) for _, tokens, logps in found] for found in self.finished]
+        return [[(tokens, logps) for _, tokens, logps in finished] for finished in self.finished]

@@ -39,15 +39,15 @@ class Greedy:
 def _followed(model: LanguageModel, prompts: Sequence[Prompt], n: int, max_tokens: int) -> Samples:
     with stopwatch() as seconds:
         decoder = model.decoder(prompts, n=1, max_tokens=max_tokens)
-        found: list[tuple[list[int], list[float]]] = [([], []) for _ in prompts]
+        responses: list[tuple[list[int], list[float]]] = [([], []) for _ in prompts]
         going = list(range(len(prompts)))
         for _ in range(max_tokens):
             logp_NV = decoder.next_logits().log_softmax(-1)
             token_N = logp_NV.argmax(-1)
             logp_N = logp_NV.gather(-1, token_N[:, None])[:, 0]
             for row, token, logp in zip(going, token_N.tolist(), logp_N.tolist(), strict=True):
-                found[row][0].append(token)
-                found[row][1].append(logp)
+                responses[row][0].append(token)
+                responses[row][1].append(logp)
             decoder.append(token_N)
             stay = (~decoder.ends_V[token_N]).nonzero()[:, 0]
             if len(stay) == 0:
@@ -55,6 +55,6 @@ def _followed(model: LanguageModel, prompts: Sequence[Prompt], n: int, max_token
             if len(stay) < len(going):
                 decoder.select(stay)
                 going = [going[i] for i in stay.tolist()]
-        groups = [[rollout] * n for rollout in model.rollouts(found)]
-        info = Info(sum(len(tokens) for tokens, _ in found), seconds=seconds())
+        groups = [[rollout] * n for rollout in model.rollouts(responses)]
+        info = Info(sum(len(tokens) for tokens, _ in responses), seconds=seconds())
     return Samples(groups, info)

@@ -82,10 +82,10 @@ def difference_interval(
         return plain
     from scipy import stats  # half a second to import, which most commands can do without
 
-    found = stats.bootstrap(
+    resampled = stats.bootstrap(
         (differences_P,), np.mean, n_resamples=resamples, confidence_level=level, rng=np.random.default_rng(seed)
     ).confidence_interval
-    low, high = float(found.low), float(found.high)
+    low, high = float(resampled.low), float(resampled.high)
     if count < 50 or differing < 10 or not np.isfinite([low, high]).all():
         low, high = np.nanmin([low, plain.low]), np.nanmax([high, plain.high])
     return Interval(plain.value, float(low), float(high))
@@ -124,13 +124,13 @@ def by_length(records: Sequence[Record], strata: int = 4) -> list[Stratum]:
         return []
     edges = np.unique(np.quantile([r.tokens for r in known], np.linspace(0, 1, strata + 1)[1:-1], method="lower"))
     where = np.searchsorted(edges, [record.tokens for record in known])
-    found = []
+    told = []
     for stratum in np.unique(where):
         group = [record for record, place in zip(known, where, strict=True) if place == stratum]
         lengths = [record.tokens for record in group]
         accuracies = [accuracy(samples) for samples in by_task_and_problem(group).values()]
-        found.append(Stratum(min(lengths), max(lengths), len(group), share_interval(accuracies)))
-    return found
+        told.append(Stratum(min(lengths), max(lengths), len(group), share_interval(accuracies)))
+    return told
 
 
 def _majority_right(samples: Sequence[Record]) -> bool:

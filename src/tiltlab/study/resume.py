@@ -119,16 +119,16 @@ def _restored(
 
 
 def _state(path: Path, step: int) -> State:
-    found = read_json(path)
+    kept = read_json(path)
     kinds = {"step": int, "evaluated": int, "best_step": int, "best_accuracy": int | float}
     if (
-        not isinstance(found, dict)
-        or found.keys() != kinds.keys()
-        or not all(isinstance(found[key], kind) for key, kind in kinds.items())
-        or not 0 <= found["best_step"] <= found["evaluated"] <= found["step"] == step
+        not isinstance(kept, dict)
+        or kept.keys() != kinds.keys()
+        or not all(isinstance(kept[key], kind) for key, kind in kinds.items())
+        or not 0 <= kept["best_step"] <= kept["evaluated"] <= kept["step"] == step
     ):
         raise UserError(f"{path} is not the state of a training at step {step}")
-    return State(**found)
+    return State(**kept)
 
 
 def _counted(folder: JobDir, step: int, evaluated: int, every: int) -> tuple[list[Json], list[Json]]:

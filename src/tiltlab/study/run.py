@@ -141,10 +141,10 @@ class _Training:
         def ended(state: State, watch: Watch) -> bool:
             return state.step == self.recipe.train.steps or self._fatal(watch) is not None
 
-        found = resume(self.folder, self.policy, self.optimizer, self.recipe.validation.every, ended)
-        self.state, self.watch = found.state, found.watch
-        if found.wrong:
-            self._tell("training", f"{found.wrong}; going on from the checkpoint of step {self.state.step}")
+        resumed = resume(self.folder, self.policy, self.optimizer, self.recipe.validation.every, ended)
+        self.state, self.watch = resumed.state, resumed.watch
+        if resumed.wrong:
+            self._tell("training", f"{resumed.wrong}; going on from the checkpoint of step {self.state.step}")
         if not read_lines(self.folder.validation):
             self.watch.evaluated(self.evaluation.validate(0))
 
@@ -183,14 +183,14 @@ class _Training:
     def _evaluate(self) -> None:
         """Evaluate on the validation split and save; a stop while evaluating saves what training has done."""
         try:
-            found = self.evaluation.validate(self.state.step)
+            figures = self.evaluation.validate(self.state.step)
         except Stopped:
             self._save()
             raise
-        fired = self.watch.evaluated(found)
+        fired = self.watch.evaluated(figures)
         if fired:
             self._tell(self._doing(), _news(fired))
-        self.state = _with_best(self.state, found["accuracy"])
+        self.state = _with_best(self.state, figures["accuracy"])
         self._save()
 
     def _save(self) -> None:
@@ -269,9 +269,9 @@ class _Evaluation:
         """Evaluate on the validation split; the figures, as they were logged."""
         records = self._evaluated("validation").records
         graded = sum(record.reason not in UNKNOWN for record in records)
-        found: Json = {"step": step} | averages(records) | {"graded": graded}
-        append_line(self.work.folder.validation, found)
-        return found
+        figures: Json = {"step": step} | averages(records) | {"graded": graded}
+        append_line(self.work.folder.validation, figures)
+        return figures
 
     def report(self, which: str) -> None:
         """Evaluate on the test split and keep the records; done once."""

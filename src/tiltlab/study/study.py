@@ -183,17 +183,17 @@ def _open(recipe: Recipe, run: Path, seeds: int, facts: dict[str, Any], made: di
     wanted = recipe.model_dump(mode="json")
     if path.exists():
         with or_else("put a copy of it back, or choose another --out"):
-            found = renamed_study(read_shaped(path, shapes.Study))
-        differing = _differences(found["recipe"], wanted) or _differences(
-            _problems_of(found["data"]), _problems_of(facts)
+            before = renamed_study(read_shaped(path, shapes.Study))
+        differing = _differences(before["recipe"], wanted) or _differences(
+            _problems_of(before["data"]), _problems_of(facts)
         )
         if differing:
             raise UserError(
                 f"{run} holds another study: {differing} differs; go on with the recipe it was made by, "
                 "or choose another --out"
             )
-        seeds = max(seeds, found["seeds"])
-        history = found["made"]
+        seeds = max(seeds, before["seeds"])
+        history = before["made"]
     else:
         history = []
     if not history or history[-1] != made:
@@ -223,15 +223,15 @@ def _problems_of(data: dict[str, Any]) -> dict[str, Any]:
     return {task: {split: fact | {"notes": None} for split, fact in splits.items()} for task, splits in data.items()}
 
 
-def _differences(found: Any, wanted: Any, where: str = "") -> str | None:
+def _differences(before: Any, wanted: Any, where: str = "") -> str | None:
     """The first key in which two trees of plain values differ, or None."""
-    if isinstance(found, dict) and isinstance(wanted, dict):
-        for key in sorted({*found, *wanted}):
-            inner = _differences(found.get(key), wanted.get(key), f"{where}.{key}" if where else key)
+    if isinstance(before, dict) and isinstance(wanted, dict):
+        for key in sorted({*before, *wanted}):
+            inner = _differences(before.get(key), wanted.get(key), f"{where}.{key}" if where else key)
             if inner:
                 return inner
         return None
-    return None if found == wanted else where
+    return None if before == wanted else where
 
 
 def _workers_gone(run: Path) -> Path:

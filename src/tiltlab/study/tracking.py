@@ -115,5 +115,5 @@ def _folders(key: str) -> str:
 
 
 def _opened(run: Any) -> Run:
-    found: Run = run
-    return found
+    opened: Run = run
+    return opened

@@ -129,15 +129,15 @@ def from_models(
         before,
         after.records,
         [record.ref_logp for record in crossed.records],
-        powers={name: found.records for name, found in powers.items()},
-        power_kls={name: _kls(POWERS[name], found) for name, found in powers.items()},
+        powers={name: evaluated.records for name, evaluated in powers.items()},
+        power_kls={name: _kls(POWERS[name], evaluated) for name, evaluated in powers.items()},
         tokens=tokens,
         questions={problem.id: problem.question for problem in chosen},
     )
 
 
-def _kls(sampler: PowerSMC, found: Evaluated) -> list[float]:
-    return list(kl_by_z(found.records, found.info.notes["log_z"], sampler.alpha).values())
+def _kls(sampler: PowerSMC, evaluated: Evaluated) -> list[float]:
+    return list(kl_by_z(evaluated.records, evaluated.info.notes["log_z"], sampler.alpha).values())
 
 
 @contextmanager

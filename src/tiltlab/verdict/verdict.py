@@ -172,36 +172,36 @@ def _decide(
     return _of_a_gain(told, gain.b.value, sharpened)
 
 
-def _of_a_gain(told: str, reached: float, found: Sharpened) -> tuple[Outcome, str, str | None]:
-    share, rest = found.recovered, found.rest
-    by = _by_sharpening(reached, found)
+def _of_a_gain(told: str, reached: float, sharpened: Sharpened) -> tuple[Outcome, str, str | None]:
+    share, rest = sharpened.recovered, sharpened.rest
+    by = _by_sharpening(reached, sharpened)
     if share.low >= MOST:
         return "sharpening explains it", f"A gain: {told}; {by}.", None
-    if rest.low > 0 and found.covers:
-        return "beyond sharpening", f"A gain: {told}; {by}.{_beyond(found)}", None
+    if rest.low > 0 and sharpened.covers:
+        return "beyond sharpening", f"A gain: {told}; {by}.{_beyond(sharpened)}", None
     if share.low >= 0.5 and rest.low <= 0:
         return "sharpening explains it", f"A gain: {told}; {by}, and what is left may be nothing.", None
-    why = f"A gain: {told}; up to alpha {found.reach:g}, as far as the samples support it, {by}"
-    if not found.covers:
+    why = f"A gain: {told}; up to alpha {sharpened.reach:g}, as far as the samples support it, {by}"
+    if not sharpened.covers:
         return "cannot tell", f"{why}; the tuned model's responses are likelier than that.", _MORE_SAMPLES
     return "cannot tell", f"{why}.", "more problems"
 
 
-def _by_sharpening(reached: float, found: Sharpened) -> str:
+def _by_sharpening(reached: float, sharpened: Sharpened) -> str:
     """What sharpening comes to. A share is given where it is one: sharpening may reach more than training did."""
-    if _is_none(found):
+    if _is_none(sharpened):
         return "no sharpening tried beats the base"
-    by = f"sharpening alone ({found.named}) reaches {found.accuracy.value:.3f}, training reached {reached:.3f}"
-    return f"{by} ({_percent(found.recovered)} of the gain)" if 0 <= found.recovered.value <= 1 else by
+    by = f"sharpening alone ({sharpened.named}) reaches {sharpened.accuracy.value:.3f}, training reached {reached:.3f}"
+    return f"{by} ({_percent(sharpened.recovered)} of the gain)" if 0 <= sharpened.recovered.value <= 1 else by
 
 
-def _beyond(found: Sharpened) -> str:
+def _beyond(sharpened: Sharpened) -> str:
     """Beyond no sharpening lies the whole gain, which is told already."""
-    return "" if _is_none(found) else f" Beyond sharpening: {_signed(found.rest)}."
+    return "" if _is_none(sharpened) else f" Beyond sharpening: {_signed(sharpened.rest)}."
 
 
-def _is_none(found: Sharpened) -> bool:
-    return set(found.chosen) == {_NONE}
+def _is_none(sharpened: Sharpened) -> bool:
+    return set(sharpened.chosen) == {_NONE}
 
 
 _FELL = {
@@ -232,9 +232,9 @@ def _sharpened(evidence: Evidence, seed: int) -> Sharpened | None:
     known = ~np.isnan(np.stack([base_P, tuned_P, *rows.values()])).any(0)
     if not (path.accuracy or evidence.rivals or powers) or known.sum() < 2:
         return None
-    found, chosen = _held_out(np.stack(list(rows.values()))[:, known], base_P[known], tuned_P[known], seed)
+    held_out, chosen = _held_out(np.stack(list(rows.values()))[:, known], base_P[known], tuned_P[known], seed)
     covers = _covers(_on_path(path), tuned) or any(_covers(_logps(records), tuned) for records in powers.values())
-    return Sharpened(*found, tuple(list(rows)[i] for i in chosen), path.reach, covers)
+    return Sharpened(*held_out, tuple(list(rows)[i] for i in chosen), path.reach, covers)
 
 
 def _weighted_samples(evidence: Evidence) -> WeightedSamples:
