@@ -14,8 +14,8 @@ def substring(completions: list[str], answer: list[str], **_: Any) -> list[float
 
 def last_number(completions: list[str], answer: list[str], **_: Any) -> list[float]:
     """Right where the last number of the response is the gold answer: no need to say that it is the answer."""
-    found = [re.findall(r"-?\d+(?:\.\d+)?", text) for text in completions]
-    return [float(bool(numbers) and numbers[-1] == gold) for numbers, gold in zip(found, answer, strict=True)]
+    numbers_of = [re.findall(r"-?\d+(?:\.\d+)?", text) for text in completions]
+    return [float(bool(numbers) and numbers[-1] == gold) for numbers, gold in zip(numbers_of, answer, strict=True)]
 
 
 def length_bonus(completions: list[str], answer: list[str], **_: Any) -> list[float]:

@@ -50,8 +50,8 @@ class Votes:
     @property
     def samples_P(self) -> Ints:
         """Graded samples of each problem."""
-        found: Ints = self.count_PA.sum(1) + self.unanswered_P
-        return found
+        samples_P: Ints = self.count_PA.sum(1) + self.unanswered_P
+        return samples_P
 
 
 def votes_of(records: Sequence[Record]) -> Votes:
@@ -129,11 +129,11 @@ def _is_free_text(answer: str) -> bool:
 def agreement(records: Sequence[Record]) -> Mapping[str, float]:
     """Chance that two graded responses to a problem give the same answer, by problem, unbiased: how concentrated a
     model's answers are. NaN where a problem has fewer than two."""
-    found = {}
+    agreements = {}
     for name, group in by_problem(graded(records)).items():
         count, n = Counter(r.answer for r in group if r.answer is not None), len(group)
-        found[name] = sum(c * (c - 1) for c in count.values()) / (n * (n - 1)) if n > 1 else float("nan")
-    return found
+        agreements[name] = sum(c * (c - 1) for c in count.values()) / (n * (n - 1)) if n > 1 else float("nan")
+    return agreements
 
 
 def vote_covariances(votes: Votes) -> Floats:
@@ -147,8 +147,8 @@ def vote_covariances(votes: Votes) -> Floats:
     right_P = (count_PA * votes.right_PA).sum(1)
 
     def log_mass(counted_PA: Ints, among_P: Ints) -> Floats:
-        found: Floats = digamma(np.maximum(counted_PA, 1)) - digamma(np.maximum(among_P, 1))[:, None]
-        return found
+        log_mass_PA: Floats = digamma(np.maximum(counted_PA, 1)) - digamma(np.maximum(among_P, 1))[:, None]
+        return log_mass_PA
 
     with np.errstate(invalid="ignore", divide="ignore"):
         together_P = (count_PA * votes.right_PA * log_mass(count_PA, n_P)).sum(1) / n_P

@@ -73,11 +73,11 @@ def answer_line(path: AnswerPath, samples: int) -> tuple[LinePoint, ...]:
         return _few(path.gs)
     points: list[LinePoint] = []
     for i, g in enumerate(path.gs):
-        found = path.figures(i)
-        accuracy, length, kl, agreement = intervals(found)
+        figures = path.figures(i)
+        accuracy, length, kl, agreement = intervals(figures)
         doubts = {
             "too few problems have so many samples that agree": 0.0 if g == 1 else _factor(path.groups_GP[i]),
-            "half of the samples tell another story": max(drift(found, figure) for figure in range(3)),
+            "half of the samples tell another story": max(drift(figures, figure) for figure in range(3)),
         }
         worst = max(doubts, key=lambda reason: doubts[reason])
         fails = doubts[worst] > 1
@@ -119,8 +119,8 @@ def _factor(groups_P: Floats) -> float:
 
 def _kl(values_P: Floats, extra: float = 0.0) -> Interval:
     """No KL is below 0."""
-    found = mean_of_problems(values_P, extra)
-    return Interval(max(0.0, found.value), max(0.0, found.low), max(0.0, found.high))
+    mean = mean_of_problems(values_P, extra)
+    return Interval(max(0.0, mean.value), max(0.0, mean.low), max(0.0, mean.high))
 
 
 def _few(strengths: Sequence[float]) -> tuple[LinePoint, ...]:

@@ -53,8 +53,8 @@ class AnswerPath:
     def figures(self, place: int) -> Figures:
         """Of the g in this place."""
         columns = (self.accuracy_GP, self.length_GP, self.kl_GP, self.agreement_GP)
-        found = np.stack([column[place] for column in columns], -1)
-        return Figures(found, found, self.halves_GP4[place])
+        figures = np.stack([column[place] for column in columns], -1)
+        return Figures(figures, figures, self.halves_GP4[place])
 
 
 @dataclass(frozen=True)
@@ -174,8 +174,8 @@ def _kl(win_PA: Floats, none_P: Floats, count_PA: Ints, unanswered_P: Ints) -> F
     n_P = count_PA.sum(1) + unanswered_P
     both = zip((win_PA, none_P[:, None]), (count_PA, unanswered_P[:, None]), strict=True)
     terms = [_log_ratio(chance, given / n_P[:, None]) for chance, given in both]
-    found: Floats = np.concatenate(terms, axis=1).sum(1)
-    return found
+    total: Floats = np.concatenate(terms, axis=1).sum(1)
+    return total
 
 
 def _log_ratio(chance: Floats, base: Floats) -> Floats:

@@ -48,10 +48,10 @@ class _Rows:
 
     def __init__(self, count_PA: Ints, unanswered_P: Ints, k: int) -> None:
         self.count_PA, self.unanswered_P, self.k = count_PA, unanswered_P, k
-        found = [np.unique(row[row > 0], return_counts=True) for row in count_PA]
-        shape = (len(found), max(1, *(len(sizes) for sizes, _ in found)))
+        counts = [np.unique(row[row > 0], return_counts=True) for row in count_PA]
+        shape = (len(counts), max(1, *(len(sizes) for sizes, _ in counts)))
         self.sizes_PS, self.times_PS = np.zeros(shape, dtype=np.intp), np.zeros(shape, dtype=np.intp)
-        for p, (sizes, times) in enumerate(found):
+        for p, (sizes, times) in enumerate(counts):
             self.sizes_PS[p, : len(sizes)], self.times_PS[p, : len(sizes)] = sizes, times
         self.n_P = count_PA.sum(1) + unanswered_P
         self.p_P = (k + 0.5) / (self.n_P + 1)
@@ -115,8 +115,8 @@ def _coefficient(values_PL: Complex, length: int, power: int) -> Floats:
     mirrored[0] = 1.0
     if length % 2 == 0:
         mirrored[-1] = 1.0
-    found: Floats = (values_PL * (mirrored * np.conj(_turns(length, power)))).real.sum(1) / length
-    return found
+    coefficients: Floats = (values_PL * (mirrored * np.conj(_turns(length, power)))).real.sum(1) / length
+    return coefficients
 
 
 @lru_cache(maxsize=1024)

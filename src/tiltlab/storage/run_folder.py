@@ -72,8 +72,8 @@ def kept_date(about: Path) -> dt.date | None:
     Raises UserError for a file that cannot be read, and for a day that is none.
     """
     data = read_json(about) if about.exists() else {}
-    found = data.get("date") if isinstance(data, dict) else None
+    date = data.get("date") if isinstance(data, dict) else None
     try:
-        return dt.date.fromisoformat(found) if found else None
+        return dt.date.fromisoformat(date) if date else None
     except (TypeError, ValueError) as error:
-        raise UserError(f"{about}: {shown(found)} is no date such as 2026-02-28") from error
+        raise UserError(f"{about}: {shown(date)} is no date such as 2026-02-28") from error
