@@ -82,11 +82,16 @@ class Sampler(Protocol):
 
 
 def drawn_tokens(rollouts: Sequence[Sequence[Rollout]]) -> int:
+    """Tokens of all these responses together."""
     return sum(len(rollout.tokens) for group in rollouts for rollout in group)
 
 
 class Streams:
     """A stream of uniform numbers in [0, 1) for each row, of its own.
+
+    seed: of all streams.
+    prompts: of the call.
+    rows: how many each prompt has.
 
     Rows are (prompt, number of the row): neither the other prompts of a call nor when rows leave changes what a row
     gets. A prompt that comes twice gets other numbers the second time.
@@ -122,13 +127,21 @@ def stopwatch() -> Iterator[Callable[[], float]]:
 
 
 def in_turns(call: Callable[[Sequence[Prompt], int], Samples], prompts: Sequence[Prompt], at_once: int) -> Samples:
-    """`call` on some prompts at a time (and the number of the first of them), put together."""
+    """What a call gives for all prompts, made for some of them at a time and put together.
+
+    call: takes some prompts, and the number of the first of them among all.
+    prompts: at least one.
+    at_once: how many prompts each call is to take.
+    """
     parts = [call(prompts[i : i + at_once], i) for i in range(0, len(prompts), at_once)]
     return Samples([group for part in parts for group in part.rollouts], together([part.info for part in parts]))
 
 
 def together(infos: Sequence[Info]) -> Info:
-    """One Info for several calls: costs are added, and figures a prompt laid end to end."""
+    """One Info for several calls: costs are added, and figures a prompt laid end to end.
+
+    infos: of calls of one sampler, at least one; all have the same notes.
+    """
     notes = {name: [value for info in infos for value in info.notes[name]] for name in infos[0].notes}
     warnings = tuple(dict.fromkeys(warning for info in infos for warning in info.warnings))
     return Info(

@@ -17,6 +17,9 @@ class Beam:
     """Targets the `width` responses of highest log p / length^length_penalty; a search, no distribution. With a penalty
     of 0 and a width of at least the number of prefixes of any one length it finds them exactly, else approximately.
 
+    width: prefixes that are followed side by side, at least 1.
+    length_penalty: exponent of the length, in tokens; 0 leaves log p as it is.
+
     The n responses to a prompt are its n best, best first (again from the start where there are fewer). Finished
     responses stay in competition with growing ones until `width` of them beat all that could still grow: with penalty 0
     a prefix can only lose, with another one the search goes on to the token limit. `seed` changes nothing.
@@ -30,6 +33,7 @@ class Beam:
             raise ValueError(f"a beam needs a width of at least 1, got {self.width}")
 
     def drawn(self, n: int) -> int:
+        """The width, however many responses are asked for."""
         return self.width
 
     def __call__(
@@ -42,6 +46,8 @@ class Beam:
         seed: int,
         grade_fn: GradeFn | None = None,
     ) -> Samples:
+        """The n best responses to each prompt, best first (see `Sampler`). Every prefix that is followed counts as a
+        token drawn."""
         with stopwatch() as seconds:
             search = _Search(self, model, prompts, max_tokens)
             while search.step():

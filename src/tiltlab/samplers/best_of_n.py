@@ -16,6 +16,9 @@ from tiltlab.types import Grade, Prompt, Rollout
 class BestOfN:
     """Targets, exactly, the distribution of the best of `of` draws from p: by log p, by log p a token, or by reward.
 
+    of: draws that each response is chosen from, at least 1.
+    by: what makes one better: "logp", "mean_logp" or "reward".
+
     A response at rank F (share of p's mass that scores no higher; ties to the first drawn) has density `of` F^(of - 1)
     against p. Responses that were truncated, or could not be graded, lose to any other.
     """
@@ -28,6 +31,7 @@ class BestOfN:
             raise ValueError(f"best of n needs n of at least 1, got {self.of}")
 
     def drawn(self, n: int) -> int:
+        """`of` for each response."""
         return n * self.of
 
     def __call__(
@@ -40,6 +44,7 @@ class BestOfN:
         seed: int,
         grade_fn: GradeFn | None = None,
     ) -> Samples:
+        """n responses to each prompt, each chosen from draws of its own (see `Sampler`); graded only by reward."""
         if self.by == "reward" and grade_fn is None:
             raise ValueError("best of n by reward needs a grade_fn")
 
@@ -59,7 +64,9 @@ class BestOfN:
 @dataclass(frozen=True)
 class Majority:
     """Targets, exactly, the distribution of the first of `of` draws from p whose answer is the most frequent one among
-    them.
+    them (self-consistency: Wang et al. 2022, arXiv 2203.11171).
+
+    of: draws that vote on each response, at least 1.
 
     Responses without an answer cast no vote; ties go to the answer that was drawn first. Where nobody votes, the first
     draw is returned.
@@ -72,6 +79,7 @@ class Majority:
             raise ValueError(f"a majority needs at least 1 vote, got {self.of}")
 
     def drawn(self, n: int) -> int:
+        """`of` for each response."""
         return n * self.of
 
     def __call__(
@@ -84,6 +92,7 @@ class Majority:
         seed: int,
         grade_fn: GradeFn | None = None,
     ) -> Samples:
+        """n responses to each prompt, each chosen by a vote of its own (see `Sampler`); answers are the grades'."""
         if grade_fn is None:
             raise ValueError("a majority needs a grade_fn, to read answers")
 

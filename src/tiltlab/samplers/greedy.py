@@ -18,6 +18,7 @@ class Greedy:
     """
 
     def drawn(self, n: int) -> int:
+        """One, however many responses are asked for."""
         return 1
 
     def __call__(
@@ -30,6 +31,8 @@ class Greedy:
         seed: int,
         grade_fn: GradeFn | None = None,
     ) -> Samples:
+        """The same response n times for each prompt (see `Sampler`)."""
+
         def run(some: Sequence[Prompt], _: int) -> Samples:
             return _followed(model, some, n, max_tokens)
 

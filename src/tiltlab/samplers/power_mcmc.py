@@ -35,12 +35,15 @@ BINS = 10
 @dataclass(frozen=True)
 class PowerMCMC:
     """Targets p^alpha / Z or, with `beta`, the tilted distribution p^alpha exp(r / beta) / Z, over complete responses
-    within the
-    token limit: exactly as `steps` grows, approximately before.
+    within the token limit: exactly as `steps` grows, approximately before.
 
-    Each of the n responses to a prompt is the end of a chain of its own, which starts with a draw from the proposal
-    (the base at `temperature`, 1 / alpha where left out) and makes `steps` proposals. A proposal that hits the token
-    limit is rejected. Rewards of NaN count as minus infinity.
+    alpha: exponent of p, above 0.
+    steps: proposals that a chain makes.
+    beta: weight of the KL, above 0; None leaves the reward out.
+    temperature: of the base, which proposals are drawn from; 1 / alpha where left out.
+
+    Each of the n responses to a prompt is the end of a chain of its own, which starts with a draw from the proposal. A
+    proposal that hits the token limit is rejected. Rewards of NaN count as minus infinity.
     """
 
     alpha: float = 4.0
@@ -64,9 +67,11 @@ class PowerMCMC:
 
     @property
     def proposal_temperature(self) -> float:
+        """The temperature of the base that proposals are drawn at."""
         return 1 / self.alpha if self.temperature is None else self.temperature
 
     def drawn(self, n: int) -> int:
+        """The start and all proposals of each chain, as if every cut were at the beginning."""
         return n * (self.steps + 1)
 
     def __call__(
@@ -79,6 +84,7 @@ class PowerMCMC:
         seed: int,
         grade_fn: GradeFn | None = None,
     ) -> Samples:
+        """The ends of n chains for each prompt (see `Sampler`). Raises ValueError for a beta without a grade_fn."""
         if self.beta is not None and grade_fn is None:
             raise ValueError("sampling with a reward needs a grade_fn")
 
@@ -95,9 +101,10 @@ class PowerMCMC:
 class _Responses(NamedTuple):
     """R responses side by side; what stands beyond the length of one is left-overs.
 
-    tokens_RT: int64. logp_RT, logq_RT: float32, nats, each token's log-probability under the model and under the
-    proposal. length_R: int64. target_R: float64, log of the target up to its constant; minus infinity for what the
-    distribution does not know.
+    tokens_RT: int64.
+    logp_RT, logq_RT: float32, nats, each token's log-probability under the model and under the proposal.
+    length_R: int64.
+    target_R: float64, log of the target up to its constant; minus infinity for what the distribution does not know.
     """
 
     tokens_RT: Tensor
@@ -117,12 +124,13 @@ class _Responses(NamedTuple):
 
 @dataclass(frozen=True)
 class _State:
-    """What is carried from token to token. Chain c belongs to prompt c // n.
+    """What is kept from token to token. Chain c belongs to prompt c // n.
 
-    held: the response that each chain stands on. cut_C: int64, how many tokens of it the proposal under way keeps.
+    held: the response that each chain stands on.
+    cut_C: int64, how many tokens of it the proposal under way keeps.
     decided_C: int64, proposals accepted or rejected so far; -1 before the first draw, which is no proposal.
-    chain_N: whose proposal each row of the decoder holds; the rows of chains that are done leave. logp_NT, logq_NT:
-    float32, of the tokens of each row, as in `_Responses`.
+    chain_N: int64, whose proposal each row of the decoder holds; the rows of chains that are done leave.
+    logp_NT, logq_NT: float32, of the tokens of each row, as in `_Responses`.
     """
 
     held: _Responses
@@ -136,8 +144,9 @@ class _State:
 class _Decided(NamedTuple):
     """What is seen as a proposal of each of S chains is accepted or rejected.
 
-    number_S: which proposal of its chain it was, from 1; 0 for the first draw. cut_S, before_S, length_S: tokens kept,
-    of the response stood on, and proposed. logp_S: float64, log p of the response that the chain stands on now.
+    number_S: which proposal of its chain it was, from 1; 0 for the first draw.
+    cut_S, before_S, length_S: tokens kept, of the response stood on, and proposed.
+    logp_S: float64, log p of the response that the chain stands on now.
     """
 
     chain_S: Tensor
@@ -153,8 +162,10 @@ class _Decided(NamedTuple):
 class _Chains:
     """How the chains of some prompts move, all of them a token at a time.
 
-    All that they carry is in the `_State`, but for what the decoder has read and how far the streams have got: these
-    two go on with each step, so a state is good for one step. first: number of the first prompt among all of the call.
+    first: number of the first prompt among all of the call.
+
+    All that they keep is in the `_State`, but for what the decoder has read and how far the streams have got: these two
+    go on with each step, so a state is good for one step.
     """
 
     sampler: PowerMCMC

@@ -2,7 +2,7 @@
 
 Every particle draws its next token from the base at temperature 1 / alpha, is weighed by how far that distribution is
 from p^alpha, and where a few come to hold most of the weight the population is drawn anew from itself (sequential
-importance resampling: Del Moral, Doucet and Jasra, 2006).
+importance resampling: Del Moral, Doucet and Jasra, 2006; for p^alpha of a language model: arXiv 2602.10273).
 
 Left out on purpose: moves after resampling, and look-ahead: the weight of a prefix says nothing of what can follow it.
 """
@@ -25,14 +25,19 @@ from tiltlab.types import Prompt, Rollout
 @dataclass(frozen=True)
 class PowerSMC:
     """Targets p^alpha / Z or, with `beta`, the tilted distribution p^alpha exp(r / beta) / Z, over complete responses
-    within the
-    token limit: exactly as `particles` grows, approximately before; its estimate of Z is unbiased for any number.
+    within the token limit: exactly as `particles` grows, approximately before; its estimate of Z is unbiased for any
+    number.
+
+    alpha: exponent of p, above 0.
+    particles: of a population, at least 1.
+    beta: weight of the KL, above 0; None leaves the reward out.
+    threshold: a population resamples where its effective size falls below this share of its particles.
+    ramp: tokens over which the exponent rises from 1 to alpha; 0 is alpha from the start.
 
     n responses take ceil(n / particles) populations, each of which gives its particles, drawn from their weights
-    (systematic resampling): those of one population are related, and repeat where few ancestors survive. A population
-    resamples where its effective size falls below `threshold` x particles. `ramp`: raise the exponent from 1 to alpha
-    over so many tokens (0: alpha from the start). A finished particle keeps its weight; the reward enters it when it
-    finishes. Rewards of NaN, and responses that hit the token limit, weigh nothing.
+    (systematic resampling): those of one population are related, and repeat where few ancestors survive. A finished
+    particle keeps its weight; the reward enters it when it finishes. Rewards of NaN, and responses that hit the token
+    limit, weigh nothing.
     """
 
     alpha: float = 4.0
@@ -58,10 +63,11 @@ class PowerSMC:
         return tempered(self.alpha) if self.beta is None else tilted(self.beta, self.alpha)
 
     def exponent(self, tokens: int) -> float:
-        """Of p in the distribution that a population stands for after so many tokens."""
+        """The exponent of p in the distribution that a population stands for after so many tokens."""
         return self.alpha if tokens >= self.ramp else 1 + (self.alpha - 1) * tokens / self.ramp
 
     def drawn(self, n: int) -> int:
+        """One for each particle: n rounded up to whole populations."""
         return math.ceil(n / self.particles) * self.particles
 
     def __call__(
@@ -74,6 +80,10 @@ class PowerSMC:
         seed: int,
         grade_fn: GradeFn | None = None,
     ) -> Samples:
+        """n particles of the populations of each prompt (see `Sampler`); the notes hold the estimate of log Z.
+
+        Raises ValueError for a beta without a grade_fn.
+        """
         if self.beta is not None and grade_fn is None:
             raise ValueError("sampling with a reward needs a grade_fn")
         populations = math.ceil(n / self.particles)
@@ -90,7 +100,10 @@ class PowerSMC:
 class _Particles(NamedTuple):
     """M particles side by side, finished ones too. Those that are not have as many tokens as each other.
 
-    tokens_MT: int64. token_logp_MT: float32, nats, at temperature 1. length_M: int64. going_M: bool, not finished.
+    tokens_MT: int64.
+    token_logp_MT: float32, nats, at temperature 1.
+    length_M: int64.
+    going_M: bool, not finished.
     logp_M: float64, nats, of all tokens so far under the model.
     ancestor_M: int64, which particle of the first K in its population it comes from.
     """
@@ -109,10 +122,11 @@ class _Particles(NamedTuple):
 
 @dataclass(frozen=True)
 class _State:
-    """What is carried from token to token. Place m belongs to population m // K, population b to prompt b // R.
+    """What is kept from token to token. Place m belongs to population m // K, population b to prompt b // R.
 
-    weight_M: float64, log weight of each place since its population was last drawn anew. log_z_B: float64, log of the
-    estimate of Z up to then. particle_N: which particle each row of the decoder holds; finished ones need none.
+    weight_M: float64, log weight of each place since its population was last drawn anew.
+    log_z_B: float64, log of the estimate of Z up to then.
+    particle_N: int64, which particle each row of the decoder holds; finished ones need none.
     """
 
     particles: _Particles
@@ -132,8 +146,10 @@ class _Seen(NamedTuple):
 class _Populations:
     """How R populations of K particles for each of some prompts grow.
 
-    All that they carry is in the `_State`, but for what the decoder has read and how far the streams have got: these
-    two go on with each step, so a state is good for one step. first: number of the first prompt among all of the call.
+    first: number of the first prompt among all of the call.
+
+    All that they keep is in the `_State`, but for what the decoder has read and how far the streams have got: these two
+    go on with each step, so a state is good for one step.
     """
 
     sampler: PowerSMC
@@ -308,7 +324,11 @@ def systematic(share_BK: Tensor, uniform_B: Tensor, count: int) -> Tensor:
     """Which particles to copy: `count` evenly spaced looks at the running total of the weights, all shifted by the same
     random number (Kitagawa, 1996). Each is taken count x share times, rounded up or down.
 
-    share_BK: [B, K], weights in any unit. uniform_B: [B], from [0, 1). Returns int64 [B, count].
+    share_BK: [B, K], weights in any unit.
+    uniform_B: [B], from [0, 1).
+    count: looks, for each population.
+
+    Returns int64 [B, count].
     """
     looks_BK = (torch.arange(count, device=share_BK.device) + uniform_B[:, None]) / count
     total_BK = share_BK.cumsum(1)

@@ -17,6 +17,10 @@ class Temperature:
     """Targets, exactly, the product over tokens of softmax(logits / temperature), cut to its `top_k` likeliest tokens
     and then to the fewest whose mass reaches `top_p`, and normalised again.
 
+    temperature: above 0.
+    top_p: above 0 and at most 1, which cuts nothing (nucleus sampling: Holtzman et al. 2019, arXiv 1904.09751).
+    top_k: at least 1; None cuts nothing (Fan et al. 2018, arXiv 1805.04833).
+
     At temperature 1, uncut, that is the model's own distribution p. Below 1 it sharpens each next-token distribution by
     itself, which is *not* p^(1/temperature): that one weighs a token by all that can follow it, and normalises once,
     over whole responses.
@@ -35,6 +39,7 @@ class Temperature:
             raise ValueError(f"top_k must be at least 1, got {self.top_k}")
 
     def drawn(self, n: int) -> int:
+        """One for each response."""
         return n
 
     def __call__(
@@ -47,6 +52,7 @@ class Temperature:
         seed: int,
         grade_fn: GradeFn | None = None,
     ) -> Samples:
+        """n responses to each prompt (see `Sampler`); their logprobs are those of the model at temperature 1, uncut."""
         if self.top_p < 1 or self.top_k is not None:
             return self._cut(model, prompts, n, max_tokens, seed)
         with stopwatch() as seconds:
