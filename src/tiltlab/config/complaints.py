@@ -13,7 +13,11 @@ MOST_TOLD = 20
 
 
 def complaints(error: ValidationError, data: Any) -> list[str]:
-    """One line for each thing that is wrong with `data`, a tree of plain values."""
+    """One line for each thing that is wrong, the first twenty of them.
+
+    error: what pydantic raised.
+    data: what it was given, a tree of plain values.
+    """
     said = [_said(detail, data) for detail in _first_readings(error.errors(), data)]
     return said[:MOST_TOLD] + [f"and {len(said) - MOST_TOLD} more"] * (len(said) > MOST_TOLD)
 

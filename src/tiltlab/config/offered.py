@@ -18,7 +18,12 @@ NEEDED = "(needed)"
 
 @dataclass(frozen=True)
 class Offered:
-    """keys: with what each is where it is left out; `NEEDED` where it cannot be."""
+    """One arm, sampler or task that a recipe can name.
+
+    name: as recipes write it.
+    says: what it is, in one sentence.
+    keys: with what each is where it is left out; `NEEDED` where it cannot be.
+    """
 
     name: str
     says: str
@@ -26,6 +31,7 @@ class Offered:
 
 
 def offered(what: What) -> list[Offered]:
+    """All arms, samplers (arms that do not train) or tasks."""
     match what:
         case "samplers":
             return _arms(Sampled)

@@ -11,7 +11,12 @@ MOST_VALUES = 100_000
 
 
 def yaml_value(text: str, name: str) -> Any:
-    """Raises UserError for text that is no YAML, or stands for more than fits in memory; `name` says what it is."""
+    """The value that a YAML text stands for; None for an empty one. No code in it is run.
+
+    name: what a message calls the text.
+
+    Raises UserError for text that is no YAML, or stands for more than fits in memory.
+    """
     try:
         loader = yaml.SafeLoader(text)
         node = loader.get_single_node()

@@ -49,7 +49,18 @@ Section = TypeVar("Section", bound=_Section)
 
 
 class Training(_Section):
-    """The budget that every trained arm gets."""
+    """The budget that every trained arm gets.
+
+    steps: updates, one a batch.
+    prompts: in a batch.
+    responses: to each prompt of a batch.
+    max_tokens: of a response; while testing too, and for arms that do not train.
+    micro_batch_tokens: response tokens (padding included) that one backward pass may hold.
+    optimizer: learning rate and the like.
+    reward: a function of one's own, "package.module:function", in place of the task's; or several with weights.
+    reward_deadline: seconds for one call of it.
+    stop_on: alarms (alarms.py) that end an arm's training when they fire.
+    """
 
     steps: Annotated[int, Field(ge=1, le=10**9)]
     prompts: Count
@@ -58,11 +69,8 @@ class Training(_Section):
     micro_batch_tokens: PositiveInt = 4096
     optimizer: OptimizerConfig = OptimizerConfig()
     reward: str | dict[str, Weight] | None = None
-    """A reward function of one's own, "package.module:function", in place of the task's; or several with weights."""
     reward_deadline: PositiveFloat = Field(DEADLINE, allow_inf_nan=False)
-    """Seconds for one call of it."""
     stop_on: tuple[Kind, ...] = ()
-    """Alarms (alarms.py) that end an arm's training when they fire."""
 
     @field_validator("optimizer")
     @classmethod
@@ -79,12 +87,17 @@ class Training(_Section):
         return reward
 
     def own_reward(self) -> Reward | None:
-        """Raises UserError where it cannot be loaded."""
+        """The user's reward, None where the task's is used. Raises UserError where it cannot be loaded."""
         return load_reward(self.reward, self.reward_deadline) if self.reward else None
 
 
 class Validation(_Section):
-    """How the best checkpoint is chosen: by accuracy on the validation split, every so many steps."""
+    """How the best checkpoint is chosen: by accuracy on the validation split.
+
+    every: training steps between two evaluations.
+    problems: of the split, the first ones.
+    n: responses to each.
+    """
 
     every: PositiveInt
     problems: PositiveInt = 64
@@ -92,18 +105,33 @@ class Validation(_Section):
 
 
 class Testing(_Section):
-    """What is reported, on the test split."""
+    """What is reported, on the test split.
+
+    problems: of the split, the first ones; all where left out.
+    n: responses to each.
+    forecast_n: responses to each that the base arm draws besides, from which the forecast and the verdicts tell its
+        sharpening.
+    """
 
     problems: PositiveInt | None = None
-    """How many; all where left out."""
     n: Count = 16
     forecast_n: Annotated[int, Field(ge=0, le=MOST)] = 48
-    """Responses a problem that the base arm draws besides, from which the forecast and the verdicts tell its
-    sharpening."""
 
 
 class Recipe(_Section):
-    """Everything that decides what a study comes to, but for the number of seeds."""
+    """Everything that decides what a study comes to, but for the number of seeds.
+
+    name: of the study; its folder is called so.
+    model: the base.
+    tasks: at least one, each with a name of its own.
+    arms: what is held side by side; at least one, each with a name of its own.
+    train: the budget of the arms that train.
+    validation: how the best checkpoint is chosen.
+    test: what is reported.
+    seed: the first one of the study.
+
+    Raises pydantic's ValidationError for values that cannot be; `load_recipe` tells them in the recipe's own terms.
+    """
 
     name: str
     model: ModelConfig = ModelConfig()
@@ -143,8 +171,19 @@ def _samples(value: Any) -> Any:
 
 
 class SampleRecipe(_Section):
-    """What `tiltlab evaluate` draws: n responses to each problem of a split, by one sampler (an arm that does not
-    train)."""
+    """What `tiltlab evaluate` draws: n responses to each problem of a split, by one sampler.
+
+    model: that is drawn from.
+    task: whose problems they are, and who grades them.
+    sampler: an arm that does not train.
+    split: of the task.
+    problems: the first ones of the split; all where left out.
+    n: responses to each.
+    max_tokens: of a response.
+    seed: of the draws.
+    reference: a second model that scores the responses too; the first where left out.
+    reward: a function of one's own, "package.module:function", in place of the task's.
+    """
 
     model: ModelConfig = ModelConfig()
     task: Task
@@ -155,7 +194,6 @@ class SampleRecipe(_Section):
     max_tokens: Tokens = 64
     seed: int = 0
     reference: str | None = None
-    """A second model that scores the responses too; the first where left out."""
     reward: str | None = None
 
 
@@ -163,8 +201,11 @@ OnNote = Callable[[str], None]
 
 
 def load_recipe(path: str | None, overrides: Sequence[str] = (), on_note: OnNote = lambda _: None) -> Recipe:
-    """A recipe from a YAML file, or the embedded default; `overrides` are "train.steps=5" and the like. `on_note` is
-    told, once, of keys that are called by an old name.
+    """A recipe from a YAML file, or the embedded default.
+
+    path: of the file; the default where left out.
+    overrides: "train.steps=5" and the like.
+    on_note: told, once, of keys that are called by an old name.
 
     Raises UserError with one line for each thing that is wrong.
     """
@@ -174,7 +215,7 @@ def load_recipe(path: str | None, overrides: Sequence[str] = (), on_note: OnNote
 def load_sample_recipe(
     path: str | None, overrides: Sequence[str] = (), on_note: OnNote = lambda _: None
 ) -> SampleRecipe:
-    """As `load_recipe`, for `tiltlab evaluate`."""
+    """A recipe for `tiltlab evaluate`; path, overrides, on_note and errors are those of `load_recipe`."""
     return _load(SampleRecipe, path, "sample.yaml", overrides, on_note)
 
 

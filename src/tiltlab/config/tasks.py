@@ -23,8 +23,11 @@ Task = Annotated[Annotated[Sums | Addition | Data | ReasoningGym, Field(discrimi
 
 
 def load_task(task: str | None, data: str | None = None, columns: str | None = None) -> Task:
-    """The task that `--task NAME --data FILE --map problem=question,answer=final` name; NAME may also be a recipe's
-    whole entry, "{task: reasoning_gym, family: chain_sum}".
+    """The task that `--task NAME --data FILE --map problem=question,answer=final` name.
+
+    task: its name, or a recipe's whole entry, "{task: reasoning_gym, family: chain_sum}".
+    data: a file with the problems of its test split.
+    columns: which of the file's columns hold what.
 
     Raises UserError with one line for each thing that is wrong.
     """

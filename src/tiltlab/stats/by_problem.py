@@ -9,8 +9,10 @@ from tiltlab.types import UNKNOWN, Record
 
 
 def by_problem(records: Iterable[Record]) -> dict[str, list[Record]]:
-    """The samples of each problem by its id, problems and samples in the order in which they come: records of one task,
-    for another may have the same ids."""
+    """The samples of each problem by its id, problems and samples in the order in which they come.
+
+    records: of one task, for another may have the same ids.
+    """
     groups: dict[str, list[Record]] = {}
     for record in records:
         groups.setdefault(record.problem, []).append(record)
@@ -18,7 +20,7 @@ def by_problem(records: Iterable[Record]) -> dict[str, list[Record]]:
 
 
 def by_task_and_problem(records: Iterable[Record]) -> dict[tuple[str, str], list[Record]]:
-    """Likewise of several tasks."""
+    """The samples of each problem by task and id, for records of several tasks; else as `by_problem`."""
     groups: dict[tuple[str, str], list[Record]] = {}
     for record in records:
         groups.setdefault((record.task, record.problem), []).append(record)

@@ -17,9 +17,13 @@ from tiltlab.types import UNKNOWN, Record
 
 
 def pass_at_k(n: int, correct: int, k: int) -> float:
-    """Chance that k of the n samples, drawn without replacement, hold a correct one (unbiased; arXiv 2107.03374).
+    """Chance that k of the n samples, drawn without replacement, hold a correct one.
 
-    NaN for k > n: n samples say nothing unbiased about more.
+    n: samples of a problem.
+    correct: how many of them are right.
+    k: how many are drawn.
+
+    Unbiased (Chen et al. 2021, arXiv 2107.03374). NaN for k > n: n samples say nothing unbiased about more.
     """
     if k > n:
         return float("nan")
@@ -29,6 +33,10 @@ def pass_at_k(n: int, correct: int, k: int) -> float:
 def maj_at_k(answers: Sequence[str | None], correct: Sequence[bool], k: int) -> float:
     """Chance that the most frequent answer among k of the n samples, drawn without replacement, is right. Exact, to
     rounding.
+
+    answers: of the n samples of a problem.
+    correct: whether each of them is right.
+    k: how many samples vote.
 
     Samples without an answer (None) cast no vote; where nobody votes, the outcome is wrong. Ties go to the answer seen
     first, and since samples are exchangeable every tied answer is as likely to be the first. NaN for k > n.
@@ -50,9 +58,15 @@ def answer_entropy(answers: Iterable[str | None]) -> float:
 
 
 def averages(records: Sequence[Record]) -> dict[str, float]:
-    """Plain means over responses, for curves: accuracy over those that could be graded, reward over those that have
-    one; length in tokens and the share cut off over all; log-probabilities in nats a response, and their difference kl,
-    over complete ones."""
+    """Plain means over responses, for curves; at least one response.
+
+    accuracy: over those that could be graded.
+    reward: over those that have one.
+    length: in tokens, over all.
+    truncated: share of all.
+    logp, ref_logp: in nats a response, over complete ones.
+    kl: mean of logp - ref_logp, over complete ones.
+    """
     complete = [r for r in records if r.complete]
     return {
         "accuracy": _mean([float(r.reason == "correct") for r in records if r.reason not in UNKNOWN]),
@@ -67,7 +81,11 @@ def averages(records: Sequence[Record]) -> dict[str, float]:
 
 @dataclass(frozen=True)
 class Interval:
-    """An estimate and its two-sided confidence interval; ends are NaN where there is too little to say."""
+    """An estimate and its two-sided confidence interval.
+
+    value: the estimate.
+    low, high: the ends; NaN where there is too little to say.
+    """
 
     value: float
     low: float
@@ -75,7 +93,11 @@ class Interval:
 
 
 def mean_interval(values: Sequence[float] | Floats, level: float = 0.95) -> Interval:
-    """Mean of one value a problem (NaN left out) with Student's t interval over problems."""
+    """Mean of one value a problem, with Student's t interval over problems.
+
+    values: NaN ones are left out.
+    level: chance that the interval holds the mean.
+    """
     known = _known(values)
     if len(known) < 2:
         return Interval(float(known.mean()) if len(known) else float("nan"), float("nan"), float("nan"))
@@ -85,7 +107,10 @@ def mean_interval(values: Sequence[float] | Floats, level: float = 0.95) -> Inte
 
 
 def share_interval(values: Sequence[float] | Floats, level: float = 0.95) -> Interval:
-    """Mean of one share in [0, 1] a problem (NaN left out), with an interval that stays in [0, 1].
+    """Mean of one share in [0, 1] a problem, with an interval that stays in [0, 1].
+
+    values: NaN ones are left out.
+    level: chance that the interval holds the mean.
 
     Wilson's score interval at the effective sample size p (1 - p) / var(mean) of the clustered samples (the
     design-effect correction of survey statistics), which is at least the number of problems. It is at most that number
@@ -106,8 +131,13 @@ def share_interval(values: Sequence[float] | Floats, level: float = 0.95) -> Int
 
 
 def wilson(share: float, size: float, problems: int, level: float = 0.95) -> Interval:
-    """Wilson's score interval (1927) for a share in [0, 1] that is as well known as from `size` draws of yes or no. In
-    place of the normal quantile it has Student's for this number of problems, which must be two or more."""
+    """Wilson's score interval (1927) for a share in [0, 1].
+
+    share: the estimate.
+    size: it is as well known as from so many draws of yes or no.
+    problems: how many it is over, two or more; Student's quantile for them stands in place of the normal one.
+    level: chance that the interval holds the share.
+    """
     t = float(stdtrit(problems - 1, 0.5 + level / 2))
     centre = (share + t * t / (2 * size)) / (1 + t * t / size)
     half = t / (1 + t * t / size) * sqrt(share * (1 - share) / size + t * t / (4 * size * size))

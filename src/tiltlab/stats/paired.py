@@ -42,7 +42,10 @@ class Comparison:
 
 
 def compare(a: Sequence[Record], b: Sequence[Record], seed: int = 0) -> Comparison:
-    """Problems are matched by task and id; each counts once, however many samples it has.
+    """Compare two runs problem by problem.
+
+    a, b: their records. Problems are matched by task and id; each counts once, however many samples it has.
+    seed: of the bootstrap.
 
     Raises ValueError where the two have no problem in common.
     """
@@ -69,9 +72,17 @@ def compare(a: Sequence[Record], b: Sequence[Record], seed: int = 0) -> Comparis
 def difference_interval(
     differences_P: Floats, seed: int = 0, level: float = 0.95, resamples: int = RESAMPLES
 ) -> Interval:
-    """Mean of one difference in [-1, 1] a problem, with an interval that resamples problems (bias-corrected and
-    accelerated bootstrap; Efron 1987). Of fewer than 50 problems, or fewer than 10 that differ, Student's interval is
-    taken where that is wider; where none differs, the interval is what the rule of three leaves open."""
+    """Mean of one difference a problem, with an interval that resamples problems.
+
+    differences_P: float [P], each in [-1, 1], at least one.
+    seed: of the bootstrap.
+    level: chance that the interval holds the mean.
+    resamples: of the bootstrap.
+
+    The bootstrap is bias-corrected and accelerated (Efron 1987). Of fewer than 50 problems, or fewer than 10 that
+    differ, Student's interval is taken where that is wider; where none differs, the interval is what the rule of three
+    leaves open.
+    """
     count = len(differences_P)
     plain = mean_interval(differences_P, level)
     differing = int((differences_P != 0).sum())
@@ -108,7 +119,12 @@ def never_limit(n: int, level: float = 0.95) -> float:
 
 @dataclass(frozen=True)
 class Stratum:
-    """Responses of one span of lengths, in tokens, both ends included."""
+    """Responses of one span of lengths.
+
+    shortest, longest: in tokens, both ends included.
+    responses: how many.
+    accuracy: of theirs.
+    """
 
     shortest: int
     longest: int
@@ -117,8 +133,10 @@ class Stratum:
 
 
 def by_length(records: Sequence[Record], strata: int = 4) -> list[Stratum]:
-    """Accuracy by length of response, in strata of about equally many responses; equal lengths stay together. Intervals
-    are over problems. Ungraded responses are left out."""
+    """Accuracy by length of response. Intervals are over problems; ungraded responses are left out.
+
+    strata: how many, of about equally many responses; fewer where many lengths are equal, as those stay together.
+    """
     known = graded(records)
     if not known:
         return []

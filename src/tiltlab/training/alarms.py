@@ -71,7 +71,12 @@ Line = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Alarm:
-    """`step`: steps done when it fired."""
+    """One alarm that fired.
+
+    kind: what it warns of.
+    step: steps done when it fired.
+    message: the figures that made it fire.
+    """
 
     kind: Kind
     step: int
@@ -82,7 +87,7 @@ class Alarm:
 
 
 class Watch:
-    """Looks at one run as it goes."""
+    """Looks at one run as it goes, a line at a time. Its `fired` holds all alarms so far; each kind fires once."""
 
     def __init__(self) -> None:
         self._spans: tuple[_Span, ...] = ()
@@ -113,12 +118,20 @@ class Watch:
 
 
 def alarms(metrics: Sequence[Line], validation: Sequence[Line]) -> list[Alarm]:
-    """All that fired in a run, in order: lines of metrics.jsonl and of select.jsonl."""
+    """All that fired in a run, in order.
+
+    metrics: lines of metrics.jsonl.
+    validation: lines of select.jsonl.
+    """
     return watched(metrics, validation).fired
 
 
 def watched(metrics: Sequence[Line], validation: Sequence[Line]) -> Watch:
-    """A watch that has seen these lines, each evaluation after the steps that came before it."""
+    """A watch that has seen these lines, each evaluation after the steps that came before it.
+
+    metrics: lines of metrics.jsonl.
+    validation: lines of select.jsonl.
+    """
     watch = Watch()
     steps = ((line["step"] + 1, 0, watch.stepped, line) for line in metrics)
     evaluations = ((line["step"], 1, watch.evaluated, line) for line in validation)

@@ -1,4 +1,4 @@
-"""AdamW on float32 copies of the weights, with a linear warm-up.
+"""AdamW (Loshchilov and Hutter 2019, arXiv 1711.05101) on float32 copies of the weights, with a linear warm-up.
 
 Why copies: at the learning rates of RL (1e-6) an update is far below the spacing of bfloat16 numbers, so steps taken on
 bf16 weights are rounded away. Where the weights are float32 already, the copy is the weight itself and costs nothing.
@@ -20,9 +20,16 @@ from tiltlab.models.saved import read_tensors
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """AdamW as in the paper's protocol: lr warms up linearly from `warmup_start` x lr over `warmup_steps` updates.
+    """AdamW as in the paper's protocol, except for weight decay.
 
-    Except for weight decay (0.01 there): it pulls towards zero and not towards the reference, so it moves every
+    lr: learning rate, after the warm-up.
+    betas: decay rates of the two moments.
+    weight_decay: decoupled, a share of lr.
+    warmup_steps: updates over which the learning rate rises linearly.
+    warmup_start: share of lr that it rises from.
+    max_grad_norm: a gradient of a larger norm is scaled down to it; infinity for no clipping.
+
+    Weight decay is off (0.01 there): it pulls towards zero and not towards the reference, so it moves every
     optimum, the null control's included.
 
     Raises ValueError for values that no optimiser can use. lr = 0 passes: the loop can then be watched without moving.
@@ -52,7 +59,11 @@ class OptimizerConfig:
 
 
 class Optimizer:
-    """Call `accumulate` after every backward pass and `step` once a batch."""
+    """Call `accumulate` after every backward pass and `step` once a batch.
+
+    parameters: those to be trained, by name, in a fixed order.
+    config: of AdamW.
+    """
 
     def __init__(self, parameters: Mapping[str, nn.Parameter], config: OptimizerConfig) -> None:
         self.config = config
@@ -82,7 +93,9 @@ class Optimizer:
             parameter.grad = None
 
     def step(self, step: int) -> float:
-        """Clip, update, clear. Returns the norm of the gradient before clipping.
+        """Clip the gradient, update the weights, clear the gradient. Returns its norm before clipping.
+
+        step: number of the update, counted from 0.
 
         Raises FloatingPointError, with the weights untouched, where that norm is not finite.
         """

@@ -28,7 +28,16 @@ SAME = 1e-6
 
 @dataclass(frozen=True)
 class Scored:
-    """A (micro-)batch after scoring; `ref` and `current` without gradients. Shapes [P, G]; NaN scores do not count."""
+    """A (micro-)batch after scoring, without gradients. A NaN score does not count.
+
+    rollouts_PG: `[P][G]`, as they were drawn.
+    rewards_PG: float32 [P, G], NaN where nobody knows.
+    terms: the parts of the scores, each a tensor [P, G] or 0.0.
+    scores_PG: float32 [P, G], the whole-sequence reward R.
+    advantages_PG: float32 [P, G], 0 where a score does not count.
+    ref: log-probabilities under the reference.
+    current: log-probabilities under the policy.
+    """
 
     rollouts_PG: Sequence[Sequence[Rollout]]
     rewards_PG: Tensor
@@ -40,14 +49,24 @@ class Scored:
 
 
 def batch_metrics(parts: Sequence[Scored]) -> Metrics:
-    """Averages over the responses that count (those with a score), unless said otherwise.
+    """Figures of a batch: averages over the responses that count (those with a score), unless said otherwise.
 
-    reward: over all gradable responses. term_*: the parts of R, whose sum is `score`. kl: mean log pi - log p, in nats
-    a response. *_logp: in nats a response, *_logp_token: a token. entropy: nats a token. length: tokens, over all
-    responses. responses, groups: how many there are. truncated, ungraded: shares of all responses. reward_spread,
-    score_spread: standard deviation within a group, averaged; spread_*: likewise of the parts of R. repeated: share of
-    all responses that end in a loop. no_signal: share of groups whose scores are all the same (or too few to compare).
-    mismatch_mean, mismatch_max: |sampler's log-probability - this forward's|, a token, over all tokens.
+    parts: its micro-batches, at least one.
+
+    Returns, by name:
+
+    reward: over all gradable responses.
+    term_*: the parts of R, whose sum is `score`.
+    kl: mean log pi - log p, in nats a response.
+    *_logp, *_logp_token: in nats a response, and a token.
+    entropy: in nats a token.
+    length: in tokens, over all responses.
+    responses, groups: how many there are.
+    truncated, ungraded: shares of all responses.
+    reward_spread, score_spread: standard deviation within a group, averaged; spread_*: likewise of the parts of R.
+    repeated: share of all responses that end in a loop.
+    no_signal: share of groups whose scores are all the same (or too few to compare).
+    mismatch_mean, mismatch_max: |sampler's log-probability - this forward's|, in nats a token, over all tokens.
     """
     columns = [_columns(part) for part in parts]
     flat = {name: torch.cat([column[name].flatten() for column in columns]) for name in columns[0]}
@@ -86,8 +105,10 @@ def batch_metrics(parts: Sequence[Scored]) -> Metrics:
 
 
 def ends_in_a_loop(rollout: Rollout) -> bool:
-    """Whether the last tokens (EOS aside) say the same over and over: a block of at most LOOP tokens, three times or
-    more, over LOOP tokens or more."""
+    """Whether the last tokens (EOS aside) say the same over and over.
+
+    That is a block of at most LOOP tokens, three times or more, over LOOP tokens or more.
+    """
     tokens = rollout.tokens[:-1] if rollout.complete else rollout.tokens
     if len(tokens) < LOOP:
         return False
@@ -106,6 +127,7 @@ class Phases:
 
     @contextmanager
     def __call__(self, name: str) -> Iterator[None]:
+        """Add what the block takes to the phase of this name; on a GPU, until its kernels are done."""
         start = time.perf_counter()
         yield
         if torch.cuda.is_initialized():
