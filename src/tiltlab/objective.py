@@ -22,7 +22,12 @@ l / length**omega."""
 
 
 class Terms(NamedTuple):
-    """The three parts of a response's score R; KL's sign is already in `kl`, so R is their plain sum."""
+    """The three parts of a response's score R, which is their plain sum.
+
+    reward: w r.
+    sharpen: s l.
+    kl: beta (l - log pi), whose mean is -beta KL.
+    """
 
     reward: Array
     sharpen: Array
@@ -31,9 +36,13 @@ class Terms(NamedTuple):
 
 @dataclass(frozen=True)
 class Objective:
-    """The weights of J: `reward` is w, `sharpen` is s, `kl` is beta.
+    """The weights of J.
 
-    `length` other than "sum" is the paper's ablation of the sharpening term; its optimum is no longer p^alpha.
+    reward: w, of the reward.
+    sharpen: s, of the log-likelihood under the reference.
+    kl: beta, of the KL to the reference; not negative.
+    length: how the sharpening term is normalised. Other than "sum" it is the paper's ablation, whose optimum is no
+        longer p^alpha.
 
     Raises ValueError for weights that are not finite, a negative beta, or a J that is zero everywhere.
     """
@@ -58,9 +67,14 @@ class Objective:
     def terms(self, reward: Array, ref_logp: Array, policy_logp: Array, tokens: Array = 1) -> Terms:
         """The parts of the whole-sequence reward R = w r + s l + beta (l - log pi).
 
-        Shapes: all alike, usually [P, G]; `ref_logp` and `policy_logp` are sums over tokens, in nats, and `policy_logp`
-        must be detached (its own gradient has mean zero, so R carries none). `tokens` is the response's length and
-        only matters where `length` is not "sum". A term of weight zero is 0.0 whatever its inputs, NaN included.
+        Shapes are all alike, usually [P, G].
+
+        reward: r, NaN where nobody knows.
+        ref_logp: l, the sum over the response's tokens of log p, in nats.
+        policy_logp: log pi, likewise. Must be detached: its own gradient has mean zero, so R has none.
+        tokens: of the response; only matters where `length` is not "sum".
+
+        A term of weight zero is 0.0 whatever its inputs, NaN included.
         """
         return Terms(
             _weighed(self.reward, reward),
@@ -69,11 +83,18 @@ class Objective:
         )
 
     def score(self, reward: Array, ref_logp: Array, policy_logp: Array, tokens: Array = 1) -> Array:
-        """R, the quantity whose expectation under pi is J (shapes and arguments as in `terms`)."""
+        """R, the quantity whose expectation under pi is J.
+
+        reward, ref_logp, policy_logp, tokens: as in `terms`.
+        """
         return sum(self.terms(reward, ref_logp, policy_logp, tokens))
 
     def log_target(self, reward: Array, logp: Array, tokens: Array = 1) -> Array:
         """log of the optimum, up to its normalising constant: l + (w r + s l) / beta.
+
+        reward: r.
+        logp: l, the sum over the response's tokens of log p under the reference, in nats.
+        tokens: of the response; only matters where `length` is not "sum".
 
         Raises ValueError for beta = 0, where the optimum is not a density but any distribution on the argmax.
         """
@@ -93,17 +114,30 @@ def task_reward() -> Objective:
 
 
 def sharpening(length: Length = "sum") -> Objective:
-    """max E[l]: all mass on the reference's most likely response."""
+    """max E[l]: all mass on the reference's most likely response.
+
+    length: how l is normalised.
+    """
     return Objective(sharpen=1, length=length)
 
 
 def tempered(alpha: float, length: Length = "sum") -> Objective:
-    """p^alpha / Z. alpha = 1 is the null control: its optimum is the reference itself."""
+    """p^alpha / Z. alpha = 1 is the null control: its optimum is the reference itself.
+
+    length: how l is normalised; the optimum is p^alpha only for "sum".
+    """
     return Objective(sharpen=alpha - 1, kl=1, length=length)
 
 
 def tilted(beta: float, alpha: float = 1, length: Length = "sum") -> Objective:
-    """p^alpha exp(r / beta) / Z. Raises ValueError unless beta > 0: for beta = 0 see `task_reward`."""
+    """p^alpha exp(r / beta) / Z.
+
+    beta: weight of the KL, above 0.
+    alpha: exponent of p; 1 leaves the likelihood out.
+    length: how l is normalised; the exponent of p is alpha only for "sum".
+
+    Raises ValueError unless beta > 0: for beta = 0 see `task_reward`.
+    """
     if not beta > 0:
         raise ValueError(f"tilted needs beta > 0, got {beta}; for beta = 0 use task_reward, where alpha has no meaning")
     return Objective(reward=1, sharpen=beta * (alpha - 1), kl=beta, length=length)
@@ -113,6 +147,11 @@ def from_paper(
     alpha: float, beta_inv: float, mode: Literal["sampling", "optimization"], length: Length = "sum"
 ) -> Objective:
     """The regime that the paper's public code calls (alpha, beta_inv, mode, normalization).
+
+    alpha: exponent of p.
+    beta_inv: 1 / beta; 0 leaves the reward out.
+    mode: "sampling" or "optimization"; ValueError for any other.
+    length: how l is normalised.
 
     "sampling" keeps the entropy term: (alpha, 0) is tempered, (alpha, 1 / beta) is tilted. "optimization" drops it:
     (1, 0) is sharpening, (0, 1) is task reward. Its rewards are ours divided by beta where beta > 0, so the optimum is

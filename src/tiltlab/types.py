@@ -25,8 +25,14 @@ Split = Literal["train", "validation", "test"]
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing to solve. `columns` keeps whatever else its row of data held. `messages`: the chat to be sent as it
-    stands, where the row gave one; `question` then holds what is said in it."""
+    """One thing to solve.
+
+    id: unique within its task.
+    question: as text.
+    answer: the gold answer; empty where a task needs none.
+    columns: whatever else its row of data held.
+    messages: the chat to be sent as it stands, where the row gave one; `question` then holds what is said in it.
+    """
 
     id: str
     question: str
@@ -57,10 +63,12 @@ class Rollout:
 
 @dataclass(frozen=True, slots=True)
 class Grade:
-    """What a task thinks of one response. `answer` is what was read.
+    """What a task thinks of one response.
 
-    `reward` is NaN where there is none: the task could not grade it, or a reward function of the user's own returned
-    None, which leaves `reason` as it is.
+    reward: NaN where there is none: the task could not grade it, or a reward function of the user's own returned None,
+        which leaves `reason` as it is.
+    answer: what was read; None where nothing was.
+    reason: why the grade is what it is.
     """
 
     reward: float
@@ -72,8 +80,16 @@ class Grade:
 class Record:
     """One graded response of an evaluation; one line of records.jsonl.
 
-    logp is the sum of the response's token log-probabilities under the model that drew it, ref_logp under the
-    reference, both at temperature 1, in nats.
+    task: its name.
+    problem: its id.
+    sample: number of the response among the problem's, from 0.
+    text: of the response, as a reader sees it.
+    answer, reward, reason: the grade (see `Grade`).
+    tokens: of the response, its end included; 0 where nobody knows.
+    complete: whether it came to an end of its own.
+    logp: sum of its tokens' log-probabilities under the model that drew it, at temperature 1, in nats; NaN where nobody
+        knows.
+    ref_logp: likewise under the reference.
     """
 
     task: str

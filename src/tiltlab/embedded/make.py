@@ -32,6 +32,7 @@ def tokenizer() -> PreTrainedTokenizerFast:
 
 
 def architecture(vocabulary: int) -> LlamaConfig:
+    """A Llama of a third of a million weights, for a vocabulary of this size."""
     return LlamaConfig(
         vocab_size=vocabulary,
         hidden_size=96,
@@ -47,7 +48,7 @@ def architecture(vocabulary: int) -> LlamaConfig:
 
 
 def batch(rng: random.Random, codec: PreTrainedTokenizerFast) -> tuple[torch.Tensor, torch.Tensor]:
-    """Token ids and labels (-100 over prompts and padding), [BATCH, L]."""
+    """Token ids and labels (-100 over prompts and padding): both int64 [BATCH, L]."""
     rows, labels = [], []
     for _ in range(BATCH):
         task = rng.choice((Sums("lazy-sum"), Sums("noisy-sum")))
@@ -65,6 +66,7 @@ def batch(rng: random.Random, codec: PreTrainedTokenizerFast) -> tuple[torch.Ten
 
 
 def main(folder: Path) -> None:
+    """Train the model and write it, its tokenizer and made.json to a folder."""
     torch.manual_seed(SEED)
     rng = random.Random(SEED)
     codec = tokenizer()

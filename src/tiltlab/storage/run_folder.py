@@ -25,7 +25,10 @@ from tiltlab.storage.files import read_json, slug
 
 @dataclass(frozen=True)
 class JobDir:
-    """The files of one job, by path; none of them need be there yet."""
+    """The files of one job, by path; none of them need be there yet.
+
+    path: of the job's folder.
+    """
 
     path: Path
 
@@ -36,38 +39,46 @@ class JobDir:
 
     @property
     def metrics(self) -> Path:
+        """A line a training step."""
         return self.path / "metrics.jsonl"
 
     @property
     def validation(self) -> Path:
+        """A line an evaluation on the validation split."""
         return self.path / "select.jsonl"
 
     @property
     def result(self) -> Path:
+        """Written last: a job that has it is done."""
         return self.path / "result.json"
 
     @property
     def failed(self) -> Path:
+        """Why the job could not be finished."""
         return self.path / "failed.json"
 
     def records(self, which: str) -> Path:
-        """`which` is "last", "best" or "forecast"."""
+        """Graded responses on the test split; `which` is "last", "best" or "forecast"."""
         return self.path / f"records-{which}.jsonl"
 
     def tokens(self, which: str) -> Path:
+        """A few responses token by token; `which` is "last" or "best"."""
         return self.path / f"tokens-{which}.jsonl"
 
     def sampling(self, which: str) -> Path:
+        """What drawing the records took; `which` is "last" or "best"."""
         return self.path / f"sampling-{which}.json"
 
     @property
     def checkpoints(self) -> Checkpoints:
+        """The checkpoints of an arm that trains."""
         return Checkpoints(self.path / "checkpoints")
 
 
 def kept_date(about: Path) -> dt.date | None:
-    """The day that a run began, of which chat templates are told, from its study.json or sample.json; None where there
-    is no such file, or one without a day.
+    """The day that a run began, of which chat templates are told; None where nobody wrote it down.
+
+    about: its study.json or sample.json, which need not be there.
 
     Raises UserError for a file that cannot be read, and for a day that is none.
     """

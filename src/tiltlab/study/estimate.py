@@ -15,7 +15,13 @@ from tiltlab.types import Split
 
 @dataclass(frozen=True)
 class Planned:
-    """One job. tokens: that it draws, at most."""
+    """One job, before it is run.
+
+    task, arm: by name.
+    seed: of the job.
+    trains: whether the arm trains.
+    tokens: that it draws, at most.
+    """
 
     task: str
     arm: str
@@ -26,8 +32,13 @@ class Planned:
 
 @dataclass(frozen=True)
 class Estimate:
-    """splits: by task and split, the number of problems, and notes on what was left out. rate: tokens a second that the
-    run folder's own jobs have drawn so far, None where there are none."""
+    """What a study would do and take.
+
+    name: of the study.
+    splits: by task and split, the number of problems, and notes on what was left out.
+    jobs: all of them.
+    rate: tokens a second that the run folder's own jobs have drawn so far, None where there are none.
+    """
 
     name: str
     splits: dict[str, dict[str, Any]]
@@ -36,16 +47,23 @@ class Estimate:
 
     @property
     def tokens(self) -> int:
+        """That all jobs draw, at most."""
         return sum(job.tokens for job in self.jobs)
 
     @property
     def seconds(self) -> float | None:
-        """One job after another, at most; None where no rate is known."""
+        """Of all jobs, one after another, at most; None where no rate is known."""
         return self.tokens / self.rate if self.rate else None
 
 
 def estimate(recipe: Recipe, run: Path, seeds: int) -> Estimate:
-    """Writes nothing. Raises UserError, with a line for each, for whatever is wrong with the recipe."""
+    """What a study would do and take. Writes nothing.
+
+    run: the run folder, which may hold a part of the study already, or not be there.
+    seeds: how many.
+
+    Raises UserError, with a line for each, for whatever is wrong with the recipe.
+    """
     facts = check(recipe)
     splits = {
         task: {split: {"problems": fact["problems"], "notes": fact.get("notes", [])} for split, fact in of.items()}

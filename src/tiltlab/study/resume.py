@@ -18,8 +18,13 @@ from tiltlab.training.optimizer import Optimizer
 
 @dataclass(frozen=True)
 class State:
-    """Where a training is: steps done, up to which of them it was evaluated, and the best evaluation so far (step 0 and
-    accuracy -1 before the first)."""
+    """Where a training is.
+
+    step: steps done.
+    evaluated: the step after which it was evaluated last.
+    best_step: after which it was best; 0 before the first evaluation.
+    best_accuracy: on the validation split then; -1 before the first.
+    """
 
     step: int = 0
     evaluated: int = 0
@@ -29,8 +34,12 @@ class State:
 
 @dataclass(frozen=True)
 class Resumed:
-    """Where to go on. watch: it has seen what an earlier try left, and fires the same as if there had been no stop.
-    wrong: what is wrong with the newest checkpoint, where that was not whole."""
+    """Where to go on.
+
+    state: of the checkpoint that was read, or of no step at all.
+    watch: it has seen what an earlier try left, and fires the same as if there had been no stop.
+    wrong: what is wrong with the newest checkpoint, where that was not whole.
+    """
 
     state: State
     watch: Watch
@@ -42,7 +51,13 @@ Ended = Callable[[State, Watch], bool]
 
 
 def save(folder: JobDir, policy: HFModel, optimizer: Optimizer, state: State) -> None:
-    """Keep where a training is, and its best checkpoint. Raises UserError where it cannot be written."""
+    """Keep where a training is, and its best checkpoint; older ones are removed.
+
+    folder: of the job.
+    policy, optimizer: as they are after `state.step` steps.
+
+    Raises UserError where it cannot be written.
+    """
     checkpoints = folder.checkpoints
     if checkpoints.step(state.step).is_dir():  # it was evaluated since: the weights are the same
         write_json(checkpoints.state(state.step), asdict(state))
@@ -58,7 +73,12 @@ def resume(folder: JobDir, policy: HFModel, optimizer: Optimizer, every: int, en
     """Where to go on, with weights, optimiser and lines as they were then. What came after is dropped: it will be made
     again.
 
-    every: steps between two evaluations. Raises UserError where there are checkpoints, and none is whole.
+    folder: of the job.
+    policy, optimizer: as made for a new training; they get what the checkpoint holds.
+    every: steps between two evaluations.
+    ended: whether the training takes no further step, so that its optimiser is not needed.
+
+    Raises UserError where there are checkpoints, and none is whole.
     """
     checkpoints, wrong = folder.checkpoints, None
     for step in reversed(checkpoints.steps()):
@@ -84,7 +104,12 @@ def resume(folder: JobDir, policy: HFModel, optimizer: Optimizer, every: int, en
 
 
 def require_whole(folder: JobDir, every: int) -> None:
-    """Raises UserError where a training that is done lacks lines that its result counts."""
+    """Check a job that is done.
+
+    every: steps between two evaluations.
+
+    Raises UserError where it trained and lacks lines that its result counts.
+    """
     try:
         result = read_json(folder.result)
         if result["trained"]:

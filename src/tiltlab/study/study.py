@@ -38,7 +38,10 @@ means that the job is finished."""
 
 
 def plan(recipe: Recipe, seeds: int) -> list[Job]:
-    """All jobs of a study. The arms that train come first in each task: they take longest."""
+    """All jobs of a study. The arms that train come first in each task: they take longest.
+
+    seeds: how many, from the recipe's first.
+    """
     arms = sorted(recipe.arms, key=lambda arm: arm.objective() is None)
     numbers = range(recipe.seed, recipe.seed + seeds)
     return [Job(task, arm, seed) for seed in numbers for task in recipe.tasks for arm in arms]
@@ -54,8 +57,16 @@ def run_study(
     on_progress: OnProgress,
     on_note: Callable[[str], None] = lambda _: None,
 ) -> list[Job]:
-    """Run a study, or go on with one that was stopped or killed; what is done is not done again. Returns the jobs that
-    could not be finished; each says why in its failed.json. `on_note` is told what there is to say of the model.
+    """Run a study, or go on with one that was stopped or killed; what is done is not done again.
+
+    run: the run folder, made where there is none.
+    seeds: how many, from the recipe's first.
+    jobs: how many run side by side; they share the CPU's cores out between them.
+    devices: that the jobs take turns on, as torch names them.
+    on_progress: told where each job is.
+    on_note: told what there is to say of the model, a line at a time.
+
+    Returns the jobs that could not be finished; each says why in its failed.json.
 
     Raises UserError, before anything is written, for a recipe that cannot work and for a folder that holds another
     study; Stopped after Ctrl-C, once everything is saved.
@@ -112,9 +123,11 @@ def _try_model(recipe: Recipe, *, keep: bool) -> None:
 
 
 def check(recipe: Recipe, on_note: Callable[[str], None] = lambda _: None) -> dict[str, Any]:
-    """Everything that can be known to be wrong without loading weights. Returns the number and hash of each split's
-    problems, and what the task notes of how it was made, for the record. `on_note` is told
-    what there is to say of the model.
+    """Look for everything that can be known to be wrong without loading weights.
+
+    on_note: told what there is to say of the model, a line at a time.
+
+    Returns by task and split the number and hash of its problems, and what the task notes of how it was made.
 
     Raises UserError, with a line for each, for a model, a task, a prompt or a reward that cannot be used.
     """

@@ -24,16 +24,27 @@ EVERY = 5.0
 class Run(Protocol):
     """One run of a tracker."""
 
-    def log(self, values: dict[str, float], step: int) -> None: ...
+    def log(self, values: dict[str, float], step: int) -> None:
+        """Pass on figures, by name, as they were after so many steps."""
+        ...
 
-    def finish(self) -> None: ...
+    def finish(self) -> None:
+        """Close the run."""
+        ...
 
 
 class Mirror:
     """Passes on what is new in the jobs of a study: one tracker's run a job, each line once, also over restarts.
 
-    A tracker that fails (a network that is down, say) is told of once through `warn`, and left alone from then on: no
-    training ends for a dashboard.
+    kind: "trackio", "wandb" or "tensorboard".
+    folder: of the study; what was passed on is noted there.
+    project: what the tracker calls the study.
+    config: the recipe, as plain values.
+    warn: told, once, where the tracker fails.
+
+    Raises UserError for a tracker that is not one of these, or not installed.
+
+    A tracker that fails (a network that is down, say) is left alone from then on: no training ends for a dashboard.
     """
 
     def __init__(self, kind: str, folder: Path, project: str, config: Json, warn: Callable[[str], None]) -> None:
@@ -46,7 +57,11 @@ class Mirror:
         self._broken = False
 
     def look(self, key: str, job: JobDir, ended: bool) -> None:
-        """Pass on what a job's files have new. `key` names its run; after `ended` it is closed."""
+        """Pass on what a job's files have new, every few seconds at most.
+
+        key: names the job's run.
+        ended: whether the job is done, so that its run is closed.
+        """
         now = time.monotonic()
         if self._broken or not (ended or now - self._looked.get(key, -EVERY) >= EVERY):
             return
@@ -71,7 +86,10 @@ class Mirror:
 
 
 def flat(line: Mapping[str, Any], group: str) -> dict[str, float]:
-    """The numbers of a line: train/reward, train/seconds/rollout, ...; without those that are not finite."""
+    """The finite numbers of a line by name: train/reward, train/seconds/rollout, ...
+
+    group: what stands before each name.
+    """
     values: dict[str, float] = {}
     for key, value in line.items():
         if isinstance(value, Mapping):
