@@ -69,7 +69,11 @@ _KEYS = {"model": "model.path", "sampler": "sampler", "limit": "problems"}
 
 
 def changes(**options: Any) -> list[str]:
-    """Options as changes to a recipe's keys. A sampler takes the place of the recipe's with all of its keys."""
+    """Options as changes to a recipe's keys, as --set takes them.
+
+    options: by name; those that are None were not given. A sampler takes the place of the recipe's with all of its
+        keys.
+    """
     given = {name: value for name, value in options.items() if value is not None}
     if "sampler" in given:
         given["sampler"] = {"arm": given["sampler"]}
@@ -84,7 +88,13 @@ def _grade(responses: Path, task: "Task", folder: Path, output: Output) -> dict[
 
 
 def draw(plan: "SampleRecipe", folder: Path, output: Output) -> dict[str, Any]:
-    """Draw what the recipe says, into a folder, and tell of it. Returns the figures."""
+    """Draw what a recipe says, into a folder, and tell of it.
+
+    plan: the recipe.
+    folder: held against other processes by the caller.
+
+    Returns the figures, for --json.
+    """
     from tiltlab.evaluation.run import run_sample
     from tiltlab.report.terminal import print_sample
 

@@ -46,7 +46,12 @@ def status(
 
 
 def dry_run(recipe: "Recipe", run: Path, seeds: int, output: Output) -> None:
-    """Tell what a study would do."""
+    """Tell what a study would do, and write nothing.
+
+    recipe: of the study.
+    run: its run folder, which need not be there.
+    seeds: how many.
+    """
     from tiltlab.report.terminal import print_estimate
     from tiltlab.study.estimate import estimate
 

@@ -45,8 +45,11 @@ app.command("sample", help="The same as evaluate, by another name.")(evaluate)
 
 
 def main() -> None:
-    """Entry point: errors of the user's making are one line each and exit code 2; a stop by Ctrl-C is exit code 130,
-    one by SIGTERM 143 and one by SIGHUP 129."""
+    """The `tiltlab` command.
+
+    Errors of the user's making are one line each and exit code 2; a stop by Ctrl-C is exit code 130, one by SIGTERM 143
+    and one by SIGHUP 129.
+    """
     with steady():
         tune()
         if not sys.stderr.isatty():

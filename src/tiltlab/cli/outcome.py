@@ -16,7 +16,11 @@ from tiltlab.verdict.verdict import Verdict, decide
 
 
 def write_forecast(base: Path, out: Path) -> Forecast:
-    """What the records of a base say, and forecast.json and forecast.html of it in a folder."""
+    """The forecast from the records of a base, and forecast.json and forecast.html of it in a folder.
+
+    base: records.jsonl, or its folder.
+    out: the folder to write to.
+    """
     result, made = forecast(from_records(base_records(base))), provenance()
     write_json(out / "forecast.json", asdict(result) | {"made": made})
     write_forecast_page(result, made, out / "forecast.html")
@@ -24,7 +28,13 @@ def write_forecast(base: Path, out: Path) -> Forecast:
 
 
 def write_verdict(examined: Examined, out: Path, seed: int, *, drawn: bool) -> Verdict:
-    """The verdict, and verdict.json and verdict.html of it in a folder; with the responses where they were `drawn`."""
+    """The verdict, and verdict.json and verdict.html of it in a folder.
+
+    examined: what it is told from.
+    out: the folder to write to.
+    seed: of the bootstrap.
+    drawn: whether the responses were drawn for it; then they are written too.
+    """
     verdict, made = decide(examined, seed=seed), provenance()
     if drawn:
         write_records(out / "records-base.jsonl", examined.base)

@@ -22,17 +22,25 @@ AsJson = Annotated[bool, typer.Option("--json", help="Figures as one JSON object
 
 
 class Output:
-    """What a command has to say. `as_json`: tables and lines go to the error stream, and stdout holds one object."""
+    """What a command has to say.
+
+    as_json: tables and lines go to the error stream, and stdout holds one object.
+    """
 
     def __init__(self, as_json: bool = False) -> None:
         self._as_json = as_json
         self.console = errors if as_json else Console(file=stdout)
 
     def say(self, *parts: str | tuple[str, str]) -> None:
+        """A line for people; a part may come with a style of rich's."""
         self.console.print(line(*parts), soft_wrap=True)
 
     def figures(self, result: Any, **more: Any) -> None:
-        """The command's result: told where JSON was asked for, as the tables told it otherwise."""
+        """The command's result: written where JSON was asked for, as the tables told it otherwise.
+
+        result: a dataclass or a mapping.
+        more: further keys of the object.
+        """
         if self._as_json:
             stdout.write(json.dumps(_plain(result) | _plain(more), allow_nan=False) + "\n")
 
@@ -51,11 +59,12 @@ def _plain(value: Any) -> Any:
 
 
 def print_note(note: str) -> None:
+    """Write a line to the error stream."""
     errors.print(line(note))
 
 
 def print_notes(task: "Task", splits: "Sequence[Split]") -> None:
-    """What the task has to say of its splits. Raises UserError where they cannot be made."""
+    """Write what the task has to say of its splits. Raises UserError where they cannot be made."""
     from tiltlab.tasks.base import notes_of
 
     for split in splits:
@@ -64,6 +73,7 @@ def print_notes(task: "Task", splits: "Sequence[Split]") -> None:
 
 
 def print_error(error: UserError) -> None:
+    """Write each line of an error to the error stream."""
     for said in error.lines:
         errors.print(line(("error:", "bold red"), f" {said}"))
 

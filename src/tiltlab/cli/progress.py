@@ -80,7 +80,13 @@ def _bars() -> Progress:
 
 @contextmanager
 def jobs_progress(run: Path, mirror: "Mirror | None" = None) -> Iterator["OnProgress"]:
-    """One bar for each job that is running. `mirror`: told whenever one has news."""
+    """One bar for each job that is running.
+
+    run: the run folder.
+    mirror: told whenever a job has news.
+
+    Yields what the study is to tell of its jobs.
+    """
     with bars() as shown:
         bar_of: dict[str, TaskID] = {}
 

@@ -23,6 +23,13 @@ _Run = tuple[str, int, Seeded | Failure]
 
 @dataclass(frozen=True)
 class FiredAlarm:
+    """An alarm of a study's run.
+
+    task, arm: by name.
+    seed: of the run.
+    alarm: what fired, and at which step.
+    """
+
     task: str
     arm: str
     seed: int

@@ -20,7 +20,12 @@ _CITED = "Trained by tiltlab, after arXiv 2604.16259: one KL-regularised objecti
 
 
 def write_cards(run: Path, study: Study, rows: Sequence[Row], findings: Mapping[str, Findings]) -> None:
-    """README.md in the checkpoint folders of all finished arms."""
+    """Write README.md into the checkpoint folders of all finished arms.
+
+    run: the run folder of the study.
+    rows: of the result table.
+    findings: by task.
+    """
     for row in (row for row in rows if row.steps):
         arm = next(arm for arm in study.on(row.task) if arm.name == row.arm)
         for seeded in arm.seeds:
@@ -33,7 +38,14 @@ def write_cards(run: Path, study: Study, rows: Sequence[Row], findings: Mapping[
 def card(
     study: Study, row: Row, config: Mapping[str, object], seed: int, rows: Sequence[Row], findings: Findings
 ) -> str:
-    """The text of one card; names and commands, which are anybody's, are escaped."""
+    """The text of one card; names and commands, which are anybody's, are escaped.
+
+    row: of the checkpoint.
+    config: the arm, as the recipe has it.
+    seed: of the training.
+    rows: of the result table, of which those of the base are shown beside the card's own.
+    findings: of the row's task.
+    """
     model, made = study.recipe["model"], study.made[-1]
     hub_id = str(model["path"]).count("/") == 1 and not Path(model["path"]).exists()
     front = {

@@ -30,8 +30,14 @@ _DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 
 @dataclass(frozen=True)
 class Side:
-    """One arm on one task in one run. against: its accuracy less that in the first run, problem by problem; None in the
-    first run itself, and where the two were tested on different problems."""
+    """One arm on one task in one run.
+
+    task, arm, run: by name.
+    row: its figures, of the last checkpoint.
+    verdict: its outcome; None for an arm without one.
+    against: its accuracy less that in the first run, problem by problem; None in the first run itself, and where the
+        two were tested on different problems.
+    """
 
     task: str
     arm: str
@@ -43,8 +49,16 @@ class Side:
 
 @dataclass(frozen=True)
 class Compared:
-    """sides: task by task and arm by arm, runs in the order given. differing: keys of the recipes and versions whose
-    values are not the same, with the value in each run, None where there is none. notes: what could not be compared."""
+    """Studies side by side.
+
+    runs: names of the run folders, in the order given.
+    sides: task by task and arm by arm, runs in the order given.
+    differing: keys of the recipes and versions whose values are not the same, with the value in each run, None where
+        there is none.
+    notes: what could not be compared, one line each.
+    studies: in the order given.
+    forecasts: by task, from the base of the first run that has one.
+    """
 
     runs: tuple[str, ...]
     sides: tuple[Side, ...]
@@ -52,11 +66,15 @@ class Compared:
     notes: tuple[str, ...]
     studies: tuple[Study, ...]
     forecasts: dict[str, Forecast | None]
-    """By task, from the base of the first run that has one."""
 
 
 def compare_runs(folders: Sequence[Path]) -> Compared:
-    """Raises UserError for fewer than two folders, for one that is given twice, and for one that holds no study."""
+    """Put studies side by side, the first of them being what the others are held against.
+
+    folders: run folders, two or more.
+
+    Raises UserError for fewer than two, for one that is given twice, and for one that holds no study.
+    """
     if len(folders) < 2:
         raise UserError("a comparison takes two run folders or more")
     if len({folder.resolve() for folder in folders}) < len(folders):
@@ -83,7 +101,7 @@ def compare_runs(folders: Sequence[Path]) -> Compared:
 
 
 def write_comparison(comparison: Compared, out: Path) -> Path:
-    """compare.html and tables/compare.{md,tex,csv} in a folder; the page."""
+    """Write compare.html, which is returned, and tables/compare.{md,tex,csv} to a folder."""
     page = render_page(
         "compare.html.j2",
         {f"plane-{i}": _plane(comparison, task) for i, task in enumerate(_tasks(comparison))}
@@ -101,6 +119,7 @@ def write_comparison(comparison: Compared, out: Path) -> Path:
 
 
 def table_of(comparison: Compared) -> Table:
+    """The table for other documents: one row for each arm on each task in each run."""
     columns = ("task", "arm", "run", "accuracy", "against the first", "length", "KL", "tokens used", "verdict")
     rows = [
         (

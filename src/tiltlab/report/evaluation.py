@@ -26,8 +26,21 @@ SAMPLES = 8
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Figures of one evaluation. pass_k, maj_k: for k = 1, 2, 4, ... and n, the fewest graded responses of a problem.
-    never: problems without a right response, each of which may still have an accuracy of `limit` (95 %)."""
+    """Figures of one evaluation. Intervals are over problems, 95 %.
+
+    name: of its folder.
+    problems: how many.
+    n: the fewest graded responses of a problem.
+    accuracy: over graded responses.
+    pass_k, maj_k: by k, for k = 1, 2, 4, ... and n.
+    length: of a response, in tokens.
+    truncated: share of responses.
+    logp, ref_logp: mean over complete responses, in nats, under the model that drew them and under the reference.
+    reasons: responses by the reason of their grade.
+    strata: accuracy by length of response.
+    never: problems without a right response.
+    limit: accuracy that each of those may still have (95 %).
+    """
 
     name: str
     problems: int
@@ -46,7 +59,7 @@ class Evaluation:
 
 
 def load_evaluation(folder: Path) -> tuple[list[Record], Json]:
-    """Raises UserError where the folder holds no evaluation, or a damaged file."""
+    """The records of an evaluation, and its sample.json. Raises UserError where there is none, or a damaged file."""
     records, about = folder / "records.jsonl", folder / "sample.json"
     if not (records.is_file() and about.is_file()):
         raise UserError(f"{folder} holds no evaluation: it needs records.jsonl and sample.json")
@@ -72,6 +85,7 @@ def _require_all(path: Path, records: Sequence[Record], about: Json) -> None:
 
 
 def figures_of(name: str, records: Sequence[Record]) -> Evaluation:
+    """Figures of an evaluation from its records; `name` is what they are called by."""
     groups = by_problem(records)
     known = list(by_problem(graded(records)).values())
     right = [correct(group) for group in known]

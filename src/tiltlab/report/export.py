@@ -23,8 +23,13 @@ Cell = str | int | float | Interval | None
 
 @dataclass(frozen=True)
 class Table:
-    """columns: names. rows: a cell for each of them; None where there is nothing. digits: after the point, by column;
-    3 where left out."""
+    """A table, in no format yet.
+
+    columns: names.
+    rows: a cell for each column; None where there is nothing.
+    digits: after the point, by column; 3 where left out.
+    caption: one or two sentences.
+    """
 
     columns: Sequence[str]
     rows: Sequence[Sequence[Cell]]
@@ -33,12 +38,13 @@ class Table:
 
 
 def write_tables(table: Table, folder: Path, name: str) -> None:
-    """NAME.md, NAME.tex and NAME.csv in a folder."""
+    """Write NAME.md, NAME.tex and NAME.csv to a folder."""
     for suffix, form in (("md", markdown), ("tex", latex), ("csv", as_csv)):
         write_text(folder / f"{name}.{suffix}", form(table))
 
 
 def markdown(table: Table) -> str:
+    """A table in Markdown, with its caption below."""
     lines = [table.columns, ["---" if c in _names(table) else "---:" for c in table.columns], *_texts(table)]
     rows = [lines[0], *lines[1:2], *lines[2:]]
     body = "\n".join(f"| {' | '.join(map(in_markdown, row))} |" for row in rows)
@@ -68,8 +74,11 @@ def latex(table: Table) -> str:
 
 
 def as_csv(table: Table) -> str:
-    """Full precision; an interval fills three columns, its ends called `low` and `high`. No caption. Text that a
-    spreadsheet would take for a formula begins with an apostrophe, its mark of text, and none of it works unseen."""
+    """A table as CSV, in full precision and without its caption.
+
+    An interval fills three columns, its ends called `low` and `high`. Text that a spreadsheet would take for a formula
+    begins with an apostrophe, its mark of text, and none of it works unseen.
+    """
     split = [column for i, column in enumerate(table.columns) if any(isinstance(r[i], Interval) for r in table.rows)]
     header = [name for c in table.columns for name in ((c, f"{c} low", f"{c} high") if c in split else (c,))]
     out = io.StringIO()

@@ -35,9 +35,13 @@ CURVES: tuple[Curve, ...] = (
 def learning_curves(
     study: Study, task: str, curves: Sequence[Curve] = CURVES, fired: Sequence[FiredAlarm] = ()
 ) -> go.Figure:
-    """Every trained arm through its training; of several seeds the mean, and a band from the lowest to the highest. A
-    job that failed is dashed, up to there; a triangle marks where an alarm fired. A single curve has no legend: the
-    page has one for all."""
+    """Every trained arm through its training; of several seeds the mean, and a band from the lowest to the highest.
+
+    curves: what is shown, one subplot each. A single one has no legend: the page has one for all.
+    fired: alarms, each marked by a triangle on the curve that shows it.
+
+    A job that failed is dashed, up to there.
+    """
     columns = min(3, len(curves))
     rows = -(-len(curves) // columns)
     figure = make_subplots(
@@ -60,7 +64,10 @@ def learning_curves(
 
 
 def cost(study: Study, rows: Sequence[Row], task: str) -> go.Figure:
-    """Accuracy against the tokens that a response took: what drawing costs, training aside."""
+    """Accuracy against the tokens that a response took: what drawing costs, training aside.
+
+    rows: of the result table, of any task.
+    """
     figure = make_subplots(subplot_titles=[label(task)])
     colours, height = arm_colours(study), (-0.02, 1.02)
     shown = [row for row in rows if row.task == task and row.which != "best"]
@@ -102,7 +109,10 @@ def log_ticks(least: float, most: float) -> list[float]:
 
 
 def at_k_curve(study: Study, task: str, kind: str) -> go.Figure:
-    """pass@k ("pass") or maj@k ("maj") of every arm, last checkpoints, with their intervals over problems on hover."""
+    """pass@k or maj@k of every arm, last checkpoints, with their intervals over problems on hover.
+
+    kind: "pass" or "maj".
+    """
     figure = make_subplots(subplot_titles=[f"{kind}@k"])
     colours, dashes, symbols = arm_colours(study), arm_dashes(study), arm_symbols(study)
     for arm in study.on(task):
@@ -204,7 +214,12 @@ def _add_failed(figure: go.Figure, failure: Failure, curve: Curve, colour: str, 
 
 
 def by_step(lines: Sequence[Sequence[Json]], file: str, key: str) -> tuple[list[int], Floats]:
-    """Steps done, as far as all seeds went, and the seeds' values [step, seed], NaN where there is none."""
+    """Steps done, as far as all seeds went, and the seeds' values: float [step, seed], NaN where there is none.
+
+    lines: of each seed.
+    file: "metrics" or "validation", which the lines are of: the first counts a step from 0, the second when it is done.
+    key: of the figure.
+    """
     columns = list(zip(*lines, strict=False))
     steps = [column[0]["step"] + (file == "metrics") for column in columns]
     values = np.array([[line.get(key) for line in column] for column in columns], dtype=float)
@@ -212,6 +227,7 @@ def by_step(lines: Sequence[Sequence[Json]], file: str, key: str) -> tuple[list[
 
 
 def bars(intervals: Sequence[Interval]) -> dict[str, Any]:
+    """Intervals as the error bars of a trace."""
     return {
         "type": "data",
         "array": [interval.high - interval.value for interval in intervals],
@@ -227,7 +243,12 @@ def _faint(colour: str) -> str:
 
 
 def dressed(figure: go.Figure, height: int) -> go.Figure:
-    """Ink and background are left to the page, which knows whether it is light or dark."""
+    """A figure with fonts, grid and margins as all have them.
+
+    height: in pixels.
+
+    Ink and background are left to the page, which knows whether it is light or dark.
+    """
     return (
         figure.update_layout(
             template="none",
@@ -245,11 +266,15 @@ def dressed(figure: go.Figure, height: int) -> go.Figure:
 
 
 def titled(figure: go.Figure, title: str) -> go.Figure:
-    """Above the whole figure, where there is a title."""
+    """A figure with a title above all of it; as it is where the title is empty."""
     return figure.update_layout(title={"text": label(title), "x": 0.5, "font": {"size": 16}}) if title else figure
 
 
 def small(figure: go.Figure, across: str, height: int) -> go.Figure:
-    """One of several figures in a grid, whose legend is the page's."""
+    """A figure that is one of several in a grid, whose legend is the page's.
+
+    across: title of the x axis.
+    height: in pixels.
+    """
     figure.update_xaxes(title={"text": across, "standoff": 6})
     return dressed(figure, height).update_layout(margin={"t": 36, "b": 44})

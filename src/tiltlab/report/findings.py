@@ -21,7 +21,11 @@ _SHARPENED: tuple[set[Nature], set[Nature]] = ({"plain", "likelihood"}, {"power"
 
 @dataclass(frozen=True)
 class Findings:
-    """Of one task. forecast: None where the base's samples support none. verdicts: by trained arm."""
+    """What the records of one task say beyond their means.
+
+    forecast: None where the base's samples support none.
+    verdicts: by trained arm.
+    """
 
     forecast: Forecast | None
     verdicts: dict[str, Verdict]
@@ -38,7 +42,7 @@ class Findings:
 
 
 def findings(study: Study, task: str) -> Findings:
-    """Over all seeds of a study. Nothing is said without an untouched base."""
+    """The findings of one task, over all seeds of a study; empty ones without an untouched base."""
     base = study.base(task)
     if base is None:
         return Findings(None, {})

@@ -36,6 +36,7 @@ def in_words(forecast: Forecast) -> str:
 
 
 def write_forecast_page(forecast: Forecast, made: Mapping[str, Any], path: Path) -> None:
+    """Write the page. `made`: how (tiltlab.system.provenance). Raises UserError where it cannot be written."""
     base = next((p for p in forecast.points if p.alpha == 1 and p.beta is None), None)
     nowhere = Interval(0.0, 0.0, 0.0)
     here = [Reached("base", base.accuracy, nowhere, "#6b7280")] if base and base.accuracy else []

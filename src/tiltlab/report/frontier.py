@@ -18,7 +18,13 @@ _HEIGHT = (-0.03, 1.03)
 
 @dataclass(frozen=True)
 class Reached:
-    """A policy on the plane. kl: NaN where it is not known."""
+    """A policy on the plane.
+
+    name: stands beside its point.
+    accuracy: on the test split.
+    kl: from the base, in nats a response; NaN where it is not known.
+    colour, symbol: of its point, as Plotly has them.
+    """
 
     name: str
     accuracy: Interval
@@ -29,7 +35,13 @@ class Reached:
 
 def frontier(forecast: Forecast | None, reached: Sequence[Reached], title: str = "", height: int = 400) -> go.Figure:
     """The forecast's paths as lines, as far as the samples support them; policies as points with intervals; all with
-    their names beside them. A policy far beyond the others does not stretch the axis: it is an arrow at its end."""
+    their names beside them.
+
+    forecast: None leaves the lines out.
+    reached: the policies. One far beyond the others does not stretch the axis: it is an arrow at its end.
+    title: above the figure.
+    height: in pixels.
+    """
     figure = go.Figure()
     known = [policy for policy in reached if isfinite(policy.kl.value) and isfinite(policy.accuracy.value)]
     paths = _paths(figure, forecast) if forecast is not None else []

@@ -15,8 +15,11 @@ from tiltlab.report.text import number
 
 
 def headline(study: Study, rows: Sequence[Row], tasks: Sequence[str] | None = None) -> go.Figure:
-    """Arms by accuracy, the best on top, each point with its name; on these tasks side by side (all where left out).
-    Circles are trained, diamonds sample the base."""
+    """Arms by accuracy, the best on top, each point with its name. Circles are trained, diamonds sample the base.
+
+    rows: of the result table.
+    tasks: shown side by side; all where left out.
+    """
     tasks = tasks or study.tasks
     titles = [label(task) for task in tasks] if len(tasks) > 1 else None
     figure = make_subplots(cols=len(tasks), subplot_titles=titles, horizontal_spacing=0.04)
@@ -42,7 +45,10 @@ def headline(study: Study, rows: Sequence[Row], tasks: Sequence[str] | None = No
 
 
 def best_sampler(study: Study, rows: Sequence[Row], task: str) -> Row | None:
-    """The arm with the highest accuracy of those that sample the untrained base and see no reward."""
+    """The arm with the highest accuracy of those that sample the untrained base and see no reward; None without one.
+
+    rows: of the result table, of any task.
+    """
     samplers = {arm.name for arm in study.on(task) if family(arm.config) == "sampler"}
     known = [row for row in rows if row.task == task and row.arm in samplers and isfinite(row.accuracy.value)]
     return max(known, key=lambda row: row.accuracy.value, default=None)

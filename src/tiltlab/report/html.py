@@ -17,7 +17,12 @@ from tiltlab.system.visible import visible
 
 
 def render_page(template: str, figures: Mapping[str, go.Figure], **values: Any) -> str:
-    """Render a template of this package. Each figure is drawn in the element whose id is its name."""
+    """A page, rendered.
+
+    template: its name in this package.
+    figures: each is drawn in the element whose id is its name.
+    values: what the template asks for.
+    """
     environment = jinja2.Environment(
         loader=jinja2.FunctionLoader(lambda name: (files("tiltlab.report") / name).read_text(encoding="utf-8")),
         autoescape=True,
@@ -47,8 +52,10 @@ def _seen(value: Any) -> Any:
 
 
 def plain(value: Any) -> Any:
-    """Values that JSON has words for, with nothing unseen in their text. It has none for NaN and infinity: they become
-    null, a gap in Plotly's eyes."""
+    """A value as JSON can hold it, with nothing unseen in its text.
+
+    JSON has no words for NaN and infinity: they become null, a gap in Plotly's eyes.
+    """
     match value:
         case {"bdata": str(), "dtype": str()}:
             array = _unpacked(value)

@@ -19,7 +19,11 @@ Results = Mapping[str, Any]
 
 
 def write_lab_page(results: Results, made: Mapping[str, Any], path: Path) -> None:
-    """Write the page. Raises UserError where it cannot be written."""
+    """Write the page. Raises UserError where it cannot be written.
+
+    results: of the lab.
+    made: how (tiltlab.system.provenance).
+    """
     figures = {
         "length": _length(results["length_bias"]),
         "colder": _colder(results["two_lengths"]),

@@ -24,7 +24,12 @@ _CHIPS: dict[Outcome, tuple[str, str]] = {
 
 @dataclass(frozen=True)
 class Lead:
-    """chip: a word or two. look: good, plain or bad. words: one sentence, without the task's name."""
+    """What a study says of one task.
+
+    chip: in a word or two.
+    look: of the chip, good, plain or bad.
+    words: in one sentence, without the task's name.
+    """
 
     chip: str
     look: str
@@ -32,7 +37,11 @@ class Lead:
 
 
 def lead(study: Study, rows: Sequence[Row], task: str, findings: Findings) -> Lead | None:
-    """None where there is no verdict, for want of a base or of a trained arm."""
+    """What a study says of a task; None where there is no verdict, for want of a base or of a trained arm.
+
+    rows: of the result table, of any task.
+    findings: of this task.
+    """
     last = {row.arm: row for row in rows if row.task == task and row.which != "best"}
     base = study.base(task)
     if base is None or not findings.verdicts:
@@ -66,7 +75,10 @@ def lead(study: Study, rows: Sequence[Row], task: str, findings: Findings) -> Le
 
 
 def caveats(study: Study, findings: Mapping[str, Findings]) -> list[str]:
-    """What the figures do not account for."""
+    """What the figures do not account for, one line each.
+
+    findings: by task.
+    """
     counts = sorted({len(accuracies(arm, "last")) for arm in study.arms})
     said = []
     if study.seeds == 1:

@@ -15,8 +15,20 @@ from tiltlab.types import Record
 
 @dataclass(frozen=True)
 class Seeded:
-    """One arm on one task with one seed. `best` is the records of the best checkpoint, the same as `last` where that is
-    the best; `steps` tells which steps the two are of, None for an arm that is not trained."""
+    """One arm on one task with one seed.
+
+    seed: of the job.
+    last: records of the last checkpoint.
+    best: records of the best one, the same as `last` where that is the best.
+    steps: which steps "last" and "best" are of; None for an arm that is not trained.
+    metrics: lines of metrics.jsonl.
+    validation: lines of select.jsonl.
+    sampling: of the last checkpoint: tokens drawn and rescored, seconds, responses, notes and warnings.
+    sampling_best: likewise of the best one.
+    tokens: of the last checkpoint: the first response to some problems, token by token (token_logprobs.TokenLine).
+    more: further responses of the base, for the forecast; of no other arm.
+    stopped: the alarm that ended its training before the last step of the recipe.
+    """
 
     seed: int
     last: list[Record]
@@ -25,19 +37,21 @@ class Seeded:
     metrics: list[Json]
     validation: list[Json]
     sampling: Json
-    """Of the last checkpoint: tokens drawn and rescored, seconds, responses, notes and warnings."""
     sampling_best: Json
     tokens: list[Json]
-    """Of the last checkpoint: the first response to some problems, token by token (token_logprobs.TokenLine)."""
     more: list[Record]
-    """Further responses of the base, for the forecast; of no other arm."""
     stopped: str | None
-    """The alarm that ended its training before the last step of the recipe."""
 
 
 @dataclass(frozen=True)
 class ArmOnTask:
-    """All seeds of one arm on one task. `config` is the arm as the recipe has it, `nature` what it says that it is."""
+    """All seeds of one arm on one task.
+
+    task, name: of the task and of the arm.
+    config: the arm, as the recipe has it.
+    nature: what the arm says that it is.
+    seeds: those that are done.
+    """
 
     task: str
     name: str
@@ -47,24 +61,38 @@ class ArmOnTask:
 
     @property
     def trained(self) -> bool:
+        """Whether the arm trains."""
         return self.nature == "trained"
 
     @property
     def own_distribution(self) -> bool:
-        """Whether its samples are of its model's own distribution, temperature 1. Records know log-probabilities at
-        temperature 1 only, so of any other distribution they cannot say how far it is from the base."""
+        """Whether its samples are of its model's own distribution, temperature 1.
+
+        Records know log-probabilities at temperature 1 only, so of any other distribution they cannot say how far it is
+        from the base.
+        """
         return self.nature in ("base", "plain", "trained")
 
     @property
     def knows_kl(self) -> bool:
-        """Whether its samples say how far it is from the base: those of its model's own distribution do, and those of
-        PowerSMC, which estimates the Z of its distribution."""
+        """Whether its samples say how far it is from the base.
+
+        Those of its model's own distribution do, and those of PowerSMC, which estimates the Z of its distribution.
+        """
         return self.own_distribution or self.config["arm"] == "power_smc"
 
 
 @dataclass(frozen=True)
 class Failure:
-    """A job that could not be finished, and its curves up to there."""
+    """A job that could not be finished, and its curves up to there.
+
+    task, arm: by name.
+    config: the arm, as the recipe has it.
+    seed: of the job.
+    error: why, as one line.
+    metrics: lines of metrics.jsonl.
+    validation: lines of select.jsonl.
+    """
 
     task: str
     arm: str
@@ -80,7 +108,18 @@ class Failure:
 
 @dataclass(frozen=True)
 class Study:
-    """A study: for each task its arms, in the recipe's order."""
+    """A study, as far as it is done.
+
+    name: of the study.
+    recipe: as plain values.
+    made: how, once for each time that it was begun or went on (tiltlab.system.provenance).
+    data: number and hash of the problems, by task and split.
+    seeds: how many.
+    arms: for each task its arms, in the recipe's order.
+    problems: question and gold answer by (task, problem id).
+    missing: jobs that are not done yet.
+    failed: jobs that could not be finished.
+    """
 
     name: str
     recipe: Json
@@ -89,12 +128,12 @@ class Study:
     seeds: int
     arms: list[ArmOnTask]
     problems: dict[tuple[str, str], Json]
-    """Question and gold answer by (task, problem id)."""
     missing: int
     failed: list[Failure]
 
     @property
     def tasks(self) -> list[str]:
+        """Tasks of which there is anything, by name, in the recipe's order."""
         return list(dict.fromkeys(arm.task for arm in self.arms))
 
     @property
@@ -104,10 +143,11 @@ class Study:
         return dict(sorted(configs.items(), key=lambda arm: self.recipe["arms"].index(arm[1])))
 
     def on(self, task: str) -> list[ArmOnTask]:
+        """The arms of a task, in the recipe's order."""
         return [arm for arm in self.arms if arm.task == task]
 
     def base(self, task: str) -> ArmOnTask | None:
-        """The untouched model at temperature 1, which everything is compared with."""
+        """The untouched model at temperature 1, which everything is compared with; None without one."""
         return next((arm for arm in self.on(task) if arm.nature == "base"), None)
 
 

@@ -17,7 +17,11 @@ _FINE = "rgba(128,128,128,0.55)"
 
 @dataclass(frozen=True)
 class Named:
-    """A point and what it is called."""
+    """A point and what it is called.
+
+    name: stands beside it.
+    x, y: in the units of the axes.
+    """
 
     name: str
     x: float
@@ -25,8 +29,12 @@ class Named:
 
 
 def name_beside(figure: go.Figure, points: Sequence[Named], edge: float, y: tuple[float, float]) -> None:
-    """Name points to the right of `edge`, the end of the x axis. `y`: the ends of the y axis. The figure's height and
-    margins must be set; the right margin is made wide enough."""
+    """Name points beside a figure, to its right. The right margin is made wide enough.
+
+    figure: its height and margins must be set.
+    edge: the end of the x axis.
+    y: the ends of the y axis.
+    """
     if not points:
         return
     margin = figure.layout.margin
@@ -54,8 +62,11 @@ def name_beside(figure: go.Figure, points: Sequence[Named], edge: float, y: tupl
 
 
 def spread(values: Sequence[float], gap: float, low: float, high: float) -> list[float]:
-    """A place within [low, high] for each value, in the order of the values and `gap` apart, or as far as there is
-    room; near the values."""
+    """A place for each value, near it and in the order of the values.
+
+    gap: between two places, or less where there is no room.
+    low, high: between which all places are.
+    """
     gap = min(gap, (high - low) / max(1, len(values) - 1))
     order = sorted(range(len(values)), key=lambda i: values[i])
     places = [values[i] for i in order]

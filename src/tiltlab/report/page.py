@@ -27,8 +27,13 @@ SAMPLES = 4
 
 
 def write_analysed(run: Path, study: Study, rows: Sequence[Row], findings: Mapping[str, Findings]) -> Path:
-    """RUN/report.html, which is returned, RUN/tables/results.{md,tex,csv} and a card for each checkpoint, of a study in
-    RUN that was read and `analysed`. Raises UserError where they cannot be written."""
+    """Write RUN/report.html, which is returned, RUN/tables/results.{md,tex,csv} and a card for each checkpoint.
+
+    run: the run folder that the study was read from.
+    rows, findings: of `analysed`.
+
+    Raises UserError where they cannot be written.
+    """
     path = run / "report.html"
     write_text(path, render(study, rows, findings))
     write_tables(table_of(study, rows, findings), run / "tables", "results")
@@ -42,7 +47,10 @@ def analysed(study: Study) -> tuple[list[Row], dict[str, Findings]]:
 
 
 def table_of(study: Study, rows: Sequence[Row], findings: Mapping[str, Findings]) -> Table:
-    """The result table, with the verdict on each trained arm's last checkpoint."""
+    """The result table, with the verdict on each trained arm's last checkpoint.
+
+    rows, findings: of `analysed`.
+    """
     k = rows[0].k
     columns = (
         "task",
@@ -69,6 +77,10 @@ def table_of(study: Study, rows: Sequence[Row], findings: Mapping[str, Findings]
 
 
 def render(study: Study, rows: Sequence[Row], findings: Mapping[str, Findings]) -> str:
+    """The page of a study.
+
+    rows, findings: of `analysed`.
+    """
     alarmed = {task: fired_alarms(study, task) for task in study.tasks}
     figures = {}
     for i, task in enumerate(study.tasks):
@@ -106,7 +118,10 @@ def render(study: Study, rows: Sequence[Row], findings: Mapping[str, Findings]) 
 
 
 def reached(study: Study, rows: Sequence[Row], task: str) -> list[Reached]:
-    """What the arms of a task reached, last checkpoints."""
+    """What the arms of a task reached, last checkpoints.
+
+    rows: of the result table, of any task.
+    """
     colours = arm_colours(study)
     shown = [row for row in rows if row.task == task and row.which != "best"]
     return [

@@ -20,8 +20,17 @@ State = Literal["waiting", "begun", "training", "testing", "done", "failed"]
 
 @dataclass(frozen=True)
 class JobStatus:
-    """step, of: None for arms that do not train. rate: steps a second of late; left: seconds of training that they
-    leave; None where nothing is known. why: of a job that failed."""
+    """Where one job is.
+
+    task, arm: by name.
+    seed: of the job.
+    state: whether it waits, runs, is done or has failed.
+    step, of: training steps done and in all; None for arms that do not train.
+    rate: steps a second of late, None where nothing is known.
+    left: seconds of training left at that rate, None where nothing is known.
+    alarms: that fired, one line each.
+    why: a job failed.
+    """
 
     task: str
     arm: str
@@ -37,7 +46,12 @@ class JobStatus:
 
 @dataclass(frozen=True)
 class Status:
-    """changed: seconds since anything was written."""
+    """Where a study is.
+
+    name: of the study.
+    jobs: all of them, seed by seed.
+    changed: seconds since anything was written.
+    """
 
     name: str
     jobs: tuple[JobStatus, ...]
@@ -45,7 +59,7 @@ class Status:
 
 
 def status_of(run: Path) -> Status:
-    """Raises UserError where the folder holds no study, or a damaged file."""
+    """Where the study in a run folder is. Raises UserError where there is none, or a damaged file."""
     about = about_study(run)
     recipe = about["recipe"]
     numbers = range(recipe["seed"], recipe["seed"] + about["seeds"])

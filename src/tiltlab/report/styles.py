@@ -36,7 +36,10 @@ IN_WORDS = (
 
 
 def family(config: Json) -> Family:
-    """What an arm has to go on, told from its part of the recipe."""
+    """What an arm has to go on.
+
+    config: the arm, as the recipe has it.
+    """
     match config:
         case {"arm": "base"}:
             return "base"
@@ -52,6 +55,7 @@ def family(config: Json) -> Family:
 
 
 def is_trained(config: Json) -> bool:
+    """Whether an arm trains, as the recipe has it."""
     return config["arm"] in get_args(Trained)
 
 

@@ -27,50 +27,61 @@ _UNKNOWN = Interval(float("nan"), float("nan"), float("nan"))
 
 @dataclass(frozen=True)
 class Row:
-    """One arm on one task, at its last or its best checkpoint."""
+    """One arm on one task, at its last or its best checkpoint.
+
+    task, arm: by name.
+    which: last, best, or "" for an arm that is not trained.
+    is_best: whether it is the best checkpoint; the last one may be.
+    steps: of the checkpoint, for each seed; empty for an arm that is not trained.
+    accuracy: over graded responses.
+    gain: accuracy above the base's, problem by problem, with the verdict's interval (`difference_interval`); None for
+        the base itself, and where there is none.
+    pass_k, maj_k: pass@k and maj@k.
+    k: the fewest samples of a problem.
+    length: of a response, in tokens; NaN where nobody knows it.
+    truncated, ungraded: shares of responses.
+    logp: log p under the base, in nats a response, over complete responses.
+    kl: log pi - log p, in nats a response, over complete responses: how far the arm went from the base. NaN for an arm
+        that samples at a temperature: the records' log pi is then not of the distribution that was sampled. For
+        PowerSMC by its own estimate of Z, which makes it a little too large where populations are small (log is
+        concave).
+    tokens_used: that the model was asked for, drawn or scored again, for one response.
+    warnings: what the sampler had to say against its own samples, and which seeds an alarm ended early.
+    seed_accuracies: one a seed.
+    over_seeds: mean of the seeds' accuracies; None for one seed.
+    """
 
     task: str
     arm: str
     which: str
-    """last, best, or "" for an arm that is not trained."""
     is_best: bool
-    """Whether it is the best checkpoint; the last one may be."""
     steps: list[int]
-    """Of each seed; empty for an arm that is not trained."""
     accuracy: Interval
     gain: Interval | None
-    """Accuracy above the base's, problem by problem, with the verdict's interval (`difference_interval`); None for the
-    base itself, and where there is none."""
     pass_k: Interval
     maj_k: Interval
     k: int
     length: Interval
-    """In tokens; NaN where nobody knows it."""
     truncated: float
     ungraded: float
     logp: Interval
-    """log p under the base, in nats a response, over complete responses."""
     kl: Interval
-    """log pi - log p, in nats a response, over complete responses: how far the arm went from the base. NaN for an arm
-    that samples at a temperature: the records' log pi is then not of the distribution that was sampled. For PowerSMC by
-    its own estimate of Z, which makes it a little too large where populations are small (log is concave)."""
     tokens_used: float
-    """Tokens that the model was asked for, drawn or scored again, for one response."""
     warnings: list[str]
-    """What the sampler had to say against its own samples, and which seeds an alarm ended early."""
     seed_accuracies: list[float]
     over_seeds: Interval | None
-    """Of the seeds' accuracies; None for one seed."""
 
     @property
     def checkpoint(self) -> str:
-        """As people read it."""
+        """Which one it is, as people read it."""
         return "last = best" if self.which == "last" and self.is_best else self.which
 
 
 def result_rows(study: Study) -> list[Row]:
-    """All rows, task by task; trained arms have one for the last checkpoint, and where that is not the best with every
-    seed, one for the best."""
+    """All rows of a study, task by task.
+
+    Trained arms have one for the last checkpoint, and where that is not the best with every seed, one for the best.
+    """
     rows: list[Row] = []
     for task in study.tasks:
         base = study.base(task)
@@ -84,23 +95,32 @@ def result_rows(study: Study) -> list[Row]:
 
 
 def accuracies(arm: ArmOnTask, which: str) -> dict[str, float]:
-    """Accuracy by problem, averaged over seeds."""
+    """Accuracy by problem, averaged over seeds, NaN where nothing is graded.
+
+    which: checkpoint, "last" or "best".
+    """
     return _over_seeds(arm, which, accuracy)
 
 
 def curve_at_k(arm: ArmOnTask, which: str, kind: str) -> list[tuple[int, Interval]]:
-    """pass@k ("pass") or maj@k ("maj") for k = 1 to the number of samples."""
+    """(k, pass@k or maj@k) for k = 1 to the number of samples.
+
+    which: checkpoint, "last" or "best".
+    kind: "pass" or "maj".
+    """
     at_k = pass_of if kind == "pass" else maj_of
     n = min(len(group) for group in by_problem(arm.seeds[0].last).values())
     return [(k, share_interval(list(_over_seeds(arm, which, partial(at_k, k=k)).values()))) for k in range(1, n + 1)]
 
 
 def pass_of(group: Group, k: int) -> float:
+    """pass@k of the graded samples of a problem; NaN where there are fewer than k."""
     right = correct(group)
     return pass_at_k(len(right), sum(right), k)
 
 
 def maj_of(group: Group, k: int) -> float:
+    """maj@k of the graded samples of a problem; NaN where there are fewer than k."""
     return maj_at_k([record.answer for record in graded(group)], correct(group), k)
 
 

@@ -28,7 +28,10 @@ _WIDE = 10_000
 
 
 def print_tables(study: Study, rows: Sequence[Row], findings: Mapping[str, Findings], console: Console) -> None:
-    """One table a task, with rows as on the page; then verdicts, alarms, and what failed."""
+    """Print a study: one table a task, with rows as on the page; then verdicts, alarms, and what failed.
+
+    rows, findings: of `page.analysed`.
+    """
     for task in study.tasks:
         _print_whole(_table_of(study, task, [row for row in rows if row.task == task]), console)
     for row in (row for row in rows if row.which != "best"):
@@ -44,7 +47,11 @@ def print_tables(study: Study, rows: Sequence[Row], findings: Mapping[str, Findi
 
 
 def print_sample(title: str, records: Sequence[Record], info: Mapping[str, Any], console: Console) -> None:
-    """What one sampler's records come to, and what it says of itself."""
+    """Print what one sampler's records come to, and what it says of itself.
+
+    title: above the table.
+    info: what drawing took (samplers.base.Info), as plain values.
+    """
     table = _table(title, ("accuracy", "length", "tokens used", "log p", "truncated", "seconds"))
     means = averages(records)
     tokens_used = (info["drawn"] + info["rescored"]) / len(records)
@@ -62,7 +69,7 @@ def print_sample(title: str, records: Sequence[Record], info: Mapping[str, Any],
 
 
 def print_evaluation(evaluation: Evaluation, console: Console) -> None:
-    """Accuracy, pass@k and maj@k with intervals over problems."""
+    """Print an evaluation: accuracy, pass@k and maj@k with intervals over problems."""
     table = _table(
         f"{evaluation.name}: {evaluation.problems} problems, n = {evaluation.n}", ("value",), names=("figure",)
     )
@@ -77,7 +84,7 @@ def print_evaluation(evaluation: Evaluation, console: Console) -> None:
 
 
 def print_comparison(comparison: Compared, console: Console) -> None:
-    """One table a task; then what cannot be compared, and what differs between the recipes."""
+    """Print a comparison: one table a task; then what cannot be compared, and what differs between the recipes."""
     for task in dict.fromkeys(side.task for side in comparison.sides):
         figures = ("accuracy", f"against {comparison.runs[0]}", "length", "KL")
         table = _table(task, figures, names=("arm", "run"))
@@ -99,7 +106,7 @@ def print_comparison(comparison: Compared, console: Console) -> None:
 
 
 def print_status(status: Status, console: Console) -> None:
-    """One row a job; then why some failed, and what fired."""
+    """Print where a study is: one row a job; then why some failed, and what fired."""
     title = f"{status.name}: last change {_time(status.changed)} ago"
     table = _table(title, ("step", "steps a minute", "left"), names=("task", "arm", "seed", "state"))
     for job in status.jobs:
@@ -117,7 +124,10 @@ def print_status(status: Status, console: Console) -> None:
 
 
 def print_estimate(estimate: Any, console: Console) -> None:
-    """`estimate`: a study.estimate.Estimate, which this module does not import, as it comes with models."""
+    """Print what a study would do and take.
+
+    estimate: a study.estimate.Estimate, which this module does not import, as it comes with models.
+    """
     for task, splits in estimate.splits.items():
         sizes = ", ".join(f"{split} {of['problems']}" for split, of in splits.items())
         console.print(line((f"{task}: ", "bold"), sizes), soft_wrap=True)
@@ -145,7 +155,11 @@ def _time(seconds: float) -> str:
 
 
 def print_check(name: str, checked: Any, console: Console) -> None:
-    """`checked`: a reward_audit.Checked, which this module does not import, as it comes with models."""
+    """Print what a check of a reward came to.
+
+    name: of the task and the reward.
+    checked: a reward_audit.Checked, which this module does not import, as it comes with models.
+    """
     table = _table(name, ("texts", "paid", "ungraded", ""), names=("probe",))
     for probe in checked.probes:
         mark = line("FAILS", style="bold red") if probe.failed else line("ok", style="green")
@@ -220,7 +234,10 @@ def _print_whole(table: Table, console: Console) -> None:
 
 
 def print_lab(results: Mapping[str, Any], console: Console) -> None:
-    """The lab's figures in short."""
+    """Print the lab's figures in short.
+
+    results: of the lab, as plain values.
+    """
     lengths, path, runs = results["two_lengths"], results["reward_path"], results["commitment"]
     mean = _table("mean length: p^alpha beside temperature 1/alpha a token", ("alpha", "p^alpha", "temperature"))
     for alpha, power, colder in zip(lengths["alphas"], lengths["power"], lengths["temperature"], strict=True):

@@ -6,11 +6,12 @@ UNKNOWN = "–"
 
 
 def number(value: float, digits: int = 3) -> str:
+    """A number with so many digits after the point; a dash for NaN."""
     return UNKNOWN if value != value else f"{value:.{digits}f}"
 
 
 def interval(estimate: Interval | None, digits: int = 3) -> str:
-    """Value and interval; the value alone where there is too little for an interval."""
+    """Value and interval; the value alone where there is too little for an interval, nothing for None."""
     if estimate is None:
         return ""
     if estimate.low != estimate.low:
@@ -19,7 +20,7 @@ def interval(estimate: Interval | None, digits: int = 3) -> str:
 
 
 def signed(estimate: Interval | None) -> str:
-    """As `interval`, of a difference."""
+    """Value and interval of a difference, with their signs; else as `interval`."""
     if estimate is None:
         return ""
     if estimate.value != estimate.value:

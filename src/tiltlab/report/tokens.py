@@ -20,8 +20,13 @@ _SHADES = ("#fdba74", "#fb923c", "#ea580c", "#9a3412", "#431407")
 
 @dataclass(frozen=True)
 class Shown:
-    """One token as it is drawn. likely: 0 (the base is sure of it) to 4. shift: -2 (the model finds it far less likely
-    than the base does) to 2 (far likelier)."""
+    """One token as it is drawn on a page.
+
+    text: that it added to the response.
+    likely: 0 (the base is sure of it) to 4.
+    shift: -2 (the model finds it far less likely than the base does) to 2 (far likelier).
+    title: shown on hover.
+    """
 
     text: str
     likely: int
@@ -57,7 +62,11 @@ def share_off_top(lines: Sequence[Json]) -> Interval | None:
 
 
 def ranks(lines_of: Mapping[str, Sequence[Json]], title: str = "") -> go.Figure:
-    """For each model the share of positions at which it leaves the base's top choice, by the token's rank there."""
+    """For each model the share of positions at which it leaves the base's top choice, by the token's rank there.
+
+    lines_of: by model, lines of tokens.jsonl.
+    title: above the figure.
+    """
     figure = go.Figure()
     known = {name: [rank for line in lines for rank in line["ranks"]] for name, lines in lines_of.items() if lines}
     for (name, (low, high)), colour in zip(RANKS.items(), _SHADES, strict=True):
@@ -76,8 +85,12 @@ def ranks(lines_of: Mapping[str, Sequence[Json]], title: str = "") -> go.Figure:
 
 
 def moved_by_part(lines: Sequence[Json]) -> list[float]:
-    """Where in its responses a model goes away from the base: log pi - log p in nats, by tenths of the response, over
-    responses on average. All tenths together are the estimate of the KL; a token belongs to the tenth of its middle."""
+    """Where in its responses a model goes away from the base: log pi - log p in nats, by tenths of the response.
+
+    lines: of tokens.jsonl, over which it is the mean.
+
+    All tenths together are the estimate of the KL; a token belongs to the tenth of its middle.
+    """
     parts = [0.0] * PARTS
     for line in lines:
         size = len(line["logp"])
@@ -87,7 +100,11 @@ def moved_by_part(lines: Sequence[Json]) -> list[float]:
 
 
 def where(lines_of: Mapping[str, Sequence[Json]], title: str = "") -> go.Figure:
-    """`moved_by_part` of each model, as a map."""
+    """`moved_by_part` of each model, as a map.
+
+    lines_of: by model, lines of tokens.jsonl.
+    title: above the figure.
+    """
     known = {name: moved_by_part(lines) for name, lines in lines_of.items() if lines}
     most = max((abs(value) for parts in known.values() for value in parts), default=0.0) or 1.0
     figure = go.Figure(

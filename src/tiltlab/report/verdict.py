@@ -36,9 +36,14 @@ def write_verdict_page(
     path: Path,
     powers: Mapping[str, tuple[Sequence[Record], Sequence[float]]] | None = None,
 ) -> None:
-    """tokens: of "base" and "tuned", lines of tokens.jsonl; none where nobody knows them. questions: by problem id, for
-    those that are known. powers: by name, the base sharpened by a sampler, and the KL of its distribution by
-    problem."""
+    """Write the page.
+
+    base, tuned: records of the two.
+    tokens: of "base" and "tuned", lines of tokens.jsonl; none where nobody knows them.
+    questions: by problem id, for those that are known.
+    made: how (tiltlab.system.provenance).
+    powers: by name, the base sharpened by a sampler, and the KL of its distribution by problem, in nats.
+    """
     told = _forecast(base)
     sharpened = [
         Reached(name, accuracy_of(records), mean_interval(kls), _SHARPENED, "diamond")
@@ -78,7 +83,7 @@ def write_verdict_page(
 
 
 def accuracy_of(records: Sequence[Record]) -> Interval:
-    """Over problems."""
+    """Accuracy of records of one task, with its interval over problems."""
     return share_interval([accuracy(group) for group in by_problem(records).values()])
 
 
