@@ -79,7 +79,7 @@ def test_the_closed_form_is_the_sum(accuracy: float, beta: float) -> None:
     assert tilted_by_binary_reward(accuracy, beta) == pytest.approx((q[0], kl))
 
 
-def test_the_ledger_counts_problems_and_finds_the_crossing() -> None:
+def test_solved_problems_are_counted_and_the_crossing_is_told() -> None:
     world = World.make("helpful", 0, 60)
     base, _ = world.drawn(world.logp_PS, 16, 1)
     stuck, _ = world.drawn(world.distribution(tempered(8)).clamp(min=-80), 16, 2)
