@@ -10,25 +10,28 @@ from math import ceil
 
 import numpy as np
 
+from tiltlab.forecast.importance import Figures
 from tiltlab.forecast.ranks import RankPath
 from tiltlab.forecast.reliability import (
     FEW_PROBLEMS,
     MIN_PROBLEMS,
     drift,
-    intervals,
-    mean_of_problems,
     share_of_problems,
+    skewed_mean_of_problems,
 )
 from tiltlab.forecast.voting import A_VOTE, AnswerPath, VotePath
 from tiltlab.forecast.weighted_samples import Floats
 from tiltlab.stats.metrics import Interval
 
+QUARTER = 4
+"""Samples for each of k from which halving them tells how far the KL of the likeliest of k is off, where it is."""
+
 AGREEING = 0.95
 """Share of problems that must have g samples with one answer. Where many have none, what samples show is how few of
 them there are."""
 
-LEFT = 0.25
-"""Of what halving the samples corrects in the KL of a vote: so much may be left, and widens its interval."""
+LEFT = 1 / 3
+"""Of what halving the samples moves: so much may be left of the bias, and widens the interval."""
 
 
 @dataclass(frozen=True)
@@ -57,10 +60,15 @@ def rank_line(path: RankPath) -> tuple[LinePoint, ...]:
     """Supported for every k of the path: its figures are unbiased."""
     if len(path.problems) < MIN_PROBLEMS:
         return _few(path.ks)
-    rows = zip(path.ks, path.accuracy_KP, path.length_KP, path.kl_KP, path.logp_KP, strict=True)
     return tuple(
-        LinePoint(float(k), share_of_problems(right_P), mean_of_problems(length_P), _kl(kl_P), mean_of_problems(logp_P))
-        for k, right_P, length_P, kl_P, logp_P in rows
+        LinePoint(
+            float(k),
+            share_of_problems(path.accuracy_KP[i]),
+            skewed_mean_of_problems(path.length_KP[i]),
+            _rank_kl(path, i),
+            logp=skewed_mean_of_problems(path.logp_KP[i]),
+        )
+        for i, k in enumerate(path.ks)
     )
 
 
@@ -74,7 +82,6 @@ def answer_line(path: AnswerPath, samples: int) -> tuple[LinePoint, ...]:
     points: list[LinePoint] = []
     for i, g in enumerate(path.gs):
         figures = path.figures(i)
-        accuracy, length, kl, agreement = intervals(figures)
         doubts = {
             "too few problems have so many samples that agree": 0.0 if g == 1 else _factor(path.groups_GP[i]),
             "half of the samples tell another story": max(drift(figures, figure) for figure in range(3)),
@@ -86,7 +93,7 @@ def answer_line(path: AnswerPath, samples: int) -> tuple[LinePoint, ...]:
         elif fails:
             points.append(_withheld(g, worst, ceil(samples * min(doubts[worst], 1e6))))
         else:
-            points.append(LinePoint(g, accuracy, length, kl, agreement=agreement))
+            points.append(_answer_point(g, figures))
     return tuple(points)
 
 
@@ -102,8 +109,8 @@ def vote_line(path: VotePath) -> tuple[LinePoint, ...]:
             LinePoint(
                 float(k),
                 share_of_problems(path.accuracy_KP[i]),
-                mean_of_problems(path.length_KP[i]),
-                _kl(path.kl_KP[i], (LEFT * float(path.moved_KP[i].mean())) ** 2) if known else None,
+                skewed_mean_of_problems(path.length_KP[i]),
+                _kl(path.kl_KP[i], _left(path.moved_KP[i])) if known else None,
                 agreement=None if np.isnan(agreement_P).any() else share_of_problems(agreement_P),
                 why=None if known else f"the KL of a vote takes {A_VOTE} samples for each that votes",
                 samples_needed=None if known else A_VOTE * k,
@@ -117,9 +124,35 @@ def _factor(groups_P: Floats) -> float:
     return AGREEING / max(float((groups_P > 0).mean()), 1e-6)
 
 
-def _kl(values_P: Floats, extra: float = 0.0) -> Interval:
+def _rank_kl(path: RankPath, place: int) -> Interval | None:
+    """None where groups of tied responses have masses that the samples do not tell: log k - (k - 1) / k bounds it."""
+    kl_P, moved_P = path.kl_KP[place], path.moved_KP[place]
+    error = float(kl_P.std()) / np.sqrt(len(kl_P))
+    if path.ks[place] * QUARTER > path.samples_P.min() and abs(float(moved_P.mean())) > error + 1e-9:
+        return None
+    return _kl(kl_P, _left(moved_P))
+
+
+def _answer_point(g: float, figures: Figures) -> LinePoint:
+    accuracy_P, length_P, kl_P, agreement_P = figures.corrected.T
+    accuracy, length, kl, agreement = (_left(figures.halves[:, i] - figures.corrected[:, i]) for i in range(4))
+    return LinePoint(
+        g,
+        share_of_problems(accuracy_P, accuracy),
+        skewed_mean_of_problems(length_P, length),
+        _kl(kl_P, kl),
+        agreement=share_of_problems(agreement_P, agreement),
+    )
+
+
+def _left(moved_P: Floats) -> float:
+    """Variance of a mean over problems for what may be left of its bias."""
+    return (LEFT * float(moved_P.mean())) ** 2
+
+
+def _kl(values_P: Floats, extra: float) -> Interval:
     """No KL is below 0."""
-    mean = mean_of_problems(values_P, extra)
+    mean = skewed_mean_of_problems(values_P, extra)
     return Interval(max(0.0, mean.value), max(0.0, mean.low), max(0.0, mean.high))
 
 

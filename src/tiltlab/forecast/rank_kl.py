@@ -13,24 +13,33 @@ from math import log
 
 import numpy as np
 
-from tiltlab.forecast.weighted_samples import Floats, Ints, WeightedSamples
+from tiltlab.forecast.weighted_samples import Floats, WeightedSamples
 
 LEAST = 1e-290
 """A mass that is none, and can still be divided by."""
 
 
-def kl_of_likeliest(samples: WeightedSamples, key_PN: Floats, ks: Sequence[int]) -> Floats:
-    """KL in nats by k and problem, [K, P]. key_PN: by what responses are ranked, equal where they are tied."""
-    rows = []
+def kl_of_likeliest(samples: WeightedSamples, key_PN: Floats, ks: Sequence[int]) -> tuple[Floats, Floats]:
+    """KL in nats by k and problem, [K, P], and by how much halving the samples moved it.
+
+    key_PN: by what responses are ranked, equal where they are tied. Masses of groups of tied responses are estimates,
+    so that what halves of the samples say, less what all say, is as much bias as is left: it is taken away.
+    """
+    whole, halves = [], []
     for p, used in enumerate(samples.used):
         share = used.sum() / max(1, samples.counted[p].sum())  # of complete responses, whose order this is
         mass = np.exp(np.minimum(samples.logp[p, used], 0.0)) / share
-        rows.append(_of_problem(key_PN[p, used], samples.response[p, used], mass, ks))
-    return np.array(rows).T
+        rows = np.stack([key_PN[p, used], samples.response[p, used], mass])
+        whole.append(_of_problem(rows, ks))
+        halves.append([_of_problem(half, ks) for half in (rows[:, ::2], rows[:, 1::2])])
+    moved_KP = np.array(whole).T - np.array(halves).mean(1).T
+    return np.array(whole).T + moved_KP, moved_KP
 
 
-def _of_problem(key_N: Floats, response_N: Ints, mass_N: Floats, ks: Sequence[int]) -> list[float]:
-    _, first = np.unique(np.stack([key_N, response_N]), axis=1, return_index=True)
+def _of_problem(rows_3N: Floats, ks: Sequence[int]) -> list[float]:
+    """rows_3N: by what each sample is ranked, which response it is, and the mass of that."""
+    key_N, _, mass_N = rows_3N
+    _, first = np.unique(rows_3N[:2], axis=1, return_index=True)
     own = np.maximum(mass_N[first], LEAST)
     own /= max(1.0, own.sum())
     with np.errstate(divide="ignore"):

@@ -43,6 +43,7 @@ class RankPath:
     length_KP: in tokens.
     logp_KP: log p of a response under the base, in nats.
     kl_KP: to the base, in nats: log k - (k - 1) / k, less where single responses have a mass to speak of.
+    moved_KP: by how much halving the samples moved the KL.
     per_token: whether responses are ranked by log p a token, an ablation.
     """
 
@@ -54,6 +55,7 @@ class RankPath:
     length_KP: Floats
     logp_KP: Floats
     kl_KP: Floats
+    moved_KP: Floats
     per_token: bool
 
 
@@ -98,6 +100,7 @@ def rank_path(samples: WeightedSamples, ks: Sequence[int] | None = None, *, per_
     some = [k for k in some if k <= n]
     key_PN = known.logp / np.maximum(known.length, 1) if per_token else known.logp
     weight_KPN = np.stack([_weights(np.where(known.used, key_PN, -inf), k) for k in some])
+    kl_KP, moved_KP = kl_of_likeliest(known, np.round(key_PN, DIGITS), some)
     return RankPath(
         problems=known.problems,
         left_out=int((~keep).sum()),
@@ -106,7 +109,8 @@ def rank_path(samples: WeightedSamples, ks: Sequence[int] | None = None, *, per_
         accuracy_KP=(weight_KPN * known.correct).sum(-1),
         length_KP=(weight_KPN * known.length).sum(-1),
         logp_KP=(weight_KPN * known.logp).sum(-1),
-        kl_KP=kl_of_likeliest(known, np.round(key_PN, DIGITS), some),
+        kl_KP=kl_KP,
+        moved_KP=moved_KP,
         per_token=per_token,
     )
 
