@@ -170,8 +170,9 @@ def test_lines_that_the_newest_checkpoint_counts_and_are_not_there_make_it_usele
 def test_lines_that_no_checkpoint_can_do_without_are_asked_for(
     name: str, lines: int, torn: bytes, run: Path, straight: Path
 ) -> None:
-    cut(getattr(folder_of(run), name), lines, torn)
-    with pytest.raises(UserError, match=rf"{name}.jsonl is cut short or damaged.*; remove {folder_of(run).path}, "):
+    path: Path = getattr(folder_of(run), name)
+    cut(path, lines, torn)
+    with pytest.raises(UserError, match=rf"{path.name} is cut short or damaged.*; remove {folder_of(run).path}, "):
         train(run)
     shutil.rmtree(folder_of(run).path)
     train(run)
