@@ -83,6 +83,7 @@ class Interrupted(BaseException):
 def brief(said: object, most: int = CUT) -> str:
     """What an exception or anything else says, as one printable line.
 
+    said: anything that has a text.
     most: characters; a longer text loses its middle.
     """
     text = str(said)

@@ -49,7 +49,10 @@ class MathSet:
     sorted: bool = False
 
     def sources(self, split: Split, revision: str | None) -> tuple[Hub, ...]:
-        """Where the split's rows are; the validation split is taken from train. Empty where there is no such split."""
+        """Where the split's rows are; the validation split is taken from train. Empty where there is no such split.
+
+        revision: of the data set on the hub; its newest where None.
+        """
         name = self.test if split == "test" else self.train
         return tuple(Hub(self.hub, config, name, revision) for config in self.configs) if name else ()
 

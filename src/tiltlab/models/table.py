@@ -299,7 +299,10 @@ def optimum(objective: Objective, reference: TableLanguage, rewards_PS: Tensor) 
 
 
 def total_variation(left: Tensor, right: Tensor) -> Tensor:
-    """Half the L1 distance along the last axis: 0 for equal distributions, 1 for disjoint ones."""
+    """Half the L1 distance along the last axis: 0 for equal distributions, 1 for disjoint ones.
+
+    left, right: probabilities [..., S].
+    """
     return (left.double() - right.double()).abs().sum(-1) / 2
 
 

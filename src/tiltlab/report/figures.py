@@ -101,7 +101,7 @@ def cost(study: Study, rows: Sequence[Row], task: str) -> go.Figure:
 
 
 def log_ticks(least: float, most: float) -> list[float]:
-    """1, 2, 5, 10, 20 ... within these bounds, written out in full."""
+    """The numbers 1, 2, 5, 10, 20 ... from `least` to `most`, both above 0."""
     powers = range(floor(log10(least)), ceil(log10(most)) + 1)
     return [
         tick for power in powers for tick in (10.0**power, 2 * 10.0**power, 5 * 10.0**power) if least <= tick <= most

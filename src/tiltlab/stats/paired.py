@@ -103,7 +103,10 @@ def difference_interval(
 
 
 def mcnemar(a_only: int, b_only: int) -> float:
-    """Exact two-sided p-value that discordant pairs fall to either side with probability one half (McNemar 1947)."""
+    """Exact two-sided p-value that discordant pairs fall to either side with probability one half (McNemar 1947).
+
+    a_only, b_only: pairs that fall to each side.
+    """
     if a_only + b_only == 0:
         return 1.0
     return min(1.0, 2 * float(bdtr(min(a_only, b_only), a_only + b_only, 0.5)))

@@ -115,7 +115,7 @@ def append_lines(path: Path, lines: Iterable[Mapping[str, Any]]) -> None:
 
 
 def keep_first(path: Path, count: int) -> None:
-    """Keep only so many lines of a JSONL file, and none that is not whole."""
+    """Keep only the first `count` lines of a JSONL file, and none that is not whole."""
     write_lines(path, whole_lines(path)[:count])
 
 

@@ -1,5 +1,7 @@
 """Text and JSON that come in from outside: read as what they are, or refused in one line that names the place.
 
+`where`, throughout: what a message calls the place of a value, such as "rows.jsonl line 3: tokens".
+
 Left out on purpose: encodings other than UTF-8, and guesses at them. What a byte was meant to be, its writer knows.
 """
 

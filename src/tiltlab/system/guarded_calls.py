@@ -83,7 +83,10 @@ def call_once(
     memory: int = MEMORY,
     path: tuple[str, ...] = (),
 ) -> Any:
-    """function(*arguments) in a worker of its own, or `Failed`; arguments and errors are those of `call_all`."""
+    """function(*arguments) in a worker of its own, or `Failed`.
+
+    deadline, memory, path, and what is raised: as for `call_all`.
+    """
     pool = _Pool(_Kind((), memory, path), 1)
     try:
         return pool.call_all([_message(function, arguments, deadline)], deadline)[0]
