@@ -4,7 +4,16 @@ import numpy as np
 import pytest
 import torch
 
-from tiltlab.objective import Objective, from_paper, sharpening, task_reward, tempered, tilted
+from tiltlab.objective import (
+    EntropyMinimization,
+    Objective,
+    entropy_minimization,
+    from_paper,
+    sharpening,
+    task_reward,
+    tempered,
+    tilted,
+)
 
 
 def test_named_regimes_are_values_of_the_weights() -> None:
@@ -76,3 +85,22 @@ def test_the_papers_grid_maps_one_to_one(alpha: float, beta_inv: float, mode: st
 def test_what_makes_no_objective_is_refused(make) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(ValueError, match=r"beta|finite|needs|length"):
         make()
+
+
+def test_entropy_minimization_scores_a_response_by_its_own_log_probability() -> None:
+    logp, policy = torch.tensor([0.6, 0.3, 0.1]).log(), torch.tensor([0.2, 0.2, 0.6]).log()
+    objective = entropy_minimization(0.5)
+    assert (objective.reward, objective.sharpen, objective.kl) == (0, 0.5, -0.5)
+    torch.testing.assert_close(objective.score(math.nan, logp, policy), 0.5 * policy)
+
+
+def test_a_negative_beta_is_entropy_minimizations_alone_and_has_no_density_for_an_optimum() -> None:
+    with pytest.raises(ValueError, match="must not be negative"):
+        Objective(sharpen=1, kl=-1)
+    for weight in (0, -1, math.inf, math.nan):
+        with pytest.raises(ValueError, match="weight of entropy minimisation"):
+            entropy_minimization(weight)
+    with pytest.raises(ValueError, match="weight of entropy minimisation"):
+        EntropyMinimization(sharpen=1, kl=-2)
+    with pytest.raises(ValueError, match="no optimum with a density"):
+        entropy_minimization().log_target(0.0, np.log([0.5, 0.5]))

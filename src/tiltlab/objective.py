@@ -96,10 +96,16 @@ class Objective:
         logp: l, the sum over the response's tokens of log p under the reference, in nats.
         tokens: of the response; only matters where `length` is not "sum".
 
-        Raises ValueError for beta = 0, where the optimum is not a density but any distribution on the argmax.
+        Raises ValueError for beta = 0, where any distribution on the argmax is an optimum, and below, where any one
+        response is.
         """
         if self.kl == 0:
             raise ValueError("with beta = 0 the optimum has no density: all mass sits on the argmax of w r + s l")
+        if self.kl < 0:
+            raise ValueError(
+                "entropy minimisation has no optimum with a density: J is highest where one response has all mass, "
+                "whichever it is"
+            )
         gain = _weighed(self.reward, reward) + _weighed(self.sharpen, self._per_length(logp, tokens))
         return logp + gain / self.kl
 
@@ -141,6 +147,25 @@ def tilted(beta: float, alpha: float = 1, length: Length = "sum") -> Objective:
     if not beta > 0:
         raise ValueError(f"tilted needs beta > 0, got {beta}; for beta = 0 use task_reward, where alpha has no meaning")
     return Objective(reward=1, sharpen=beta * (alpha - 1), kl=beta, length=length)
+
+
+@dataclass(frozen=True)
+class EntropyMinimization(Objective):
+    """J = weight E_pi[log pi]: w = 0, s = weight, beta = -weight. Made by `entropy_minimization`; the only objective
+    with a negative beta."""
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.sharpen) and self.sharpen == -self.kl > 0):
+            raise ValueError(
+                f"the weight of entropy minimisation must be finite and above 0, got {self.sharpen}; a negative one "
+                "would maximise the entropy"
+            )
+
+
+def entropy_minimization(weight: float = 1.0) -> EntropyMinimization:
+    """max weight E[log pi], the negative entropy of responses (EM-RL, arXiv 2505.15134, 2025), without a reference: on
+    which response it ends is up to the start and to chance. Raises ValueError unless weight > 0."""
+    return EntropyMinimization(sharpen=weight, kl=-weight)
 
 
 def from_paper(

@@ -379,7 +379,8 @@ def test_an_unknown_sampler_is_told_what_there_is() -> None:
         ({"arm": "temperature", "temperature": 1, "top_k": 5}, "likelihood"),
         ({"arm": "temperature"}, "likelihood"),
         ({"arm": "greedy"}, "likelihood"),
-        ({"arm": "majority"}, "likelihood"),
+        ({"arm": "majority"}, "answers"),
+        ({"arm": "answer_power"}, "answers"),
         ({"arm": "beam"}, "likelihood"),
         ({"arm": "best_of_n", "by": "mean_logp"}, "likelihood"),
         ({"arm": "best_of_n", "by": "reward"}, "reward"),
@@ -387,6 +388,8 @@ def test_an_unknown_sampler_is_told_what_there_is() -> None:
         ({"arm": "power_smc", "beta": 0.1}, "reward"),
         ({"arm": "tempered", "alpha": 1}, "trained"),
         ({"arm": "objective", "reward": 1}, "trained"),
+        ({"arm": "task_reward", "signal": "vote"}, "trained"),
+        ({"arm": "entropy_minimization"}, "trained"),
     ],
 )
 def test_an_arm_says_what_it_is_and_old_runs_are_read_the_same(arm: dict[str, Any], nature: str) -> None:

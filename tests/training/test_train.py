@@ -22,7 +22,7 @@ from tiltlab.models.table import (
 from tiltlab.objective import Objective, sharpening, task_reward, tempered, tilted
 from tiltlab.seeds import batch_indices
 from tiltlab.tasks.lookup import Lookup
-from tiltlab.training import train as train_module
+from tiltlab.training import advantage as advantage_module
 from tiltlab.training.optimizer import Optimizer, OptimizerConfig
 from tiltlab.training.train import TrainConfig, micro_batches, require_on_policy, train, train_step
 from tiltlab.types import Rollout
@@ -201,7 +201,7 @@ def without_eos(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def baseline_over_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(train_module, "leave_one_out", lambda scores: scores - scores.mean(1, keepdim=True))
+    monkeypatch.setattr(advantage_module, "leave_one_out", lambda scores: scores - scores.mean(1, keepdim=True))
 
 
 def clamped_kl(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -248,7 +248,7 @@ def test_a_sibling_dropped_from_the_baseline_costs_variance(monkeypatch: pytest.
         return scores - (scores.sum(1, keepdim=True) - scores - scores.roll(1, 1)) / 2
 
     right = variance()
-    monkeypatch.setattr(train_module, "leave_one_out", one_dropped)
+    monkeypatch.setattr(advantage_module, "leave_one_out", one_dropped)
     assert variance() > 1.05 * right
 
 

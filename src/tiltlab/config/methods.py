@@ -7,6 +7,7 @@ An arm is either a way of sampling the base model or a regime to train it in. Bo
     - {arm: greedy}                            the likeliest token, again and again
     - {arm: best_of_n, of: 16, by: logp}       the best of 16 samples, by logp, mean_logp or reward
     - {arm: majority, of: 16}                  one of 16 samples with the answer that most of them give
+    - {arm: answer_power, g: 4}                towards p(y) P(answer)^3 / Z: the first of 4 samples that agree
     - {arm: beam, width: 8}                    the likeliest responses, by beam search
     - {arm: power_mcmc, alpha: 4, steps: 16}   Markov chains towards p^alpha / Z; with beta, towards the tilted
     distribution
@@ -15,17 +16,19 @@ An arm is either a way of sampling the base model or a regime to train it in. Bo
     - {arm: sharpening}                        trained towards the argmax of p
     - {arm: task_reward}                       trained on the reward alone
     - {arm: tilted, beta: 0.1, alpha: 2}       trained towards p^alpha exp(r / beta) / Z
+    - {arm: task_reward, signal: vote}         trained on the answer that most of the group gives; or random, or format
+    - {arm: entropy_minimization, weight: 1}   trained to have less entropy: E[log pi]
     - {arm: objective, reward: 1, sharpen: 0.5, kl: 0.2}    any other weights of the objective
 """
 
-import math
 from types import UnionType
 from typing import Annotated, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, field_validator, model_validator
+from pydantic import Field, PositiveFloat
 
-from tiltlab import objective as objectives
-from tiltlab.objective import Length, Objective
+from tiltlab.config.arm import MOST, AnyArm
+from tiltlab.config.trained import AnyObjective, EntropyMinimization, Sharpening, TaskReward, Tempered, Tilted
+from tiltlab.samplers.answer_power import AnswerPower
 from tiltlab.samplers.base import Sampler
 from tiltlab.samplers.beam import Beam
 from tiltlab.samplers.best_of_n import BestOfN, Majority
@@ -35,59 +38,8 @@ from tiltlab.samplers.power_smc import PowerSMC
 from tiltlab.samplers.temperature import Temperature
 from tiltlab.storage.shapes import Nature
 
-MOST = 100_000
-"""Of responses, particles and the like that are held side by side: more is a slip of the finger, and fills memory."""
 
-Count = Annotated[int, Field(ge=1, le=MOST)]
-
-LONGEST_LABEL = 80
-"""Characters: a label stands in tables and names a folder."""
-
-
-class _Arm(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    label: str | None = None
-    """How the arm is called in tables; made from its values where it is left out."""
-
-    @field_validator("label")
-    @classmethod
-    def _readable(cls, label: str | None) -> str | None:
-        if label is not None and not (label.strip() and label.isprintable() and len(label) <= LONGEST_LABEL):
-            raise ValueError(
-                f"a label is one line of 1 to {LONGEST_LABEL} printable characters, got {label[:LONGEST_LABEL]!r}"
-            )
-        return label
-
-    @property
-    def name(self) -> str:
-        return self.label or self._described()
-
-    @property
-    def nature(self) -> Nature:
-        """What the arm is to the arms beside it."""
-        return "likelihood"
-
-    def _described(self) -> str:
-        raise NotImplementedError
-
-    def sampler(self) -> Sampler:
-        """How the model is sampled when it is evaluated. Raises ValueError for settings that make no sampler."""
-        return Temperature(1.0)
-
-    @model_validator(mode="after")
-    def _usable(self) -> "_Arm":
-        self.sampler()
-        self.objective()
-        return self
-
-    def objective(self) -> Objective | None:
-        """What the model is trained on; None for an arm that only samples the base. Raises ValueError for weights that
-        make no objective."""
-        return None
-
-
-class Base(_Arm):
+class Base(AnyArm):
     """The model as it is, at temperature 1."""
 
     arm: Literal["base"]
@@ -100,7 +52,7 @@ class Base(_Arm):
         return "base"
 
 
-class LowTemperature(_Arm):
+class LowTemperature(AnyArm):
     """Token by token at another temperature, or cut to the likeliest tokens."""
 
     arm: Literal["temperature"]
@@ -120,7 +72,7 @@ class LowTemperature(_Arm):
         return Temperature(self.temperature, self.top_p, self.top_k)
 
 
-class Likeliest(_Arm):
+class Likeliest(AnyArm):
     """The likeliest token, again and again: one response to a prompt."""
 
     arm: Literal["greedy"]
@@ -132,7 +84,7 @@ class Likeliest(_Arm):
         return Greedy()
 
 
-class Best(_Arm):
+class Best(AnyArm):
     """The best of several plain draws, by log p, by log p a token, or by reward."""
 
     arm: Literal["best_of_n"]
@@ -150,11 +102,19 @@ class Best(_Arm):
         return BestOfN(self.of, self.by)
 
 
-class Voted(_Arm):
+class Voted(AnyArm):
     """A plain draw with the answer that most of several draws give."""
 
     arm: Literal["majority"]
     of: int = Field(16, le=MOST)
+
+    @property
+    def nature(self) -> Nature:
+        return "answers"
+
+    @property
+    def votes(self) -> bool:
+        return True
 
     def _described(self) -> str:
         return f"majority of {self.of}"
@@ -163,7 +123,30 @@ class Voted(_Arm):
         return Majority(self.of)
 
 
-class BeamSearch(_Arm):
+class Agreeing(AnyArm):
+    """The first of g plain draws that all give the same answer: p(y) P(answer)^(g - 1) / Z."""
+
+    arm: Literal["answer_power"]
+    g: int = Field(4, le=MOST)
+    budget: int = Field(64, le=MOST)
+    """Draws, at most, for each response that is wanted; a prompt that would take more is given up, and it is said."""
+
+    @property
+    def nature(self) -> Nature:
+        return "answers"
+
+    @property
+    def votes(self) -> bool:
+        return True
+
+    def _described(self) -> str:
+        return f"answer power {self.g}"
+
+    def sampler(self) -> Sampler:
+        return AnswerPower(self.g, self.budget)
+
+
+class BeamSearch(AnyArm):
     """The likeliest responses, by beam search."""
 
     arm: Literal["beam"]
@@ -177,7 +160,7 @@ class BeamSearch(_Arm):
         return Beam(self.width, self.length_penalty)
 
 
-class _Power(_Arm):
+class _Power(AnyArm):
     alpha: float = Field(4.0, allow_inf_nan=False)
     beta: float | None = Field(None, allow_inf_nan=False)
 
@@ -218,113 +201,15 @@ class Populations(_Power):
         return PowerSMC(self.alpha, self.particles, self.beta, self.threshold, self.ramp)
 
 
-class Trained(_Arm):
-    """An arm that trains; its samples are drawn at temperature 1."""
-
-    length: Length = "sum"
-    """Normalisation of the sharpening term: anything but "sum" is an ablation whose optimum is not p^alpha."""
-
-    fixed_length: bool = False
-    """Ignore EOS while sampling in training, so that every response has max_tokens tokens."""
-
-    normalize: bool = False
-    """Divide advantages by the group's spread: an ablation that moves the optimum."""
-
-    @property
-    def nature(self) -> Nature:
-        return "trained"
-
-    @property
-    def name(self) -> str:
-        return self.label or ", ".join([self._described(), *self._ablations()])
-
-    def _ablations(self) -> list[str]:
-        length = [] if self.length == "sum" else [f"length {self.length}"]
-        return length + ["fixed length"] * self.fixed_length + ["normalized"] * self.normalize
-
-    @field_validator("length")
-    @classmethod
-    def _finite(cls, length: Length) -> Length:
-        if isinstance(length, float) and not math.isfinite(length):
-            raise ValueError(f'length must be "sum", "mean" or a finite number, got {length}')
-        return length
-
-
-class Tempered(Trained):
-    """Trained towards p^alpha / Z; alpha 1 is the null control."""
-
-    arm: Literal["tempered"]
-    alpha: float
-
-    def _described(self) -> str:
-        return "null control" if self.alpha == 1 else f"tempered {self.alpha:g}"
-
-    def objective(self) -> Objective:
-        return objectives.tempered(self.alpha, self.length)
-
-
-class Sharpening(Trained):
-    """Trained towards the argmax of p, without a reward."""
-
-    arm: Literal["sharpening"]
-
-    def _described(self) -> str:
-        return "sharpening"
-
-    def objective(self) -> Objective:
-        return objectives.sharpening(self.length)
-
-
-class TaskReward(Trained):
-    """Trained on the reward alone."""
-
-    arm: Literal["task_reward"]
-
-    def _described(self) -> str:
-        return "task reward"
-
-    def objective(self) -> Objective:
-        return objectives.task_reward()
-
-
-class Tilted(Trained):
-    """Trained towards p^alpha exp(r / beta) / Z."""
-
-    arm: Literal["tilted"]
-    beta: float
-    alpha: float = 1.0
-
-    def _described(self) -> str:
-        return f"tilted {self.beta:g}" + (f", alpha {self.alpha:g}" if self.alpha != 1 else "")
-
-    def objective(self) -> Objective:
-        return objectives.tilted(self.beta, self.alpha, self.length)
-
-
-class AnyObjective(Trained):
-    """Trained on any other weights of the objective: reward, sharpen, and kl (beta)."""
-
-    arm: Literal["objective"]
-    reward: float = 0.0
-    sharpen: float = 0.0
-    kl: float = 0.0
-
-    def _described(self) -> str:
-        return f"w={self.reward:g} s={self.sharpen:g} beta={self.kl:g}"
-
-    def objective(self) -> Objective:
-        return Objective(self.reward, self.sharpen, self.kl, self.length)
-
-
-Sampled = Base | LowTemperature | Likeliest | Best | Voted | BeamSearch | Chains | Populations
+Sampled = Base | LowTemperature | Likeliest | Best | Voted | Agreeing | BeamSearch | Chains | Populations
 """Arms that sample the base as it is."""
 
-Taught = Tempered | Sharpening | TaskReward | Tilted | AnyObjective
+Taught = Tempered | Sharpening | TaskReward | Tilted | EntropyMinimization | AnyObjective
 """Arms that train."""
 
 Arm = Annotated[Sampled | Taught, Field(discriminator="arm")]
 
 
-def named(kind: UnionType) -> dict[str, type[_Arm]]:
+def named(kind: UnionType) -> dict[str, type[AnyArm]]:
     """The arms of `Sampled` or `Taught` by the names that a recipe calls them by."""
     return {get_args(arm.model_fields["arm"].annotation)[0]: arm for arm in get_args(kind)}

@@ -21,15 +21,18 @@ from pydantic import (
     model_validator,
 )
 
+from tiltlab.config.arm import MOST, Count
 from tiltlab.config.complaints import complaints
-from tiltlab.config.methods import MOST, Arm, Count, Sampled, Taught, named
+from tiltlab.config.methods import Arm, Sampled, Taught, named
 from tiltlab.config.reading import yaml_value
 from tiltlab.config.tasks import Task, tagged
+from tiltlab.config.trained import Trained
 from tiltlab.errors import UserError, brief, gathered, shown, words
 from tiltlab.models.loading import ModelConfig
 from tiltlab.rewards.functions import DEADLINE, Reward, load_reward
-from tiltlab.storage.files import slug
+from tiltlab.storage.files import Json, slug
 from tiltlab.storage.old_names import NEW, OLD, renamed, renamed_override
+from tiltlab.training.advantage import PassK
 from tiltlab.training.alarms import Kind
 from tiltlab.training.optimizer import OptimizerConfig
 
@@ -160,6 +163,23 @@ class Recipe(_Section):
             if twice:
                 raise ValueError(f"two {kind}s are called {twice[0]!r}, or nearly so; give one another name")
         return self
+
+    @model_validator(mode="after")
+    def _enough_responses(self) -> "Recipe":
+        for arm in self.arms:
+            if isinstance(arm, Trained) and isinstance(arm.advantage, PassK):
+                k, given = arm.advantage.passk, self.train.responses
+                if k > given:
+                    raise ValueError(f"arm {arm.name!r} needs train.responses of at least {k}, got {given}")
+        return self
+
+
+def with_defaults(kind: type[_Section], recipe: Json) -> Json:
+    """A recipe as it was kept, with what it may leave out: one of an older version knows nothing of newer keys."""
+    try:
+        return kind.model_validate(recipe).model_dump(mode="json")
+    except ValidationError:  # of a version that knew other keys
+        return recipe
 
 
 def _samples(value: Any) -> Any:

@@ -14,9 +14,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
-from tiltlab.config.recipe import SampleRecipe
+from tiltlab.config.recipe import SampleRecipe, with_defaults
+from tiltlab.config.votable import require_votable
 from tiltlab.errors import UserError, gathered
 from tiltlab.evaluation.evaluate import evaluate
 from tiltlab.evaluation.responses import read_responses
@@ -112,6 +111,7 @@ def _checked(recipe: SampleRecipe, config: ModelConfig) -> tuple[Sequence[Proble
         problems = recipe.task.problems(recipe.split)[: recipe.problems]
         if not problems:
             raise UserError(f"task {recipe.task.name} has no problem in its {recipe.split} split")
+        require_votable(recipe.task, problems, [recipe.sampler])
     with gathered(wrong):
         codec = load_codec(config)
     with gathered(wrong):
@@ -219,19 +219,11 @@ def _about(recipe: SampleRecipe, folder: Path, date: dt.date, lot: int) -> Json:
         raise UserError(f"{folder} holds records, and no sample.json that says of what; choose another --out")
     if about is None or ("recipe" in about and not whole_lines(folder / "lots.jsonl")):
         return {"recipe": wanted, "made": provenance(), "date": str(date), "lot": lot}
-    before = _with_defaults(renamed(about.get("recipe") or {}))
+    before = with_defaults(SampleRecipe, renamed(about.get("recipe") or {}))
     for key, value in wanted.items():
         if before.get(key) != value:
             raise UserError(f"{folder} holds records of another {key}; choose another --out, or remove the folder")
     return about
-
-
-def _with_defaults(recipe: Json) -> Json:
-    """A recipe with what it may leave out: one of an older version knows nothing of newer keys."""
-    try:
-        return SampleRecipe.model_validate(recipe).model_dump(mode="json")
-    except ValidationError:  # of a version that knew other keys
-        return recipe
 
 
 def _sample(folder: Path) -> Json | None:

@@ -114,14 +114,15 @@ def _require_answers(records: Sequence[Record]) -> None:
             raise UserError(
                 f"forecast: no response of task {shown(task)} has an answer, so there is nothing to vote on"
             )
-        if sum(map(_is_free_text, answers)) > len(answers) / 2:
+        if sum(map(is_free_text, answers)) > len(answers) / 2:
             raise UserError(
                 f"forecast: answers of task {shown(task)} are free text, which has no normal form to vote on; "
                 "grade short answers"
             )
 
 
-def _is_free_text(answer: str) -> bool:
+def is_free_text(answer: str) -> bool:
+    """Whether an answer has no normal form to vote on: it has lines, or more than LONGEST words."""
     words = [word for word in answer.split() if sum(map(str.isalpha, word)) > 1]
     return "\n" in answer or len(words) > LONGEST
 

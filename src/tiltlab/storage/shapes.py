@@ -17,14 +17,19 @@ from tiltlab.errors import UserError
 from tiltlab.storage.files import Json, read_json, read_lines, whole_object
 from tiltlab.system.visible import on_one_line
 
-Trained = Literal["tempered", "sharpening", "task_reward", "tilted", "objective"]
-Kind = Trained | Literal["base", "greedy", "best_of_n", "majority", "beam", "power_mcmc", "power_smc", "temperature"]
+Trained = Literal["tempered", "sharpening", "task_reward", "tilted", "entropy_minimization", "objective"]
+Kind = (
+    Trained
+    | Literal[
+        "base", "greedy", "best_of_n", "majority", "answer_power", "beam", "power_mcmc", "power_smc", "temperature"
+    ]
+)
 
 
-Nature = Literal["base", "plain", "likelihood", "power", "reward", "trained"]
+Nature = Literal["base", "plain", "likelihood", "answers", "power", "reward", "trained"]
 """What an arm is, as it says itself in study.json: the base; an arm that samples from the base's own distribution all
-the same; one that sharpens it by its likelihood alone, or towards a p^alpha; one that looks at the reward; one that
-trains."""
+the same; one that sharpens it by its likelihood alone, by its answers alone, or towards a p^alpha; one that looks at
+the reward; one that trains."""
 
 
 def nature_of(arm: Json) -> Nature:
@@ -39,6 +44,8 @@ def nature_of(arm: Json) -> Nature:
             return "plain"
         case {"arm": "best_of_n", "by": "reward"}:
             return "reward"
+        case {"arm": "majority" | "answer_power"}:
+            return "answers"
         case {"arm": "power_mcmc" | "power_smc"}:
             return "power" if arm.get("beta") is None else "reward"
     return "trained" if arm["arm"] in get_args(Trained) else "likelihood"

@@ -16,8 +16,9 @@ from math import isnan
 from pathlib import Path
 from typing import Protocol
 
-from tiltlab.config.methods import Arm, Base, Trained
+from tiltlab.config.methods import Arm, Base
 from tiltlab.config.recipe import Recipe
+from tiltlab.config.trained import Trained
 from tiltlab.errors import Stopped, UserError, brief, said
 from tiltlab.evaluation.evaluate import Evaluated, evaluate
 from tiltlab.evaluation.token_logprobs import token_lines
@@ -268,7 +269,8 @@ def _train_config(work: Work) -> TrainConfig:
         seed=work.job.seed,
         fixed_length=arm.fixed_length,
         micro_batch_tokens=budget.micro_batch_tokens,
-        normalize=arm.normalize,
+        signal=arm.signal,
+        advantage=arm.estimator,
     )
 
 

@@ -15,7 +15,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
-from tiltlab.config.recipe import Recipe
+from tiltlab.config.recipe import Recipe, with_defaults
+from tiltlab.config.votable import require_votable
 from tiltlab.errors import UserError, gathered
 from tiltlab.models.chat import today
 from tiltlab.models.loading import load_codec, load_reference, policy_from
@@ -142,6 +143,7 @@ def check(recipe: Recipe, on_note: Callable[[str], None] = lambda _: None) -> di
     for number, task in enumerate(recipe.tasks):
         with gathered(wrong, f"tasks.{number}"):
             splits = {split: _some_problems(task, split) for split in splits_of(recipe)}
+            require_votable(task, splits["test"], recipe.arms)
             if reward:
                 try_on_gold(reward, task, splits_of(recipe)[0])
             for prompt in (task.render(problem) for problems in splits.values() for problem in problems):
@@ -197,7 +199,7 @@ def _open(recipe: Recipe, run: Path, seeds: int, facts: dict[str, Any], made: di
     if path.exists():
         with or_else("put a copy of it back, or choose another --out"):
             before = renamed_study(read_shaped(path, shapes.Study))
-        differing = _differences(before["recipe"], wanted) or _differences(
+        differing = _differences(with_defaults(Recipe, before["recipe"]), wanted) or _differences(
             _problems_of(before["data"]), _problems_of(facts)
         )
         if differing:

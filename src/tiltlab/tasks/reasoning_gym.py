@@ -108,8 +108,9 @@ class ReasoningGym:
         answer = last_boxed(text)
         if not answer:
             return Grade(0.0, None, "no_answer")
-        correct = _plain(answer) == _plain(problem.answer)
-        return Grade(float(correct), answer, "correct" if correct else "wrong")
+        shown = _plain(answer)  # a normal form: answers that are equal here vote together
+        correct = shown == _plain(problem.answer)
+        return Grade(float(correct), shown, "correct" if correct else "wrong")
 
     def _loaded(self, split: Split) -> LoadedProblems:
         sizes = tuple((name, getattr(self, name)) for name in ("test", "validation", "train"))

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from tiltlab.models.base import TokenLogprobs
 from tiltlab.objective import Terms
-from tiltlab.types import Rollout
+from tiltlab.types import UNKNOWN, Grade, Rollout
 
 Metrics = dict[str, Any]
 """Numbers by name, and dicts of numbers by phase under "seconds" and "tokens"."""
@@ -55,14 +55,14 @@ def batch_metrics(parts: Sequence[Scored]) -> Metrics:
 
     Returns, by name:
 
-    reward: over all gradable responses.
+    reward: what training is rewarded by, over all responses that have one.
     term_*: the parts of R, whose sum is `score`.
     kl: mean log pi - log p, in nats a response.
     *_logp, *_logp_token: in nats a response, and a token.
     entropy: in nats a token.
     length: in tokens, over all responses.
     responses, groups: how many there are.
-    truncated, ungraded: shares of all responses.
+    truncated, ungraded: shares of all responses; ungraded ones have no reward.
     reward_spread, score_spread: standard deviation within a group, averaged; spread_*: likewise of the parts of R.
     repeated: share of all responses that end in a loop.
     no_signal: share of groups whose scores are all the same (or too few to compare).
@@ -102,6 +102,13 @@ def batch_metrics(parts: Sequence[Scored]) -> Metrics:
         "mismatch_mean": _mean(mismatch),
         "mismatch_max": mismatch.max().item(),
     }
+
+
+def accuracy(grades_PG: Sequence[Sequence[Grade]]) -> float:
+    """Share of right responses among those that the task could grade, whatever training is rewarded by; NaN where it
+    could grade none."""
+    known = [grade.reason == "correct" for group in grades_PG for grade in group if grade.reason not in UNKNOWN]
+    return sum(known) / len(known) if known else float("nan")
 
 
 def ends_in_a_loop(rollout: Rollout) -> bool:

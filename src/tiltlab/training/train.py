@@ -24,10 +24,11 @@ from tiltlab.objective import Objective
 from tiltlab.rewards.functions import Reward
 from tiltlab.seeds import batch_indices, derive
 from tiltlab.tasks.base import Task, grade_all
-from tiltlab.training.advantage import group_normalized, leave_one_out
+from tiltlab.training.advantage import Advantage, advantages
 from tiltlab.training.optimizer import Optimizer
-from tiltlab.training.step_metrics import Metrics, Phases, Scored, batch_metrics
-from tiltlab.types import Grade, Problem, Rollout
+from tiltlab.training.signals import Signal, signal_rewards
+from tiltlab.training.step_metrics import Metrics, Phases, Scored, accuracy, batch_metrics
+from tiltlab.types import Problem, Rollout
 
 Item = TypeVar("Item")
 
@@ -41,7 +42,9 @@ class TrainConfig:
     micro_batch_tokens: how many response tokens (padding included) one backward pass may hold; a prompt, read once for
         its group, adds to it once. A group is never split, since its baseline needs the log pi of all its responses;
         one that is larger goes alone.
-    normalize: divide advantages by the group's spread. An ablation: it moves the optimum.
+    signal: what training is rewarded by. But for "task", labels are only looked at to log the accuracy, and a reward of
+        the user's own is not called.
+    advantage: how scores become advantages; all but "leave_one_out" are ablations.
     """
 
     steps: int
@@ -51,7 +54,8 @@ class TrainConfig:
     seed: int = 0
     fixed_length: bool = False
     micro_batch_tokens: int = 4096
-    normalize: bool = False
+    signal: Signal = "task"
+    advantage: Advantage = "leave_one_out"
 
 
 def train(
@@ -102,15 +106,16 @@ def train_step(
             ignore_eos=config.fixed_length,
         )
     with phases("grade"):
-        grades_PG = grade_all(task, problems_P, rollouts_PG, reward)
+        grades_PG = grade_all(task, problems_P, rollouts_PG, reward if config.signal == "task" else None)
+        rewards_PG = signal_rewards(config.signal, rollouts_PG, grades_PG, derive(config.seed, "signal", step))
     parts = []
     for rows in micro_batches(rollouts_PG, config.micro_batch_tokens):
-        prompts, rollouts, grades = pick(prompts_P, rows), pick(rollouts_PG, rows), pick(grades_PG, rows)
+        prompts, rollouts, rewards = pick(prompts_P, rows), pick(rollouts_PG, rows), pick(rewards_PG, rows)
         with phases("reference"), torch.no_grad():
             ref = reference.logprobs(prompts, rollouts)
         with phases("update"):
             current = policy.logprobs(prompts, rollouts)
-            scored = score(objective, rollouts, grades, ref, current, config.normalize)
+            scored = score(objective, rollouts, rewards, ref, current, config.advantage)
             loss = -(scored.advantages_PG * current.total_PG).sum() / (config.prompts * config.responses)
             loss.backward()
             optimizer.accumulate()
@@ -120,26 +125,26 @@ def train_step(
         grad_norm = optimizer.step(step)
     policy.updated()
     update = {"step": step, "lr": optimizer.lr(step), "grad_norm": grad_norm}
-    return update | batch_metrics(parts) | phases.metrics(rollouts_PG)
+    return update | batch_metrics(parts) | {"accuracy": accuracy(grades_PG)} | phases.metrics(rollouts_PG)
 
 
 def score(
     objective: Objective,
     rollouts_PG: Sequence[Sequence[Rollout]],
-    grades_PG: Sequence[Sequence[Grade]],
+    rewards_PG: Sequence[Sequence[float]],
     ref: TokenLogprobs,
     current: TokenLogprobs,
-    normalize: bool = False,
+    advantage: Advantage = "leave_one_out",
 ) -> Scored:
-    """Grades and log-probabilities -> the terms of R, R itself (NaN where a response does not count), advantages."""
+    """Rewards and log-probabilities -> the terms of R, R itself (NaN where a response does not count), advantages."""
     device = ref.token_PGT.device
-    rewards_PG = torch.tensor([[grade.reward for grade in group] for group in grades_PG], device=device)
+    reward_PG = torch.tensor(rewards_PG, device=device)
     complete_PG = torch.tensor([[rollout.complete for rollout in group] for group in rollouts_PG], device=device)
     current = current.detach()
-    terms = objective.terms(rewards_PG, ref.total_PG, current.total_PG, ref.length_PG)
+    terms = objective.terms(reward_PG, ref.total_PG, current.total_PG, ref.length_PG)
     scores_PG = torch.where(complete_PG, sum(terms), torch.nan)
-    advantages_PG = group_normalized(scores_PG) if normalize else leave_one_out(scores_PG)
-    return Scored(rollouts_PG, rewards_PG, terms, scores_PG, advantages_PG, ref, current)
+    advantages_PG = advantages(advantage, scores_PG, reward_PG, objective.reward)
+    return Scored(rollouts_PG, reward_PG, terms, scores_PG, advantages_PG, ref, current)
 
 
 def micro_batches(rollouts_PG: Sequence[Sequence[Rollout]], tokens: int) -> list[list[int]]:
