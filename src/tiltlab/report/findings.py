@@ -15,7 +15,7 @@ from tiltlab.storage.shapes import Nature
 from tiltlab.types import Record
 from tiltlab.verdict.verdict import OUTCOMES, Evidence, Verdict, base_path, decide
 
-_SHARPENED: tuple[set[Nature], set[Nature]] = ({"plain", "likelihood"}, {"power"})
+_SHARPENED: tuple[set[Nature], set[Nature]] = ({"plain", "likelihood", "answers"}, {"power"})
 """The base sampled without a look at the reward: at will, and by samplers of a p^alpha."""
 
 

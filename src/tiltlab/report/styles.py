@@ -10,7 +10,7 @@ from tiltlab.report.load import Study
 from tiltlab.storage.files import Json
 from tiltlab.storage.shapes import Trained
 
-Family = Literal["base", "null control", "sampler", "likelihood", "reward", "objective"]
+Family = Literal["base", "null control", "sampler", "likelihood", "reward", "own reward", "objective"]
 
 _SHADES: dict[Family, tuple[str, ...]] = {
     "base": ("#78838f",),
@@ -18,6 +18,7 @@ _SHADES: dict[Family, tuple[str, ...]] = {
     "sampler": ("#0d9488", "#6b9126", "#1490b8", "#3f9b5f", "#4f8f80", "#14a08a"),
     "likelihood": ("#d9484f", "#e06a1b", "#c58412", "#e0527a", "#b5561d", "#c2652f"),
     "reward": ("#3b82f6", "#8b6cf0", "#2a8fd6", "#a35fe0", "#4f6df0", "#5b7fd6"),
+    "own reward": ("#8a8a2e", "#7d7a55", "#a08c1e", "#6f7f3a"),
     "objective": ("#d455b0", "#b84fc4"),
 }
 _DASHES = (None, "dot", "dashdot", "longdash")
@@ -31,7 +32,8 @@ _HOLLOW = ("diamond", "diamond-open", "diamond-tall", "diamond-wide-open", "diam
 
 IN_WORDS = (
     "Grey: the base. Brown: the null control, which nothing drives. Teal and green: samplers of the untrained base. "
-    "Red and orange: trained on the base’s own likelihood. Blue and violet: given the reward. Pink: other objectives."
+    "Red and orange: trained on the base’s own likelihood. Blue and violet: given the reward. Olive: rewarded by "
+    "votes, by form, by chance or for being sure. Pink: other objectives."
 )
 
 
@@ -45,6 +47,8 @@ def family(config: Json) -> Family:
             return "base"
         case {"arm": "tempered", "alpha": 1}:
             return "null control"
+        case {"signal": "vote" | "random" | "format"} | {"arm": "entropy_minimization"}:
+            return "own reward"
         case {"arm": "objective"}:
             return "objective"
         case {"arm": "task_reward" | "tilted"} | {"arm": "best_of_n", "by": "reward"}:
