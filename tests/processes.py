@@ -25,3 +25,9 @@ def wait_until(condition: Callable[[], bool], seconds: float = 100.0) -> None:
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.02)
+
+
+def write(file: str, text: str) -> None:
+    """At once, for one who waits for it."""
+    Path(file + ".part").write_text(text)
+    Path(file + ".part").replace(file)

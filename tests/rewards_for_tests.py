@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from tests.processes import write
 from tiltlab.grading.maths import grade_many
 from tiltlab.system.guarded_calls import call_all
 
@@ -205,12 +206,6 @@ def backtracks_with_its_id_in(file: str) -> None:
     """Holds Python's lock, so that no thread of this process gets a turn."""
     write(file, str(os.getpid()))
     re.match(r"(a+)+$", "a" * 60 + "b")
-
-
-def write(file: str, text: str) -> None:
-    """At once, for one who waits for it."""
-    Path(file + ".part").write_text(text)
-    Path(file + ".part").replace(file)
 
 
 def uses_workers(file: str) -> None:

@@ -8,8 +8,6 @@ import json
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -19,6 +17,7 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.commands import Command
 from tests.study.test_study import STUDY
 
 pytestmark = pytest.mark.slow
@@ -44,20 +43,9 @@ def study(out: Path) -> list[str]:
     return ["study", str(recipe), "--jobs", "2", "--out", str(out)]
 
 
-def started(arguments: list[str]) -> "subprocess.Popen[str]":
-    return subprocess.Popen(
-        [sys.executable, "-c", "from tiltlab.cli.main import main; main()", *arguments],
-        start_new_session=True,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
 def finish(arguments: list[str]) -> None:
-    process = started(arguments)
-    _, said = process.communicate(timeout=600)
-    assert process.returncode == 0, said
+    command = Command(*arguments)
+    assert command.ended(600) == 0, command.said()
 
 
 def entries(folder: Path) -> set[tuple[Path, int, int]]:
@@ -76,7 +64,7 @@ def killed_after(changes: int, arguments: list[str], folder: Path, all_at_once: 
 
     all_at_once: its workers too, in the middle of what they do; else they find out that it is gone.
     """
-    process = started(arguments)
+    process = Command(*arguments)
     before = entries(folder)
     while changes and process.poll() is None:
         time.sleep(0.01)
@@ -84,10 +72,10 @@ def killed_after(changes: int, arguments: list[str], folder: Path, all_at_once: 
         changes -= now != before
         before = now
     if process.poll() is None:
-        os.killpg(process.pid, signal.SIGKILL) if all_at_once else process.kill()  # a group of its own
-    _, said = process.communicate(timeout=60)
-    assert process.returncode in (0, -signal.SIGKILL), said
-    return process.returncode != 0
+        (os.killpg if all_at_once else os.kill)(process.pid, signal.SIGKILL)  # a group of its own
+    code = process.ended(60)
+    assert code in (0, -signal.SIGKILL), process.said()
+    return code != 0
 
 
 def without_clocks(value: Any) -> Any:

@@ -160,7 +160,7 @@ def test_threads_do_not_change_with_the_jobs_that_are_left(tmp_path: Path, monke
     real = study_module.run_all
     # what is done with them is not looked at here, so that one process will do
     monkeypatch.setattr(
-        study_module, "run_all", lambda *a, **k: (given.append(k["threads"]), real(*a, **(k | {"jobs": 1})))
+        study_module, "run_all", lambda *a, **k: (given.append(k["begin"].args[0]), real(*a, **(k | {"jobs": 1})))
     )
     monkeypatch.setattr(study_module, "_cores", lambda: 6)
     study(tmp_path, jobs=2, arms=["base", "task_reward"])

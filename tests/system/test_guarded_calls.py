@@ -211,7 +211,8 @@ def test_killed_a_process_leaves_no_worker(function: object, tmp_path: Path) -> 
     idle, busy, forked = (tmp_path / name for name in ("idle", "busy", "forked"))
     code = f"""
 import os, time
-from tests.rewards_for_tests import {function.__name__} as function, write
+from tests.processes import write
+from tests.rewards_for_tests import {function.__name__} as function
 from tiltlab.system.guarded_calls import call_all
 
 write({str(idle)!r}, " ".join(map(str, call_all(os.getpid, [()] * 20, 5.0, ("math",)))))

@@ -15,60 +15,21 @@ from typing import Any
 import pytest
 
 from tests.processes import python, runs, wait_until
-from tests.rewards_for_tests import write
+from tests.system.pieces import (
+    Unsendable,
+    begins,
+    does_not_stop,
+    ends_its_process,
+    fails,
+    killed_while_it_writes,
+    leaves_a_file,
+    run,
+    saves_when_asked,
+)
 from tiltlab.errors import Interrupted, Stopped, UserError
-from tiltlab.system.process_pool import Piece, run_all
 from tiltlab.system.signals import interrupted_by_signals, stopped_by_signals
 
 pytestmark = pytest.mark.slow
-
-Tell = Callable[..., None]
-Stopping = Callable[[], bool]
-
-
-def leaves_a_file(folder: Path, *, tell: Tell, stopping: Stopping, device: str) -> None:
-    tell("writing", 1, 2, f"on {device}")
-    write(str(folder / f"{os.getpid()}-{time.monotonic_ns()}"), device)
-
-
-def saves_when_asked(folder: Path, *, tell: Tell, stopping: Stopping, device: str) -> None:
-    write(str(folder / "begun"), str(os.getpid()))
-    wait_until(stopping)
-    write(str(folder / "saved"), "")
-    raise Stopped("saved")
-
-
-def does_not_stop(folder: Path, *, tell: Tell, stopping: Stopping, device: str) -> None:
-    write(str(folder / "begun"), str(os.getpid()))
-    time.sleep(3600)
-
-
-def killed_while_it_writes(folder: Path, *, tell: Tell, stopping: Stopping, device: str) -> None:
-    wait_until((folder / "begun").exists)
-    threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGKILL)).start()
-    while True:
-        tell("x" * 10**7, 0, 1)
-
-
-def ends_its_process(folder: Path, *, tell: Tell, stopping: Stopping, device: str) -> None:
-    wait_until((folder / "begun").exists)
-    os._exit(5)
-
-
-class Unsendable(Exception):
-    def __init__(self, one: int, two: int) -> None:
-        super().__init__(f"{one} and {two}")
-
-
-def fails(folder: Path, error: type[Exception], *, tell: Tell, stopping: Stopping, device: str) -> None:
-    wait_until((folder / "begun").exists)
-    raise error(1, 2)
-
-
-def run(*pieces: Piece, jobs: int = 2) -> list[tuple[Any, ...]]:
-    told: list[tuple[Any, ...]] = []
-    run_all(pieces, jobs=jobs, threads=1, devices=["one", "two"], on_progress=lambda *news: told.append(news))
-    return told
 
 
 @pytest.mark.parametrize("jobs", [1, 2, 9])
@@ -110,6 +71,16 @@ def test_an_error_is_raised_once_the_others_have_saved(
     assert "2" in str(caught.value)
 
 
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_each_process_begins_once_on_its_device(jobs: int, tmp_path: Path) -> None:
+    (first := tmp_path / "first").mkdir()
+    (done := tmp_path / "done").mkdir()
+    run(*[partial(leaves_a_file, done)] * 5, jobs=jobs, begin=partial(begins, first))
+    devices = {path.name.split("-")[0]: path.read_text() for path in done.iterdir()}
+    assert {path.name.split("-")[0]: path.read_text() for path in first.iterdir()}.items() >= devices.items()
+    assert len(list(first.iterdir())) == jobs
+
+
 def test_what_cannot_be_sent_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="cannot be handed to worker processes .*must be importable"):
         run(lambda **_: None, partial(leaves_a_file, tmp_path))
@@ -126,18 +97,17 @@ SCRIPT = """
 print("TOP")
 from functools import partial
 from pathlib import Path
-from tests.system import test_process_pool
+from tests.system import pieces
 from tiltlab.errors import UserError
 
 folder = Path(sys.argv[1])
-pieces = [partial(test_process_pool.leaves_a_file, folder)] * 3
-print([news[1] for news in test_process_pool.run(*pieces)].count("done"))
+print([news[1] for news in pieces.run(*[partial(pieces.leaves_a_file, folder)] * 3)].count("done"))
 
 def of_the_script(**_):
     pass
 
 try:
-    test_process_pool.run(of_the_script, of_the_script)
+    pieces.run(of_the_script, of_the_script)
 except UserError as error:
     print(error)
 """
@@ -155,10 +125,10 @@ def test_killed_it_leaves_no_worker(tmp_path: Path) -> None:
     code = """
 from functools import partial
 from pathlib import Path
-from tests.system import test_process_pool
+from tests.system import pieces
 
 a, b = (Path(name) for name in sys.argv[1:])
-test_process_pool.run(partial(test_process_pool.does_not_stop, a), partial(test_process_pool.does_not_stop, b))
+pieces.run(partial(pieces.does_not_stop, a), partial(pieces.does_not_stop, b))
 """
     folders = [tmp_path / "a", tmp_path / "b"]
     for folder in folders:

@@ -3,14 +3,14 @@
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 import yaml
 
-from tests.processes import ROOT, runs, wait_until
+from tests.commands import Command
+from tests.processes import runs, wait_until
 from tests.study.test_study import STUDY
 
 pytestmark = pytest.mark.slow
@@ -20,31 +20,19 @@ NOISE = ("leaked", "resource_tracker", "semaphore", "Traceback", "Exception igno
 SAMPLES = ["--task", "lazy-sum", "-n", "16", "--limit", "300", "--max-tokens", "48"]
 
 
-def start(*arguments: str, first: str = "", **environment: str) -> "subprocess.Popen[str]":
-    return subprocess.Popen(
-        [sys.executable, "-c", f"{first}\nfrom tiltlab.cli.main import main; main()", *arguments],
-        start_new_session=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=ROOT,
-        env=os.environ | environment,
-    )
-
-
-def ended(process: "subprocess.Popen[str]", number: int, word: str) -> None:
+def ended(command: Command, number: int, word: str) -> None:
     """As it is to end after a signal."""
-    _, said = process.communicate(timeout=100)
-    assert process.returncode == 128 + number, said
+    code, said = command.ended(100), command.said()
+    assert code == 128 + number, said
     assert word in said
     assert not any(noise in said for noise in NOISE), said
 
 
-def study(folder: Path, jobs: int, *changes: str, **environment: str) -> "subprocess.Popen[str]":
+def study(folder: Path, jobs: int, *changes: str, **environment: str) -> Command:
     recipe = folder / "recipe.yaml"
     recipe.write_text(yaml.safe_dump(STUDY | {"train": STUDY["train"] | {"steps": 200}}))
     run = ["study", str(recipe), "--out", str(folder / "run"), "--jobs", str(jobs)]
-    return start(*run, *[part for change in changes for part in ("--set", change)], **environment)
+    return Command(*run, *[part for change in changes for part in ("--set", change)], **environment)
 
 
 @pytest.mark.parametrize(("jobs", "number"), [(1, INT), (1, TERM), (1, HUP), (2, INT), (2, TERM)])
@@ -85,7 +73,7 @@ def children_of(pid: int) -> list[int]:
 @pytest.mark.parametrize("command", ["evaluate", "forecast"])
 def test_an_evaluation_says_that_it_goes_on(command: str, number: int, tmp_path: Path) -> None:
     model = {"evaluate": "--model", "forecast": "--base"}[command]
-    process = start(command, model, "embedded", *SAMPLES, "--out", str(tmp_path))
+    process = Command(command, model, "embedded", *SAMPLES, "--out", str(tmp_path))
     wait_until(lambda: (tmp_path / "lots.jsonl").exists() or process.poll() is not None)
     os.killpg(process.pid, number)
     ended(process, number, "interrupted; the same command goes on from the last checkpoint")
@@ -94,7 +82,7 @@ def test_an_evaluation_says_that_it_goes_on(command: str, number: int, tmp_path:
 @pytest.mark.parametrize("number", SIGNALS)
 def test_a_verdict_says_so_too(number: int, tmp_path: Path) -> None:
     graded, out = tmp_path / "graded", tmp_path / "out"
-    process = start(
+    process = Command(
         "verdict",
         "--base",
         "embedded",

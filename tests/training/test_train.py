@@ -1,6 +1,6 @@
 """The loop against languages that can be enumerated: where it ends, and which way a single batch points."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -25,7 +25,7 @@ from tiltlab.tasks.lookup import Lookup
 from tiltlab.training import advantage as advantage_module
 from tiltlab.training.optimizer import Optimizer, OptimizerConfig
 from tiltlab.training.train import TrainConfig, micro_batches, require_on_policy, train, train_step
-from tiltlab.types import Rollout
+from tiltlab.types import Grade, Problem, Rollout
 
 LIMIT = 6
 """Tokens that hold every response of the languages used here (five symbols and EOS)."""
@@ -36,20 +36,33 @@ def random_rewards(language: TableLanguage, seed: int) -> dict[str, float]:
     return {rollout.text: value for rollout, value in zip(language.enumerated()[0], values, strict=True)}
 
 
+class RewardsByPrompt(Lookup):
+    """Each prompt has rewards of its own: `rewards` are by prompt and text together."""
+
+    def grade(self, problem: Problem, text: str) -> Grade:
+        return super().grade(problem, problem.id + text)
+
+
+def side_by_side(languages: Sequence[TableLanguage]) -> TableLanguage:
+    """As one with a prompt for each, "0" and so on: no weight of it is shared, so each is trained as if alone."""
+    logits = torch.cat([language.logits.detach() for language in languages])
+    return TableLanguage(logits, [str(i) for i in range(len(languages))])
+
+
 def trained(
     reference: TableLanguage,
     rewards: dict[str, float],
     objective: Objective,
     stages: list[tuple[float, int]],
     batch: int = 256,
+    task: type[Lookup] = Lookup,
 ) -> TableLanguage:
     """Train for some (learning rate, steps) in turn: large steps to get there, small ones to stay."""
     policy, start = reference.clone(), 0
-    task = Lookup(reference.prompts, rewards)
     for lr, steps in stages:
         optimizer = Optimizer(policy.trainable(), OptimizerConfig(lr=lr, warmup_steps=0, max_grad_norm=float("inf")))
         config = TrainConfig(start + steps, len(reference.prompts), batch, LIMIT)
-        for _ in train(policy, reference, task, objective, config, optimizer, start=start):
+        for _ in train(policy, reference, task(reference.prompts, rewards), objective, config, optimizer, start=start):
             pass
         start += steps
     return policy
@@ -66,29 +79,43 @@ REGIMES = {
 }
 
 
+LONG = [(0.1, 600), (0.03, 200), (0.01, 300)]
+SHORT = [(0.1, 300), (0.03, 150), (0.01, 150)]
+SEEDS = range(3)
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("regime", REGIMES)
-def test_training_reaches_the_exact_optimum(regime: str, seed: int) -> None:
-    """At most .01 in total variation, over 364 sequences of variable length, with random rewards."""
-    reference = TableLanguage.random(seed)
-    rewards = random_rewards(reference, seed)
-    exact = optimum(REGIMES[regime], reference, rewards_of(reference, rewards))
-    policy = trained(reference, rewards, REGIMES[regime], [(0.1, 600), (0.03, 200), (0.01, 300)])
-    assert total_variation(policy.sequence_logprobs().exp(), exact).item() <= 0.01
+def test_training_reaches_the_exact_optimum(regime: str) -> None:
+    """At most .01 in total variation, over 364 sequences of variable length, with random rewards; three languages.
+
+    Half of that is reached by 600 steps of 128 responses, but where rewards of ten nats leave hardly anything of what
+    the reference was.
+    """
+    stages, batch = (LONG, 256) if regime == "tilted .1" else (SHORT, 128)
+    languages = [TableLanguage.random(seed) for seed in SEEDS]
+    rewards = [random_rewards(language, seed) for seed, language in enumerate(languages)]
+    by_prompt = {f"{seed}{text}": value for seed in SEEDS for text, value in rewards[seed].items()}
+    policy = trained(side_by_side(languages), by_prompt, REGIMES[regime], stages, batch, RewardsByPrompt)
+    for seed, language in enumerate(languages):
+        exact = optimum(REGIMES[regime], language, rewards_of(language, rewards[seed]))[0]
+        assert total_variation(policy.sequence_logprobs()[seed].exp(), exact).item() <= 0.01, seed
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("objective", [sharpening(), task_reward()], ids=["sharpening", "task reward"])
-def test_without_kl_all_mass_goes_to_the_argmax(objective: Objective, seed: int) -> None:
-    reference = TableLanguage.random(seed)
-    likely = reference.sequence_logprobs()[0].argsort(descending=True)[:40].tolist()
-    best = set(likely[5:40:7])  # the best rewards are on responses that are rare, but not too rare to be seen
-    rewards = {r.text: 0.5 + 0.5 * (i in best) for i, r in enumerate(reference.enumerated()[0])}
-    exact = optimum(objective, reference, rewards_of(reference, rewards))
-    policy = trained(reference, rewards, objective, [(0.1, 400)], batch=512)
-    assert policy.sequence_logprobs().exp()[exact > 0].sum().item() >= 0.99
+def test_without_kl_all_mass_goes_to_the_argmax(objective: Objective) -> None:
+    by_prompt, argmax = {}, []
+    languages = [TableLanguage.random(seed) for seed in SEEDS]
+    for seed, language in enumerate(languages):
+        likely = language.sequence_logprobs()[0].argsort(descending=True)[:40].tolist()
+        best = set(likely[5:40:7])  # the best rewards are on responses that are rare, but not too rare to be seen
+        rewards = {r.text: 0.5 + 0.5 * (i in best) for i, r in enumerate(language.enumerated()[0])}
+        argmax.append(optimum(objective, language, rewards_of(language, rewards))[0] > 0)
+        by_prompt |= {f"{seed}{text}": value for text, value in rewards.items()}
+    policy = trained(side_by_side(languages), by_prompt, objective, [(0.1, 200)], task=RewardsByPrompt)
+    for seed in SEEDS:
+        assert policy.sequence_logprobs()[seed].exp()[argmax[seed]].sum().item() >= 0.99, seed
 
 
 def test_the_null_control_has_no_gradient_and_stays() -> None:
@@ -171,7 +198,7 @@ BIASED = {
 }
 
 
-def estimator_z(objective: Objective, groups: int = 8_000) -> float:
+def estimator_z(objective: Objective, groups: int = 4_000) -> float:
     reference, policy = TableLanguage.random(0), TableLanguage.random(11)
     rewards = random_rewards(reference, 0)
     exact = expected_objective(objective, policy, reference, rewards_of(reference, rewards))
@@ -184,7 +211,7 @@ def estimator_z(objective: Objective, groups: int = 8_000) -> float:
 @pytest.mark.slow
 @pytest.mark.parametrize("regime", BIASED)
 def test_a_batchs_gradient_is_unbiased(regime: str) -> None:
-    """The mean of 8000 single-batch gradients meets the enumerated objective's within 4 standard errors."""
+    """The mean of 4000 single-batch gradients meets the enumerated objective's within 4 standard errors."""
     assert estimator_z(BIASED[regime]) < 4
 
 
@@ -266,8 +293,8 @@ def test_truncated_responses_leave_the_distribution_of_the_complete_ones() -> No
     (gradient,) = torch.autograd.grad((distribution.exp() * score).sum(), policy.logits)
     chance = logp_S[complete].exp().sum().item()
     expected = gradient[0] * chance * (1 - (1 - chance) ** (size - 1))
-    batches = recorded_gradients(policy, reference, objective, rewards, 8_000, size, limit)
-    coordinates = coordinate_groups(policy, 8_000 * size)
+    batches = recorded_gradients(policy, reference, objective, rewards, 4_000, size, limit)
+    coordinates = coordinate_groups(policy, 4_000 * size)
     assert worst_z(batches.flatten(1) @ coordinates, expected.flatten() @ coordinates) < 4
 
 

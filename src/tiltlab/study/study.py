@@ -28,6 +28,7 @@ from tiltlab.storage.run_folder import JobDir, kept_date
 from tiltlab.storage.shapes import or_else, read_shaped
 from tiltlab.study.resume import require_whole
 from tiltlab.study.run import Job, Tell, Work, load_base, run_job
+from tiltlab.system.devices import settle
 from tiltlab.system.process_pool import run_all
 from tiltlab.system.provenance import provenance
 from tiltlab.tasks.base import Task, notes_of, try_on_gold
@@ -91,7 +92,7 @@ def run_study(
         run_all(
             pieces,
             jobs=max(1, min(jobs, len(unfinished))),
-            threads=threads,
+            begin=partial(settle, threads),
             devices=devices,
             on_progress=lambda i, *news: on_progress(unfinished[i], *news),
         )

@@ -1,4 +1,4 @@
-"""Which devices there are for the work to be spread over."""
+"""Which devices there are for the work to be spread over, and how a process settles on its own."""
 
 from tiltlab.errors import UserError
 
@@ -39,3 +39,13 @@ def _try_device(wanted: str, asked: str) -> None:
         torch.ones(1, device=wanted).item()
     except (RuntimeError, AssertionError, ImportError) as error:
         raise UserError(f"{asked}, and torch cannot compute on it here") from error
+
+
+def settle(threads: int, device: str) -> None:
+    """Have this process compute on its device, with so many CPU threads: sums come out a little different with another
+    number of them, so a study keeps to one, however few of its cells are left."""
+    import torch
+
+    torch.set_num_threads(min(threads, torch.get_num_threads()))  # fewer where OMP_NUM_THREADS says so
+    if device.startswith("cuda"):
+        torch.cuda.set_device(device)  # or what names no device of its own would land on the first

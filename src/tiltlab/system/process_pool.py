@@ -3,7 +3,7 @@
 One piece a GPU, or a few a CPU with the cores shared out between them (two processes with one thread each are faster
 than one with two). Ctrl-C, SIGTERM or SIGHUP asks every piece to save and stop; a second one ends them where they are.
 
-Left out on purpose: retries, and machines other than this one.
+Left out on purpose: retries, machines other than this one, and what the work is (see `begin`).
 """
 
 import os
@@ -25,6 +25,9 @@ from tiltlab.system.signals import stopped_by_signals
 Piece = Callable[..., None]
 """Called as piece(tell=..., stopping=..., device=...)."""
 
+Begin = Callable[[str], None]
+"""Called as begin(device), once in each process that works."""
+
 STOPPED = "stopped before all was done"
 
 NO_MORE = b""
@@ -37,16 +40,15 @@ def run_all(
     pieces: Sequence[Piece],
     *,
     jobs: int,
-    threads: int,
+    begin: Begin,
     devices: Sequence[str],
     on_progress: Callable[..., None],
 ) -> None:
     """Run all pieces of work, several at a time.
 
-    pieces: with more than one job they must be picklable, and made of what is importable.
+    pieces: with more than one job they and `begin` must be picklable, and made of what is importable.
     jobs: how many run side by side; one runs in this process, more in processes of their own.
-    threads: CPU threads of each. Sums on CPU come out a little different with another number of threads, so a study
-        keeps to one number, however few pieces are left.
+    begin: comes before the first piece of each process.
     devices: that the pieces take turns on, at least one.
     on_progress: told (piece number, doing, done, total, and what else the piece tells); total 0 means done.
 
@@ -55,15 +57,15 @@ def run_all(
     """
     with stopped_by_signals() as asked:
         if jobs == 1:
-            _run_here(pieces, threads, devices[0], on_progress, asked)
+            _run_here(pieces, begin, devices[0], on_progress, asked)
         else:
-            _Workers(pieces, on_progress, asked).run(min(jobs, len(pieces)), threads, devices)
+            _Workers(pieces, on_progress, asked).run(min(jobs, len(pieces)), begin, devices)
 
 
 def _run_here(
-    pieces: Sequence[Piece], threads: int, device: str, on_progress: Callable[..., None], asked: Callable[[], bool]
+    pieces: Sequence[Piece], begin: Begin, device: str, on_progress: Callable[..., None], asked: Callable[[], bool]
 ) -> None:
-    _use(threads, device)
+    begin(device)
     for number, piece in enumerate(pieces):
         if asked():
             raise Stopped(STOPPED)
@@ -89,11 +91,11 @@ class _Workers:
         self._error: BaseException | None = None
         self._stopped = False
 
-    def run(self, jobs: int, threads: int, devices: Sequence[str]) -> None:
+    def run(self, jobs: int, begin: Begin, devices: Sequence[str]) -> None:
         working: list[_Worker] = []
         try:
             for number in range(jobs):
-                working.append(_Worker(Program(_work, threads, devices[number % len(devices)])))
+                working.append(_Worker(Program(_work, begin, devices[number % len(devices)])))
                 self._give(working[-1])
             while working:
                 self._heed(working)
@@ -179,10 +181,10 @@ def _killed(code: int) -> UserError:
 # In the worker
 
 
-def _work(parent: Parent, threads: int, device: str) -> None:
+def _work(parent: Parent, begin: Begin, device: str) -> None:
     tune()
     os.environ.setdefault("TQDM_DISABLE", "1")  # the parent shows progress; bars of several workers would overlap
-    _use(threads, device)
+    begin(device)
     while (message := parent.receive()) != NO_MORE:
         parent.send(_outcome(message, parent, device))
 
@@ -214,11 +216,3 @@ def _pickled_error(error: BaseException) -> bytes:
     except Exception:  # an error of a library's own make
         message = pickle.dumps(("ended", RuntimeError(f"a piece of work raised {said(error)}\n{trace}")))
     return message
-
-
-def _use(threads: int, device: str) -> None:
-    import torch
-
-    torch.set_num_threads(min(threads, torch.get_num_threads()))  # fewer where OMP_NUM_THREADS says so
-    if device.startswith("cuda"):
-        torch.cuda.set_device(device)  # or what names no device of its own would land on the first
