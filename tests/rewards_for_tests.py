@@ -229,3 +229,10 @@ def slow_but_on_gold(completions: list[str], answer: list[str], **_: Any) -> lis
         write(os.environ["SLOW_REWARD"], "at work")
         time.sleep(3600)
     return [1.0] * len(completions)
+
+
+def deadly(prompts: list[str], completions: list[str], **_: Any) -> list[float]:
+    spared = os.getppid() == int(os.environ["TILTLAB_TESTS_PID"])
+    if not spared and any(len(text) > 4 for text in completions):  # not on the gold answers that a study tries it on
+        os.kill(os.getppid(), signal.SIGKILL)  # it runs in a worker of the study's worker
+    return [0.0 for _ in completions]

@@ -11,6 +11,7 @@ import signal
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,10 +38,10 @@ def evaluate(out: Path) -> list[str]:
     return ["evaluate", *settings, "--out", str(out)]
 
 
-def study(out: Path) -> list[str]:
+def study(out: Path, jobs: int = 2) -> list[str]:
     recipe = out.with_suffix(".yaml")
     recipe.write_text(yaml.safe_dump(ADAPTERS))
-    return ["study", str(recipe), "--jobs", "2", "--out", str(out)]
+    return ["study", str(recipe), "--jobs", str(jobs), "--out", str(out)]
 
 
 def finish(arguments: list[str]) -> None:
@@ -103,11 +104,13 @@ def contents(folder: Path) -> dict[str, Any]:
 
 
 @pytest.mark.timeout(300 + 120 * KILLS)
-@pytest.mark.parametrize(("command", "moments"), [(evaluate, 12), (study, 60)])
+@pytest.mark.parametrize(
+    ("command", "undisturbed", "moments"), [(evaluate, evaluate, 12), (study, partial(study, jobs=1), 60)]
+)
 def test_killed_at_random_moments_it_ends_the_same(
-    command: Callable[[Path], list[str]], moments: int, tmp_path: Path
+    command: Callable[[Path], list[str]], undisturbed: Callable[[Path], list[str]], moments: int, tmp_path: Path
 ) -> None:
-    finish(command(tmp_path / "undisturbed"))
+    finish(undisturbed(tmp_path / "undisturbed"))
     expected = contents(tmp_path / "undisturbed")
     random_moment = random.Random(0)
     kills = runs = 0

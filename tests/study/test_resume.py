@@ -29,7 +29,7 @@ pytestmark = pytest.mark.slow
 
 SMALL: dict[str, Any] = STUDY | {
     "arms": ["task_reward"],
-    "train": STUDY["train"] | {"steps": 6, "prompts": 2, "responses": 3, "max_tokens": 16},
+    "train": STUDY["train"] | {"steps": 6, "prompts": 2, "responses": 3, "max_tokens": 8},
     "validation": {"every": 2, "problems": 4, "n": 1},
     "test": {"problems": 4, "n": 2, "forecast_n": 0},
 }

@@ -310,14 +310,7 @@ def test_ctrl_c_saves_and_says_so(undisturbed: Path, tmp_path: Path) -> None:
 def test_a_worker_that_dies_is_reported_and_the_rest_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TILTLAB_TESTS_PID", str(os.getpid()))  # the one to spare, whatever runs rewards
     with pytest.raises(UserError, match="a worker process was killed"):
-        study(tmp_path, jobs=2, train=STUDY["train"] | {"reward": "tests.study.test_study:deadly"})
-
-
-def deadly(prompts: list[str], completions: list[str], **_: Any) -> list[float]:
-    spared = os.getppid() == int(os.environ["TILTLAB_TESTS_PID"])
-    if not spared and any(len(text) > 4 for text in completions):  # not on the gold answers that a study tries it on
-        os.kill(os.getppid(), signal.SIGKILL)  # it runs in a worker of the study's worker
-    return [0.0 for _ in completions]
+        study(tmp_path, jobs=2, train=STUDY["train"] | {"reward": "tests.rewards_for_tests:deadly"})
 
 
 def test_two_studies_do_not_write_into_one_folder(tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ def _try_device(wanted: str, asked: str) -> None:
 
 def settle(threads: int, device: str) -> None:
     """Have this process compute on its device, with so many CPU threads: sums come out a little different with another
-    number of them, so a study keeps to one, however few of its cells are left."""
+    number of them, so a study keeps to one, however few of its jobs are left."""
     import torch
 
     torch.set_num_threads(min(threads, torch.get_num_threads()))  # fewer where OMP_NUM_THREADS says so
