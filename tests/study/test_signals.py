@@ -71,3 +71,15 @@ def test_a_study_from_before_there_were_signals_goes_on(tmp_path: Path) -> None:
     write_json(tmp_path / "study.json", about)
     study(tmp_path, **few)
     assert "signal" in json.dumps(read_json(tmp_path / "study.json")["recipe"]["arms"])
+
+
+def test_an_arm_whose_rewards_do_not_suit_its_advantage_fails_alone_and_for_good(tmp_path: Path) -> None:
+    train = STUDY["train"] | {"steps": 1, "reward": "tests.rewards_for_tests:shortness"}
+    arms = ["base", {"arm": "task_reward", "advantage": "passk(2)"}, {"arm": "task_reward", "advantage": "maxrl"}]
+    study(tmp_path, arms=arms, train=train)
+    failed = {path.parent.parent.name: read_json(path) for path in tmp_path.rglob("failed.json")}
+    assert "passk(2) needs rewards of 0 or 1" in failed["task-reward--pass-2"]["error"]
+    assert "maxrl needs rewards of 0 or more" in failed["task-reward--maxrl"]["error"]
+    assert all(one["lasting"] for one in failed.values())
+    (done,) = tmp_path.rglob("result.json")
+    assert done.parent.parent.name == "base"

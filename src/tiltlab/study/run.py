@@ -33,6 +33,7 @@ from tiltlab.storage.records import write_records
 from tiltlab.storage.run_folder import JobDir
 from tiltlab.study.resume import State, resume, save
 from tiltlab.tasks.base import Task
+from tiltlab.training.advantage import UnsuitableReward
 from tiltlab.training.alarms import Alarm, Watch
 from tiltlab.training.optimizer import Optimizer
 from tiltlab.training.step_metrics import Metrics
@@ -108,7 +109,7 @@ def run_job(work: Work) -> None:
     except Exception as error:
         if is_full(error):
             raise cannot_write(folder.path, error) from error
-        lasting = isinstance(error, FloatingPointError)  # a function of the recipe: another try ends the same
+        lasting = isinstance(error, FloatingPointError | UnsuitableReward)  # by the recipe: another try ends the same
         why = brief(error) if lasting else said(error)
         told = {"error": why, "lasting": lasting, "traceback": traceback.format_exc()}
         write_json(folder.failed, told)

@@ -28,6 +28,10 @@ class PassK:
             raise ValueError(f"passk must be at least 1, got {self.passk}")
 
 
+class UnsuitableReward(ValueError):
+    """A reward that an advantage cannot be told from."""
+
+
 Advantage = Literal["leave_one_out", "group_normalized", "maxrl"] | PassK
 """How scores become advantages. All but leave_one_out are ablations: they ascend something else than J."""
 
@@ -39,7 +43,7 @@ def advantages(how: Advantage, scores_PG: Tensor, rewards_PG: Tensor, weight: fl
 
     scores_PG: NaN where a response does not count. rewards_PG: r, before it is weighed.
 
-    Raises ValueError for rewards that maxrl or passk cannot be told from.
+    Raises UnsuitableReward where maxrl or passk cannot be told from the rewards.
     """
     if how == "leave_one_out":
         return leave_one_out(scores_PG)
@@ -83,10 +87,12 @@ def maxrl(rewards_PG: Tensor) -> Tensor:
     - sum over k < G of (1 - p)^k / k: the higher G, the more a problem counts that is seldom solved. (Without the mean
     subtracted there would be G terms.)
 
-    rewards_PG: [P, G], NaN where a response is not to count. Raises ValueError for a negative reward.
+    rewards_PG: [P, G], NaN where a response is not to count. Raises UnsuitableReward for a negative one.
     """
     if (rewards_PG < 0).any():
-        raise ValueError(f"advantage maxrl needs rewards of 0 or more, got {rewards_PG.nan_to_num().min().item():g}")
+        raise UnsuitableReward(
+            f"advantage maxrl needs rewards of 0 or more, got {rewards_PG.nan_to_num().min().item():g}"
+        )
     mean_P1 = rewards_PG.nanmean(1, keepdim=True)
     return torch.where(~rewards_PG.isnan() & (mean_P1 > 0), (rewards_PG - mean_P1) / mean_P1, 0.0)
 
@@ -101,12 +107,12 @@ def passk(rewards_PG: Tensor, k: int) -> Tensor:
         k = n: k - 1 others are then not left for them.
 
     rewards_PG: [P, G], NaN where a response is not to count. Groups with fewer than k that do, or than two, get 0.
-    Raises ValueError for a reward that is neither 0 nor 1.
+    Raises UnsuitableReward for one that is neither 0 nor 1.
     """
     known_PG = ~rewards_PG.isnan()
     odd = rewards_PG[known_PG & (rewards_PG != 0) & (rewards_PG != 1)]
     if len(odd):
-        raise ValueError(f"advantage passk({k}) needs rewards of 0 or 1, got {odd[0].item():g}")
+        raise UnsuitableReward(f"advantage passk({k}) needs rewards of 0 or 1, got {odd[0].item():g}")
     right_PG = rewards_PG == 1
     sizes = zip(known_PG.sum(1).tolist(), right_PG.sum(1).tolist(), strict=True)
     by_reward_P2 = rewards_PG.new_tensor([_by_reward(n, c, k) for n, c in sizes])

@@ -74,7 +74,7 @@ def train(
     The caller evaluates, saves and stops between two steps. All randomness is a function of (config.seed, step), so
     going on from saved weights and optimiser state is the same as never having stopped.
 
-    Raises FloatingPointError on a gradient that is not finite.
+    Raises FloatingPointError on a gradient that is not finite, UnsuitableReward where `advantage` cannot be told.
     """
     problems = task.problems("train")
     for step in range(start, config.steps):
