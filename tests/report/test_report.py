@@ -124,7 +124,7 @@ def test_an_arm_is_what_it_says_in_study_json(tmp_path: Path) -> None:
 
 def test_the_base_s_path_is_told_once_for_all_trained_arms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     told = []
-    monkeypatch.setattr("tiltlab.verdict.verdict.enough", lambda samples: told.append(samples) or np.zeros(2, bool))
+    monkeypatch.setattr("tiltlab.verdict.base_path.enough", lambda samples: told.append(samples) or np.zeros(2, bool))
     arms = [{"arm": "base"}, {"arm": "task_reward"}, {"arm": "tilted", "beta": 0.1}, {"arm": "tempered", "alpha": 2}]
     found = findings(load_study(made_study(tmp_path, arms=arms)), "lazy-sum")
     assert len(found.verdicts) == 3

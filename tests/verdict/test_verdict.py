@@ -33,7 +33,9 @@ def test_a_planted_truth_is_found(plant: Plant) -> None:
 
 
 def test_what_sharpening_recovers_is_told_with_its_interval() -> None:
-    found = LANGUAGES[3].verdict(7).sharpened
+    sharpened = LANGUAGES[3].verdict(7).sharpened
+    assert sharpened is not None
+    found = sharpened.likelihood
     assert found is not None
     world = World.make("lazy", 7, 150)
     right = world.correct_PS.double()
@@ -161,7 +163,7 @@ def test_not_to_sharpen_is_always_a_choice() -> None:
 def test_what_sharpening_reaches_is_said_in_words_for_people() -> None:
     """Where nothing beats the base it is not called alpha 1; where it reaches more than training did, no share of the
     gain is told."""
-    world = World.make("lazy", 0, 60)
+    world = World.make("unsolved", 0, 60)
     base, _ = world.drawn(world.logp_PS, 8, 1)
     tuned, _ = world.drawn(world.taught(), 8, 2)
     none = decide(Evidence(base, tuned)).why
@@ -180,7 +182,7 @@ def test_more_samples_of_the_base_tell_of_its_sharpening_and_of_nothing_else() -
     tuned, _ = world.drawn(world.distribution(tempered(2)), 8, 3)
     few, many = (
         decide(Evidence(base, tuned)),
-        decide(Evidence(base, tuned, path=base_path(from_records([*base, *more])))),
+        decide(Evidence(base, tuned, path=base_path([*base, *more]))),
     )
     assert few.gain == many.gain
     assert few.solved_problems == many.solved_problems
@@ -190,11 +192,13 @@ def test_more_samples_of_the_base_tell_of_its_sharpening_and_of_nothing_else() -
     assert many.outcome == "sharpening explains it"
     lazy = World.make("lazy", 0, 60)
     before, _ = lazy.drawn(lazy.logp_PS, 8, 1)
-    path = base_path(from_records([*before, *lazy.drawn(lazy.logp_PS, 120, 2)[0]]))
+    path = base_path([*before, *lazy.drawn(lazy.logp_PS, 120, 2)[0]])
     taught = decide(Evidence(before, lazy.drawn(lazy.taught(), 8, 3)[0], path=path))
     assert taught.sharpened is not None
-    assert taught.sharpened.chosen == ("alpha 1, none",)
-    assert taught.sharpened.accuracy.value == pytest.approx(taught.gain.a.value)  # the same base, said once
+    of = taught.sharpened.likelihood
+    assert of is not None
+    assert of.chosen == ("alpha 1, none",)
+    assert of.accuracy.value == pytest.approx(taught.gain.a.value)  # the same base, said once
     with pytest.raises(ValueError, match="further samples"):
         Evidence(base, tuned, [0.0] * len(base), path=path)
 
@@ -202,12 +206,12 @@ def test_more_samples_of_the_base_tell_of_its_sharpening_and_of_nothing_else() -
 def test_a_path_that_was_told_once_serves_for_every_tuned_model() -> None:
     world = World.make("helpful", 0, 40)
     base, _ = world.drawn(world.logp_PS, 16, 1)
-    path = base_path(from_records(base))
+    path = base_path(base)
     assert path.reach > 1
     for distribution in (world.distribution(tempered(2)), world.taught(), world.collapsed()):
         tuned, _ = world.drawn(distribution, 16, 2)
         assert decide(Evidence(base, tuned, path=path)) == decide(Evidence(base, tuned))
-    assert base_path(from_records(base[:3])).accuracy == {}
+    assert base_path(base[:3]).accuracy == {}
 
 
 def test_the_page_of_a_verdict_shows_power_samplers_where_the_forecast_is_withheld(tmp_path: Path) -> None:

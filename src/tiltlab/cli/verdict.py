@@ -126,6 +126,8 @@ def verdict(
         result = write_verdict(examined, out, seed, drawn=drawn)
     output.say(("verdict: ", "bold"), (result.outcome, "bold green"))
     output.say(result.why + (f" What it would take: {result.needs}." if result.needs else ""))
+    if result.made_of:
+        output.say(result.made_of)
     output.say(f"page: {out / 'verdict.html'}")
     output.figures(result, page=out / "verdict.html")
 

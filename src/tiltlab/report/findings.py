@@ -11,7 +11,7 @@ from tiltlab.forecast.frontier import least_kl
 from tiltlab.forecast.weighted_samples import from_records
 from tiltlab.report.load import ArmOnTask, Study
 from tiltlab.report.tables import Row
-from tiltlab.storage.shapes import Nature
+from tiltlab.storage.shapes import Nature, nature_of
 from tiltlab.types import Record
 from tiltlab.verdict.verdict import OUTCOMES, Evidence, Verdict, base_path, decide
 
@@ -48,12 +48,19 @@ def findings(study: Study, task: str) -> Findings:
         return Findings(None, {})
     records, more = _records(base), [record for seeded in base.seeds for record in seeded.more]
     trained = [arm for arm in study.on(task) if arm.trained]
-    path = base_path(from_records([*records, *more])) if trained else None
-    rivals, powers = ({a.name: _records(a) for a in study.on(task) if a.nature in of} for of in _SHARPENED)
+    path = base_path([*records, *more]) if trained else None
+    untrained = [arm for arm in study.on(task) if not arm.trained]
+    voted = {arm.name: _records(arm) for arm in untrained if nature_of(arm.config) == "answers"}
+    rivals, powers = (
+        {arm.name: _records(arm) for arm in untrained if arm.nature in of and arm.name not in voted}
+        for of in _SHARPENED
+    )
     verdicts = {}
     for arm in trained:
         with suppress(ValueError):  # no problem of which both have a graded response
-            verdicts[arm.name] = decide(Evidence(records, _records(arm), rivals=rivals, powers=powers, path=path))
+            verdicts[arm.name] = decide(
+                Evidence(records, _records(arm), path=path, rivals=rivals, powers=powers, voted=voted)
+            )
     return Findings(_forecast([*records, *more]), verdicts)
 
 

@@ -15,6 +15,7 @@ from tiltlab.verdict.verdict import Outcome, Verdict
 _CHIPS: dict[Outcome, tuple[str, str]] = {
     "beyond sharpening": ("taught", "good"),
     "sharpening explains it": ("only sharpened", "plain"),
+    "form explains it": ("only form", "plain"),
     "cannot tell": ("cannot tell", "plain"),
     "no gain": ("no gain", "plain"),
     "collapse": ("worse", "bad"),
@@ -64,6 +65,8 @@ def lead(study: Study, rows: Sequence[Row], task: str, findings: Findings) -> Le
             said += f"{number(top.accuracy.value, 2)}; the base: {before}."
         case "sharpening explains it":
             said = f"{_capital(best)} lifts {before} to {after}; {_told_by_forecast(verdict)}."
+        case "form explains it":
+            said = f"{_capital(best)} lifts {before} to {after} by ending and answering where it is read."
         case "cannot tell":
             said = f"{_capital(best)}: {before} to {after}"
             said += f"; what it would take to tell: {verdict.needs}." if verdict.needs else "."

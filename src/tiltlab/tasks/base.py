@@ -52,6 +52,15 @@ class BatchGrading(Protocol):
 
 
 @runtime_checkable
+class LenientReading(Protocol):
+    """A task that can also read answers where it does not ask for them."""
+
+    def lenient(self) -> "Task | None":
+        """The task so read; None where it reads so already."""
+        ...
+
+
+@runtime_checkable
 class Noting(Protocol):
     """A task with something to say of how a split was made: rows left out, which gold answers were read."""
 

@@ -7,7 +7,7 @@ mathematics itself: whether two expressions are equal is for grading/maths.py to
 import random
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from string import Formatter
 from typing import Annotated, Any, ClassVar, Literal
@@ -118,6 +118,9 @@ class Data:
 
         pairs = [(text, problem.answer) for problem, text in zip(problems, texts, strict=True)]
         return grade_many(pairs, _MODES[self.grader])
+
+    def lenient(self) -> "Data | None":
+        return None if self.grader == "maths_lenient" else replace(self, grader="maths_lenient")
 
     def unread(self, problems: Sequence[Problem]) -> list[Problem]:
         """Those whose gold answer no response can meet, but letter by letter."""

@@ -3,13 +3,16 @@
 Left out on purpose: training, and the decision (verdict.py).
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from math import isnan
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
+from tiltlab.config.tasks import Task as AnyTask
 from tiltlab.errors import UserError
 from tiltlab.evaluation.evaluate import Evaluated, evaluate
 from tiltlab.evaluation.token_logprobs import token_lines
@@ -22,9 +25,9 @@ from tiltlab.samplers.power_smc import PowerSMC
 from tiltlab.samplers.temperature import Temperature
 from tiltlab.seeds import derive
 from tiltlab.storage.records import read_records
-from tiltlab.storage.shapes import TokenLine, Told, or_else, read_shaped, read_shaped_lines, require_end
-from tiltlab.tasks.base import Task
-from tiltlab.types import UNKNOWN, Record
+from tiltlab.storage.shapes import TokenLine, Told, nature_of, or_else, read_shaped, read_shaped_lines, require_end
+from tiltlab.tasks.base import LenientReading, Task, grade_texts
+from tiltlab.types import UNKNOWN, Problem, Record
 from tiltlab.verdict.verdict import Evidence
 
 POWERS: dict[str, PowerSMC] = {f"power SMC {alpha}": PowerSMC(alpha, 16) for alpha in (2, 4, 8)}
@@ -60,10 +63,15 @@ def from_files(base: Path, tuned: Path, rivals: Sequence[Path] = ()) -> Examined
             f"{tuned} holds no log-probabilities under the base (ref_logp is logp, or missing); "
             "score them: `tiltlab evaluate --reference BASE`, or hand both models to `tiltlab verdict`"
         )
+    drawn = dict(zip(_names(rivals), rivals, strict=True))
+    voted = {name for name, path in drawn.items() if _is_voted(path)}
+    read = [_told_leniently(path, records) for path, records in ((base, of_base), (tuned, of_tuned))]
     return Examined(
         of_base,
         of_tuned,
-        rivals=dict(zip(_names(rivals), map(_read, rivals), strict=True)),
+        rivals={name: _read(path) for name, path in drawn.items() if name not in voted},
+        voted={name: _read(path) for name, path in drawn.items() if name in voted},
+        lenient=_both_or_none(*read),
         tokens={"base": [], "tuned": _tokens(tuned)} | ({"base": _tokens(base)} if _alone(base) else {}),
         questions=_questions(base) | _questions(tuned),
     )
@@ -124,6 +132,7 @@ def from_models(
         tokens = {what: token_lines(of_base, chosen, prompts, first_P) for what, first_P in first.items()}
         powers = {name: draw(name, of_base, of_base, sampler) for name, sampler in POWERS.items()}
     before = [replace(record, ref_logp=record.logp) for record in crossed.records]
+    by_id = {problem.id: problem for problem in chosen}
     _in_common(before, base.path, after.records, tuned)
     return Examined(
         before,
@@ -133,6 +142,7 @@ def from_models(
         power_kls={name: _kls(POWERS[name], evaluated) for name, evaluated in powers.items()},
         tokens=tokens,
         questions={problem.id: problem.question for problem in chosen},
+        lenient=_both_or_none(*(read_leniently(task, by_id, records) for records in (before, after.records))),
     )
 
 
@@ -184,6 +194,46 @@ def _tokens(path: Path) -> list[dict[str, Any]]:
 def _alone(path: Path) -> bool:
     """Whether the model of a folder was its own reference, so that its token lines are about itself."""
     return not (_about(path).get("recipe") or {}).get("reference")
+
+
+def _is_voted(path: Path) -> bool:
+    """Whether what drew these records looks at answers and at nothing else, as far as their folder says."""
+    arm = (_about(path if path.is_dir() else path.parent).get("recipe") or {}).get("sampler")
+    return isinstance(arm, dict) and "arm" in arm and nature_of(arm) == "answers"
+
+
+def _told_leniently(path: Path, records: Sequence[Record]) -> list[Record] | None:
+    """Records of a folder, graded leniently by the task that it names; None where nobody says which."""
+    about = _about(path)
+    try:
+        task: Task = TypeAdapter(AnyTask).validate_python((about.get("recipe") or {}).get("task"))
+    except ValidationError:
+        return None
+    questions = about.get("questions", {})
+    return read_leniently(task, {name: Problem(name, *both) for name, both in questions.items()}, records)
+
+
+def read_leniently(task: Task, problems: Mapping[str, Problem], records: Sequence[Record]) -> list[Record] | None:
+    """The same records, of which those that ended without an answer where the task reads one are graded by what they
+    say elsewhere; None for a task that does not read otherwise.
+
+    problems: by id; what answers others stays.
+    """
+    lenient = task.lenient() if isinstance(task, LenientReading) else None
+    if lenient is None:
+        return None
+    unread = [i for i, r in enumerate(records) if r.complete and r.reason == "no_answer" and r.problem in problems]
+    texts = [records[i].text for i in unread]
+    grades = grade_texts(lenient, [problems[records[i].problem] for i in unread], texts)
+    again = list(records)
+    for i, grade in zip(unread, grades, strict=True):
+        if grade.reason not in UNKNOWN:
+            again[i] = replace(records[i], answer=grade.answer, reward=grade.reward, reason=grade.reason)
+    return again
+
+
+def _both_or_none(base: list[Record] | None, tuned: list[Record] | None) -> tuple[list[Record], list[Record]] | None:
+    return None if base is None or tuned is None else (base, tuned)
 
 
 def _questions(path: Path) -> dict[str, str]:
