@@ -4,8 +4,7 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-from tiltlab.forecast.forecast import Forecast, forecast
-from tiltlab.forecast.weighted_samples import from_records
+from tiltlab.forecast.forecast import Forecast, base_forecast
 from tiltlab.report.forecast import write_forecast_page
 from tiltlab.report.verdict import write_verdict_page
 from tiltlab.storage.files import write_json, write_text
@@ -21,7 +20,7 @@ def write_forecast(base: Path, out: Path) -> Forecast:
     base: records.jsonl, or its folder.
     out: the folder to write to.
     """
-    result, made = forecast(from_records(base_records(base))), provenance()
+    result, made = base_forecast(base_records(base)), provenance()
     write_json(out / "forecast.json", asdict(result) | {"made": made})
     write_forecast_page(result, made, out / "forecast.html")
     return result

@@ -137,23 +137,24 @@ def agreement(records: Sequence[Record]) -> Mapping[str, float]:
     return agreements
 
 
+def answer_logs(count_PA: Ints, among_P: Ints) -> Floats:
+    """log P of each answer, in nats, [P, A]: digamma's, whose bias in sums of P log P is slight (Grassberger 1988)."""
+    logs: Floats = digamma(np.maximum(count_PA, 1)) - digamma(np.maximum(among_P, 1))[:, None]
+    return logs
+
+
 def vote_covariances(votes: Votes) -> Floats:
     """Cov of (correct, log P(answer)) among a problem's responses with an answer, in nats, [P]: d accuracy / d g of
     answer power at g = 1. NaN where fewer than two have one.
 
-    log P is digamma's of the count (Grassberger 1988), and correct is another sample's in the product of means: so
-    that no sample votes for itself.
+    In the product of means, correct is another sample's than log P: no sample votes for itself.
     """
     count_PA, n_P = votes.count_PA, votes.count_PA.sum(1)
     right_P = (count_PA * votes.right_PA).sum(1)
 
-    def log_mass(counted_PA: Ints, among_P: Ints) -> Floats:
-        log_mass_PA: Floats = digamma(np.maximum(counted_PA, 1)) - digamma(np.maximum(among_P, 1))[:, None]
-        return log_mass_PA
-
     with np.errstate(invalid="ignore", divide="ignore"):
-        together_P = (count_PA * votes.right_PA * log_mass(count_PA, n_P)).sum(1) / n_P
-        others_PA = count_PA * log_mass(count_PA, n_P - 1)
-        less_one_PA = (count_PA - 1) * log_mass(count_PA - 1, n_P - 1)  # the right one taken out of its own answer
+        together_P = (count_PA * votes.right_PA * answer_logs(count_PA, n_P)).sum(1) / n_P
+        others_PA = count_PA * answer_logs(count_PA, n_P - 1)
+        less_one_PA = (count_PA - 1) * answer_logs(count_PA - 1, n_P - 1)  # the right one taken out of its own answer
         apart_P = right_P * others_PA.sum(1) + (count_PA * votes.right_PA * (less_one_PA - others_PA)).sum(1)
         return np.where(n_P > 1, together_P - apart_P / (n_P * (n_P - 1)), np.nan)

@@ -17,13 +17,19 @@ import numpy as np
 from scipy.special import softmax
 
 from tiltlab.errors import UserError
+from tiltlab.forecast.answers import Votes, votes_of
 from tiltlab.forecast.importance import enough, estimate
+from tiltlab.forecast.lines import Lines, lines_of
 from tiltlab.forecast.reliability import FEW_PROBLEMS, doubts_of, drift, intervals
 from tiltlab.forecast.weighted_samples import Floats, WeightedSamples, from_records, some_problems
 from tiltlab.stats.metrics import Interval, mean_interval
 from tiltlab.types import Record
 
 ALPHAS = (0.75, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)
+NEAR = (0.25, 0.5, 0.75, 1.0, 1.25)
+"""Further alphas where responses are long: 1 + these over the spread of log p in nats, as far as they lie below all
+above 1 in ALPHAS. There a spread of 25 nats lets alpha go to 1.05."""
+
 BETAS = (2.0, 1.0, 0.7, 0.5, 0.4, 0.3, 0.2, 0.1)
 
 
@@ -58,7 +64,8 @@ class Forecast:
 
     slope: Cov under p of (correct, log p), in nats: d accuracy / d alpha at alpha = 1. problems: how many the averages
     are over; left_out more had too few samples to use. samples_per_problem: the median number used of each. truncated,
-    ungraded: samples not used, being prefixes, or having no grade.
+    ungraded: samples not used, being prefixes, or having no grade. lines: the rank path, answer power and votes; None
+    where only weighted samples are known.
     """
 
     points: tuple[Point, ...]
@@ -68,24 +75,26 @@ class Forecast:
     samples_per_problem: float
     truncated: int
     ungraded: int
+    lines: Lines | None = None
 
 
 def forecast(
     samples: WeightedSamples,
-    alphas: Sequence[float] = ALPHAS,
+    alphas: Sequence[float] | None = None,
     betas: Sequence[float] = BETAS,
     ks: Sequence[int] = (),
     best_reward: float = 1.0,
 ) -> Forecast:
     """The forecast at every alpha, and at 1, without the reward and with it at each beta, and pass@k at each k.
 
+    alphas: default ALPHAS, and where responses are long, alphas nearer to 1 without a reward (NEAR).
     best_reward: the largest reward that a response can get; a larger one that was seen takes its place. Where a point
     is withheld, so is what lies beyond it: on the sharpening path whatever is further from alpha = 1 on that side, and
     at each alpha whatever has a smaller beta.
 
     Raises UserError for an alpha or beta that is not above 0, and where no problem has enough samples.
     """
-    for name, values in (("alpha", alphas), ("beta", betas)):
+    for name, values in (("alpha", alphas or ALPHAS), ("beta", betas)):
         if not all(0 < value < inf for value in values):
             raise UserError(f"forecast: every {name} must be a number above 0, got {list(values)}")
     keep = enough(samples)
@@ -94,12 +103,14 @@ def forecast(
     known = some_problems(samples, keep)
     forecaster = _Forecaster(known, tuple(ks), best_reward)
     lines: dict[float, list[Point]] = {}
-    above = sorted({1.0, *(alpha for alpha in alphas if alpha >= 1)})
+    near = _near(known) if alphas is None else set()
+    alphas = ALPHAS if alphas is None else alphas
+    above = sorted({1.0, *near, *(alpha for alpha in alphas if alpha >= 1)})
     below = sorted({alpha for alpha in alphas if alpha < 1}, reverse=True)
     for side in (above, below):
         withheld = False
         for alpha in side:
-            lines[alpha] = forecaster.line(alpha, sorted(set(betas), reverse=True), withheld)
+            lines[alpha] = forecaster.line(alpha, () if alpha in near else sorted(set(betas), reverse=True), withheld)
             withheld = not lines[alpha][0].supported
     return Forecast(
         points=tuple(point for alpha in sorted(lines) for point in lines[alpha]),
@@ -110,6 +121,15 @@ def forecast(
         truncated=samples.truncated,
         ungraded=samples.ungraded,
     )
+
+
+def _near(samples: WeightedSamples) -> set[float]:
+    """Alphas nearer to 1 than any of ALPHAS, by the spread of log p within a problem; to two digits above 1."""
+    known = np.where(samples.used, samples.logp, np.nan)
+    spread = float(np.median(np.nanstd(known, axis=1)))
+    steps = [float(f"{part / spread:.2g}") for part in NEAR] if spread > 0 else []
+    first = min(alpha for alpha in ALPHAS if alpha > 1)
+    return {1 + step for step in steps if 1 + step < first}
 
 
 def covariances(samples: WeightedSamples) -> Floats:
@@ -128,12 +148,31 @@ def covariance(samples: WeightedSamples) -> Interval:
 
 
 def make_forecast(
-    records: Sequence[Record], alphas: Sequence[float] = ALPHAS, betas: Sequence[float] = BETAS, ks: Sequence[int] = ()
+    records: Sequence[Record],
+    alphas: Sequence[float] | None = None,
+    betas: Sequence[float] = BETAS,
+    ks: Sequence[int] = (),
 ) -> Forecast:
-    """`forecast` from a model's own responses at temperature 1, as `evaluate` returns them and `read_records` reads
-    them. Raises as it does, and UserError for records without log p."""
+    """`base_forecast` from a model's own responses at temperature 1, as `evaluate` returns them and `read_records`
+    reads them. Raises as it does, and UserError for records without log p."""
     own = [replace(record, ref_logp=record.logp) for record in records]  # ref_logp may be of another model
-    return forecast(from_records(own), alphas, betas, ks)
+    return base_forecast(own, alphas, betas, ks)
+
+
+def base_forecast(
+    records: Sequence[Record],
+    alphas: Sequence[float] | None = None,
+    betas: Sequence[float] = BETAS,
+    ks: Sequence[int] = (),
+) -> Forecast:
+    """`forecast` with the lines that need no label, from responses of the base that have its log p in `ref_logp`."""
+    samples = from_records(records)
+    votes: Votes | str
+    try:
+        votes = votes_of(records)
+    except UserError as error:  # no answers, or free text: there is nothing to vote on, and that is said
+        votes = str(error).removeprefix("forecast: ")
+    return replace(forecast(samples, alphas, betas, ks), lines=lines_of(samples, votes))
 
 
 class _Forecaster:

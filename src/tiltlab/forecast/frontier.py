@@ -12,8 +12,29 @@ from collections.abc import Sequence
 from math import isfinite, nan
 
 from tiltlab.forecast.forecast import Forecast, Point
+from tiltlab.forecast.lines import LinePoint
 from tiltlab.stats.by_problem import by_problem
 from tiltlab.types import Record
+
+
+def rank_points(forecast: Forecast) -> tuple[LinePoint, ...]:
+    """The likeliest of k that have an accuracy and a KL: the sharpening line, on which p^alpha lies where that is
+    supported."""
+    return _known(forecast.lines.ranks if forecast.lines else ())
+
+
+def voting_points(forecast: Forecast) -> tuple[LinePoint, ...]:
+    """Answer power, likewise: the voting line. Votes of k, whose KL takes more samples, lie on it or beside it."""
+    return _known(forecast.lines.powers if forecast.lines else ())
+
+
+def vote_points(forecast: Forecast) -> tuple[LinePoint, ...]:
+    """The vote of k, likewise."""
+    return _known(forecast.lines.votes if forecast.lines else ())
+
+
+def _known(points: Sequence[LinePoint]) -> tuple[LinePoint, ...]:
+    return tuple(point for point in points if point.accuracy is not None and point.kl is not None)
 
 
 def sharpening_path(forecast: Forecast) -> tuple[Point, ...]:

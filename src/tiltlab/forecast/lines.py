@@ -5,13 +5,14 @@ Intervals are over problems, and hold the noise of their samples. Thresholds wer
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 
 import numpy as np
 
+from tiltlab.forecast.answers import Votes
 from tiltlab.forecast.importance import Figures
-from tiltlab.forecast.ranks import RankPath
+from tiltlab.forecast.ranks import FEWEST, RankPath, rank_path
 from tiltlab.forecast.reliability import (
     FEW_PROBLEMS,
     MIN_PROBLEMS,
@@ -19,12 +20,21 @@ from tiltlab.forecast.reliability import (
     share_of_problems,
     skewed_mean_of_problems,
 )
-from tiltlab.forecast.voting import A_VOTE, AnswerPath, VotePath
-from tiltlab.forecast.weighted_samples import Floats
+from tiltlab.forecast.rise import Rise, rises
+from tiltlab.forecast.steps import Steps, steps
+from tiltlab.forecast.voting import A_VOTE, AnswerPath, VotePath, answer_path, vote_path
+from tiltlab.forecast.weighted_samples import Floats, WeightedSamples, some_problems
 from tiltlab.stats.metrics import Interval
 
 QUARTER = 4
 """Samples for each of k from which halving them tells how far the KL of the likeliest of k is off, where it is."""
+
+STORY = 2.0
+"""Standard errors by which halving the samples may move answer power: a third of that may be left, and widens its
+interval."""
+
+SPARED = 0.1
+"""Share of problems, those with the fewest samples, that are left out of the rank path, not to end it for all."""
 
 AGREEING = 0.95
 """Share of problems that must have g samples with one answer. Where many have none, what samples show is how few of
@@ -56,6 +66,76 @@ class LinePoint:
     samples_needed: int | None = None
 
 
+@dataclass(frozen=True)
+class Lines:
+    """The ways to sharpen that need no label, each from the base as far as its samples go.
+
+    ranks: the likeliest of k: the sharpening line. token_ranks: by log p a token, an ablation.
+    like_length: the likeliest of k responses of like length (accuracy and length alone): what of the line is no liking
+        for length.
+    powers, votes: answer power g and the vote of k; empty where there is nothing to vote on.
+    unvoted: why there is nothing to vote on. unanswered: share of responses that have no answer.
+    steps: what a first step of each would do. rises: what training on each would come to.
+    """
+
+    ranks: tuple[LinePoint, ...]
+    token_ranks: tuple[LinePoint, ...]
+    like_length: tuple[LinePoint, ...]
+    powers: tuple[LinePoint, ...]
+    votes: tuple[LinePoint, ...]
+    unvoted: str | None
+    unanswered: float | None
+    steps: Steps
+    rises: tuple[Rise, ...]
+
+
+def lines_of(samples: WeightedSamples, votes: Votes | str) -> Lines:
+    """From samples of the base itself. votes: its answers, or why there are none to vote on.
+
+    Raises UserError where no problem has enough samples for a rank path.
+    """
+    most = some_problems(samples, samples.used.sum(1) >= max(FEWEST, _spared(samples)))
+    ranks, token_ranks = rank_path(most), rank_path(most, per_token=True)
+    known = None if isinstance(votes, str) else votes
+    voted = vote_path(known) if known else None
+    towards = steps(some_problems(samples, samples.used.sum(1) >= FEWEST), known)
+    return Lines(
+        ranks=rank_line(ranks),
+        token_ranks=rank_line(token_ranks),
+        like_length=_like_length(most),
+        powers=answer_line(answer_path(known), int(known.samples_P.min())) if known else (),
+        votes=vote_line(voted) if voted else (),
+        unvoted=votes if isinstance(votes, str) else None,
+        unanswered=float((known.unanswered_P / known.samples_P).mean()) if known else None,
+        steps=towards,
+        rises=rises(ranks, voted, towards.likelihood.slope),
+    )
+
+
+def _spared(samples: WeightedSamples) -> float:
+    """The fewest samples that a problem has, but for the SPARED problems that have the fewest."""
+    return float(np.quantile(samples.used.sum(1), SPARED, method="lower"))
+
+
+def _like_length(samples: WeightedSamples) -> tuple[LinePoint, ...]:
+    """The mean of the rank paths of thirds of each problem's samples by length; empty where they are too few."""
+    order_PN = np.argsort(np.where(samples.used, samples.length, np.inf), axis=1, kind="stable")
+    place_PN = np.empty_like(order_PN)
+    np.put_along_axis(place_PN, order_PN, np.broadcast_to(np.arange(order_PN.shape[1]), order_PN.shape), 1)
+    third_PN = 3 * place_PN // np.maximum(samples.used.sum(1, keepdims=True), 1)
+    if (samples.used.sum(1) < 3 * FEWEST).any() or len(samples.problems) < MIN_PROBLEMS:
+        return ()
+    paths = [rank_path(replace(samples, used=samples.used & (third_PN == third))) for third in range(3)]
+    ks = [k for k in paths[0].ks if all(k in path.ks for path in paths)]
+    rows = [[path.ks.index(k) for path in paths] for k in ks]
+    tables = ([path.accuracy_KP for path in paths], [path.length_KP for path in paths])
+    means = [[np.mean([t[i] for t, i in zip(table, row, strict=True)], axis=0) for row in rows] for table in tables]
+    return tuple(
+        LinePoint(float(k), share_of_problems(right_P), skewed_mean_of_problems(length_P), None)
+        for k, right_P, length_P in zip(ks, *means, strict=True)
+    )
+
+
 def rank_line(path: RankPath) -> tuple[LinePoint, ...]:
     """Supported for every k of the path: its figures are unbiased."""
     if len(path.problems) < MIN_PROBLEMS:
@@ -84,7 +164,7 @@ def answer_line(path: AnswerPath, samples: int) -> tuple[LinePoint, ...]:
         figures = path.figures(i)
         doubts = {
             "too few problems have so many samples that agree": 0.0 if g == 1 else _factor(path.groups_GP[i]),
-            "half of the samples tell another story": max(drift(figures, figure) for figure in range(3)),
+            "half of the samples tell another story": max(drift(figures, figure) for figure in range(3)) / STORY,
         }
         worst = max(doubts, key=lambda reason: doubts[reason])
         fails = doubts[worst] > 1

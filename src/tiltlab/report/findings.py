@@ -6,7 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from tiltlab.errors import UserError
-from tiltlab.forecast.forecast import Forecast, forecast
+from tiltlab.forecast.forecast import Forecast, base_forecast
 from tiltlab.forecast.frontier import least_kl
 from tiltlab.forecast.weighted_samples import from_records
 from tiltlab.report.load import ArmOnTask, Study
@@ -66,7 +66,7 @@ def findings(study: Study, task: str) -> Findings:
 
 def _forecast(records: Sequence[Record]) -> Forecast | None:
     try:
-        return forecast(from_records(records))
+        return base_forecast(records)
     except UserError:  # too few samples, or none that is complete
         return None
 

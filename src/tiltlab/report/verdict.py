@@ -7,8 +7,7 @@ from typing import Any
 import plotly.graph_objects as go
 
 from tiltlab.errors import UserError
-from tiltlab.forecast.forecast import Forecast, forecast
-from tiltlab.forecast.weighted_samples import from_records
+from tiltlab.forecast.forecast import Forecast, base_forecast
 from tiltlab.report.figures import dressed
 from tiltlab.report.forecast import in_words
 from tiltlab.report.frontier import Reached, frontier
@@ -89,7 +88,7 @@ def accuracy_of(records: Sequence[Record]) -> Interval:
 
 def _forecast(base: Sequence[Record]) -> Forecast | None:
     try:
-        return forecast(from_records(base))
+        return base_forecast(base)
     except UserError:
         return None
 
