@@ -42,6 +42,7 @@ NEEDS = {
     "study my-study.yaml": "a model of the hub",
     "report runs/my-study": "the study before it",
     "status runs/my-study": "the study before it",
+    "status runs/my-evaluation": "run by tests/cli",
     "list samplers": "run by tests/cli",
     "compare runs/one": "two studies",
     "check math500": "a data set",

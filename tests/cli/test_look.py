@@ -13,8 +13,9 @@ from tests.cli.test_output import PROGRAM, told
 from tests.config.test_recipe import SMALL, recipe
 from tiltlab.config.offered import NEEDED, offered
 from tiltlab.config.recipe import load_recipe, load_sample_recipe
-from tiltlab.storage.files import append_line, read_lines, write_json
+from tiltlab.storage.files import append_line, keep_first, read_json, read_lines, write_json
 from tiltlab.storage.run_folder import JobDir
+from tiltlab.tasks.sums import Sums
 
 
 @pytest.mark.parametrize("what", ["arms", "samplers", "tasks"])
@@ -170,3 +171,38 @@ def test_what_is_no_run_has_no_status(
 ) -> None:
     assert run(monkeypatch, "status", str(tmp_path)) == 2
     assert "there is no study.json" in capsys.readouterr().err
+
+
+def test_the_status_of_an_evaluation_tells_how_far_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    drawn = ["evaluate", "--task", "lazy-sum", "-n", "2", "--limit", "20", "--max-tokens", "4", "--out", str(out)]
+    assert run(monkeypatch, *drawn) == 0
+    found = told(monkeypatch, capsys, "status", str(out))
+    assert (found["task"], found["sampler"], found["state"]) == ("lazy-sum", "base", "done")
+    assert (found["problems"], found["of"], found["responses"], found["left"]) == (20, 20, 40, None)
+    about, lots = read_json(out / "sample.json"), (out / "lots.jsonl").read_text().splitlines(keepends=True)
+    write_json(out / "sample.json", {key: about[key] for key in about if key not in ("info", "questions")})
+    (out / "lots.jsonl").write_text(lots[0])
+    keep_first(out / "records.jsonl", 32)
+    found = told(monkeypatch, capsys, "status", str(out))
+    assert (found["state"], found["problems"], found["of"], found["responses"]) == ("drawing", 16, 20, 32)
+    assert found["left"] == pytest.approx(json.loads(lots[0])["seconds"] / 4)
+    before = sorted(out.rglob("*"))
+    assert run(monkeypatch, "status", str(out)) == 0
+    assert "lazy-sum / base: drawing, 16 of 20 problems, 32 responses, about 0:00:0" in capsys.readouterr().out
+    assert sorted(out.rglob("*")) == before
+    (out / "sample.json").write_text("{}")
+    assert run(monkeypatch, "status", str(out)) == 2
+    assert "sample.json has no made" in capsys.readouterr().err
+
+
+def test_responses_of_another_engine_have_a_status(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = data(tmp_path / "r.jsonl", *({"problem": p.id, "text": "7"} for p in Sums("noisy-sum").problems("test")[:3]))
+    options = ["--task", "noisy-sum", "--responses", file, "--out", str(tmp_path / "out")]
+    assert run(monkeypatch, "evaluate", *options) == 0
+    found = told(monkeypatch, capsys, "status", str(tmp_path / "out"))
+    assert (found["state"], found["problems"], found["responses"], found["sampler"]) == ("done", 3, 3, None)

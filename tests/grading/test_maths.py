@@ -13,7 +13,7 @@ from tiltlab.grading import maths as grading
 from tiltlab.grading.answers import declared_answer
 from tiltlab.grading.compare import agree, normal
 from tiltlab.grading.maths import grade_many, grade_maths
-from tiltlab.grading.numbers import number
+from tiltlab.grading.numbers import quantity
 from tiltlab.system.guarded_calls import Failed
 
 SAME = [
@@ -121,7 +121,7 @@ def test_what_is_certain_needs_no_algebra(monkeypatch: pytest.MonkeyPatch) -> No
     assert grade_maths(r"\boxed{18}", "18").reason == "correct"
     assert grade_maths(r"\boxed{19}", "18").reason == "wrong"
     assert agree("0.1000000001", "0.1") is None  # may be rounding
-    assert number("9" * 100) is None
+    assert quantity("9" * 100) is None
 
 
 HOSTILE = [

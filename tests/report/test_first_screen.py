@@ -142,6 +142,16 @@ def test_an_outlier_does_not_stretch_the_frontier_and_is_told(far: float) -> Non
     assert f"arm 4, KL {far:.0f}" in [note.text for note in figure.layout.annotations]
 
 
+def test_a_long_name_loses_its_middle_and_keeps_how_far_out_it_is() -> None:
+    policies = reached((0.0, 0.4), (1.0, 0.5), (2.0, 0.9), (1.5, 0.8), (300.0, 0.1))
+    named = [replace(one, name=f"w=1 s=0.25 beta=0.01 length=mean · run {i}") for i, one in enumerate(policies)]
+    texts = [note.text for note in frontier(None, named).layout.annotations]
+    assert len(set(texts)) == len(texts)
+    assert texts[4].startswith("w=1 s=0.")
+    assert texts[4].endswith("run 4, KL 300")
+    assert max(map(len, texts)) == 26
+
+
 def test_a_long_forecast_does_not_squeeze_the_policies() -> None:
     """Of a path that goes on far beyond them the part near them is shown, and its name is where that ends."""
     none = Interval(0.5, 0.4, 0.6)

@@ -34,15 +34,23 @@ def _as_yaml(value: object) -> str:
 
 
 def status(
-    run: Annotated[Path, typer.Argument(help="A folder of `tiltlab study`, finished or not.")], as_json: AsJson = False
+    run: Annotated[Path, typer.Argument(help="A folder of `tiltlab study` or `tiltlab evaluate`, finished or not.")],
+    as_json: AsJson = False,
 ) -> None:
-    """Where each job of a study is: step, rate, time left, alarms. Reads the folder, and disturbs nobody."""
-    from tiltlab.report.status import status_of
-    from tiltlab.report.terminal import print_status
+    """Where each job of a study is (step, rate, time left, alarms), or an evaluation. Reads the folder, and disturbs
+    nobody."""
+    from tiltlab.report.status import evaluation_status, is_evaluation, status_of
+    from tiltlab.report.terminal import print_evaluation_status, print_status
 
-    output, state = Output(as_json), status_of(run)
-    print_status(state, output.console)
-    output.figures(state)
+    output = Output(as_json)
+    if is_evaluation(run):
+        drawn = evaluation_status(run)
+        print_evaluation_status(drawn, output.console)
+        output.figures(drawn)
+    else:
+        state = status_of(run)
+        print_status(state, output.console)
+        output.figures(state)
 
 
 def dry_run(recipe: "Recipe", run: Path, seeds: int, output: Output) -> None:

@@ -79,7 +79,7 @@ def run_sample(
     problems, codec, reward = _checked(recipe, config)
     longest = max(len(codec.encode(recipe.task.render(problem), recipe.max_tokens)) for problem in problems)
     fits = recipe.model.batch_tokens // (longest + recipe.max_tokens) // recipe.n
-    about = _about(recipe, folder, date, lot=max(1, min(LOT, fits)))
+    about = _about(recipe, folder, date, lot=max(1, min(LOT, fits)), of=len(problems))
     models = None if "info" in about else _models(recipe, config, codec)
     for note in codec.notes([recipe.task.render(problems[0])]):
         on_note(note)
@@ -210,7 +210,7 @@ def _require_no_drawn(folder: Path) -> None:
         raise UserError(f"{folder} holds records that a model drew; choose another --out, or remove the folder")
 
 
-def _about(recipe: SampleRecipe, folder: Path, date: dt.date, lot: int) -> Json:
+def _about(recipe: SampleRecipe, folder: Path, date: dt.date, lot: int, of: int) -> Json:
     """What sample.json is to say, or says already. Raises UserError for a folder that holds records of something else;
     one in which no lot was finished holds none."""
     wanted = recipe.model_dump(mode="json")
@@ -218,7 +218,7 @@ def _about(recipe: SampleRecipe, folder: Path, date: dt.date, lot: int) -> Json:
     if about is None and whole_lines(folder / "records.jsonl"):
         raise UserError(f"{folder} holds records, and no sample.json that says of what; choose another --out")
     if about is None or ("recipe" in about and not whole_lines(folder / "lots.jsonl")):
-        return {"recipe": wanted, "made": provenance(), "date": str(date), "lot": lot}
+        return {"recipe": wanted, "made": provenance(), "date": str(date), "lot": lot, "of": of}
     before = with_defaults(SampleRecipe, renamed(about.get("recipe") or {}))
     for key, value in wanted.items():
         if before.get(key) != value:

@@ -77,12 +77,6 @@ def quantity(text: str) -> Quantity | None:
     return amount._replace(value=sign * amount.value) if amount else None
 
 
-def number(text: str) -> Fraction | None:
-    """The value of a quantity in its plain spelling, whatever its unit; None where it is none."""
-    amount = quantity(text)
-    return amount.value if amount else None
-
-
 def leading_number(text: str) -> tuple[Fraction | None, str]:
     """The unsigned number that a text begins with, and the rest; None where it begins with none."""
     for read in (_recurring, _mixed, _fraction, _scientific, _decimal, _in_words):

@@ -83,7 +83,7 @@ def _edge(kls: Sequence[float], path: float) -> float:
 
 
 def _told(policy: Reached, edge: float) -> str:
-    return policy.name if policy.kl.value <= edge else f"{policy.name[:18]}, KL {policy.kl.value:.0f}"
+    return policy.name if policy.kl.value <= edge else f"{policy.name}, KL {policy.kl.value:.0f}"
 
 
 def _add_policy(figure: go.Figure, policy: Reached, edge: float) -> None:

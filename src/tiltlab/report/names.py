@@ -80,5 +80,8 @@ def spread(values: Sequence[float], gap: float, low: float, high: float) -> list
 
 
 def one_line(name: str) -> str:
-    """A name as Plotly shows it, its own little markup escaped, cut where it is long."""
-    return escape(name if len(name) <= _LONGEST else name[: _LONGEST - 1] + "…", quote=False) or " "
+    """A name as Plotly shows it, its own little markup escaped. Of a long one the middle is left out: names of one page
+    often begin alike, and end with the run or with a figure."""
+    half = _LONGEST // 2
+    shown = name if len(name) <= _LONGEST else f"{name[: half - 1]}…{name[-half:]}"
+    return escape(shown, quote=False) or " "

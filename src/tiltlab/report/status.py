@@ -1,15 +1,16 @@
-"""Where the jobs of a run are, from its folder alone: for whoever looks in while it runs. Imports no torch."""
+"""Where the jobs of a run or an evaluation are, from its folder alone, for whoever looks in. Imports no torch."""
 
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from tiltlab.report.load import about_study
 from tiltlab.storage import shapes
-from tiltlab.storage.files import Json
+from tiltlab.storage.files import Json, whole_lines
 from tiltlab.storage.run_folder import JobDir
-from tiltlab.storage.shapes import or_else, read_shaped, read_steps
+from tiltlab.storage.shapes import or_else, read_shaped, read_shaped_lines, read_steps
 from tiltlab.training.alarms import alarms
 
 RECENT = 10
@@ -58,6 +59,62 @@ class Status:
     changed: float
 
 
+@dataclass(frozen=True)
+class EvaluationStatus:
+    """Where an evaluation is.
+
+    task, sampler: by name; no sampler where another engine drew.
+    state: whether responses are still to be drawn.
+    problems, of: that are drawn, and in all; None where the folder does not say how many.
+    responses: drawn.
+    left: seconds of drawing left at the rate so far, None where nothing is known.
+    changed: seconds since anything was written.
+    """
+
+    task: str | None
+    sampler: str | None
+    state: Literal["begun", "drawing", "done"]
+    problems: int
+    of: int | None
+    responses: int
+    left: float | None
+    changed: float
+
+
+def is_evaluation(folder: Path) -> bool:
+    """Whether `tiltlab evaluate` wrote a folder."""
+    return (folder / "sample.json").is_file() and not (folder / "study.json").exists()
+
+
+def evaluation_status(folder: Path) -> EvaluationStatus:
+    """Where the evaluation in a folder is. Raises UserError for a damaged file."""
+    with or_else("put a copy of it back, or remove the folder"):
+        about = read_shaped(folder / "sample.json", shapes.Sample)
+        lots = read_shaped_lines(folder / "lots.jsonl", shapes.Info, ended=False)
+    recipe = about.get("recipe") or {}
+    done = "info" in about or not recipe
+    responses = len(whole_lines(folder / "records.jsonl"))
+    problems = len(about.get("questions", ())) if done else responses // recipe.get("n", 1)
+    of = problems if done else about.get("of")
+    seconds = sum(lot["seconds"] for lot in lots)
+    return EvaluationStatus(
+        task=_name(recipe.get("task"), "task"),
+        sampler=_name(recipe.get("sampler"), "arm"),
+        state="done" if done else "drawing" if lots else "begun",
+        problems=problems,
+        of=of,
+        responses=responses,
+        left=seconds * (of - problems) / problems if of and problems and not done else None,
+        changed=_since(folder.glob("*.json*")),
+    )
+
+
+def _name(config: Any, kind: str) -> str | None:
+    """What a task or a sampler is called, as a recipe has it."""
+    given = config if isinstance(config, dict) else {}
+    return next((str(given[key]) for key in ("label", "name", kind) if given.get(key)), None)
+
+
 def status_of(run: Path) -> Status:
     """Where the study in a run folder is. Raises UserError where there is none, or a damaged file."""
     about = about_study(run)
@@ -71,8 +128,12 @@ def status_of(run: Path) -> Status:
             for task in about["data"]
             for arm, config in arms
         )
-    newest = max(path.stat().st_mtime for path in (run / "study.json", *run.glob("cells/*/*/*/*")))
-    return Status(recipe["name"], jobs, max(0.0, time.time() - newest))
+    return Status(recipe["name"], jobs, _since([run / "study.json", *run.glob("cells/*/*/*/*")]))
+
+
+def _since(files: Iterable[Path]) -> float:
+    """Seconds since the newest of some files was written."""
+    return max(0.0, time.time() - max(path.stat().st_mtime for path in files))
 
 
 def _job(run: Path, task: str, arm: str, seed: int, trained: bool, of: int) -> JobStatus:

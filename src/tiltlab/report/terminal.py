@@ -17,7 +17,7 @@ from tiltlab.report.compare import Compared
 from tiltlab.report.evaluation import Evaluation
 from tiltlab.report.findings import Findings
 from tiltlab.report.load import Study
-from tiltlab.report.status import Status
+from tiltlab.report.status import EvaluationStatus, Status
 from tiltlab.report.tables import Row
 from tiltlab.report.text import interval, number, signed
 from tiltlab.stats.metrics import averages
@@ -121,6 +121,16 @@ def print_status(status: Status, console: Console) -> None:
             console.print(line(("alarm: ", "yellow"), name + alarm), soft_wrap=True)
         if job.why:
             console.print(line(("Failed: ", "bold red"), name + job.why), soft_wrap=True)
+
+
+def print_evaluation_status(status: EvaluationStatus, console: Console) -> None:
+    """Print where an evaluation is, in one line."""
+    name = " / ".join(part for part in (status.task, status.sampler) if part)
+    of = "" if status.of is None else f" of {status.of}"
+    said = f"{status.state}, {status.problems}{of} problems, {status.responses} responses"
+    left = "" if status.left is None else f", about {_time(status.left)} left"
+    changed = f"; last change {_time(status.changed)} ago"
+    console.print(line((f"{name}: " if name else "", "bold"), said + left + changed), soft_wrap=True)
 
 
 def print_estimate(estimate: Any, console: Console) -> None:

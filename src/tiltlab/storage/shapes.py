@@ -205,11 +205,13 @@ class Sample(Told):
     """sample.json.
 
     made: how.
+    of: how many problems are to be drawn for.
     info: what drawing took, once all is drawn.
     records: how many, where another engine drew.
     """
 
     made: Made
+    of: Positive | None = None
     info: Info | None = None
     records: Count | None = None
 
