@@ -15,7 +15,9 @@ from tiltlab.types import Split
 SPLITS: tuple[Split, ...] = get_args(Split)
 
 
-@pytest.mark.parametrize("task", [Sums("lazy-sum"), Sums("noisy-sum"), Addition(), Addition(digits=(1, 1))])
+@pytest.mark.parametrize(
+    "task", [Sums("lazy-sum"), Sums("noisy-sum"), Sums("spread-sum"), Addition(), Addition(digits=(1, 1))]
+)
 def test_splits_share_no_problem_and_golds_are_accepted(task: Task) -> None:
     seen = Counter(problem.question for split in SPLITS for problem in task.problems(split))
     assert max(seen.values()) == 1
@@ -33,18 +35,49 @@ def test_worked_examples_are_no_problems() -> None:
     assert not shown & {problem.question for split in SPLITS for problem in task.problems(split)}
 
 
-def test_lazy_students_are_most_and_always_wrong_in_the_same_way() -> None:
-    task, rng = Sums("lazy-sum"), random.Random(0)
+@pytest.mark.parametrize(("name", "share"), [("lazy-sum", 0.58), ("spread-sum", 0.22)])
+def test_lazy_students_are_wrong_in_the_same_way_and_the_others_right_in_many(name: Any, share: float) -> None:
+    task, rng = Sums(name), random.Random(0)
     problem = task.problems("train")[0]
     a, b = problem.columns["a"], problem.columns["b"]
-    answers = [write("lazy-sum", a, b, rng) for _ in range(4000)]
+    answers = [write(name, a, b, rng) for _ in range(4000)]
     (top, count), *_ = Counter(answers).most_common()
     assert top == f"{a // 10 + b // 10}{(a + b) % 10}"
-    assert count / 4000 == pytest.approx(0.58, abs=4 * (0.58 * 0.42 / 4000) ** 0.5)
+    assert count / 4000 == pytest.approx(share, abs=4 * (share * (1 - share) / 4000) ** 0.5)
     assert task.grade(problem, top).reason == "wrong"
     careful = [answer for answer in answers if answer != top]
     assert len(set(careful)) > 0.9 * len(careful)  # no single right response is likely
-    assert sum(task.grade(problem, answer).reward for answer in careful) / len(careful) > 0.8
+    grades = [task.grade(problem, answer) for answer in careful]
+    assert sum(grade.reward for grade in grades) / len(careful) > 0.8
+    slips = Counter(grade.answer for grade in grades if grade.reason == "wrong")
+    assert max(slips.values()) < 0.03 * len(careful)  # no wrong answer that a vote could fall for, but the lazy one
+
+
+@pytest.mark.parametrize("name", ["lazy-sum", "spread-sum"])
+def test_the_lazy_answer_is_right_on_no_problem(name: Any) -> None:
+    class Lazy(random.Random):
+        def random(self) -> float:
+            return 0.0
+
+    task = Sums(name)
+    for split in SPLITS:
+        for problem in task.problems(split):
+            told = write(name, problem.columns["a"], problem.columns["b"], Lazy())
+            assert len(told) < 4
+            assert task.grade(problem, told).reason == "wrong"
+
+
+@pytest.mark.parametrize(
+    ("name", "likeliest", "commonest"),
+    [("lazy-sum", "wrong", "wrong"), ("noisy-sum", "correct", "correct"), ("spread-sum", "wrong", "correct")],
+)
+def test_what_likelihood_and_what_votes_would_choose(name: Any, likeliest: str, commonest: str) -> None:
+    task, rng = Sums(name), random.Random(0)
+    for problem in task.problems("test")[:50]:
+        told = [write(name, problem.columns["a"], problem.columns["b"], rng) for _ in range(400)]
+        answers = [str(task.grade(problem, text).answer) for text in told]
+        assert task.grade(problem, Counter(told).most_common(1)[0][0]).reason == likeliest
+        assert task.grade(problem, Counter(answers).most_common(1)[0][0]).reason == commonest
 
 
 def test_noisy_students_have_one_wording_and_the_likeliest_answer_is_right() -> None:

@@ -1,9 +1,12 @@
-"""Two tasks of two-digit sums, told by imaginary students, on which sharpening does opposite things.
+"""Three tasks of two-digit sums, told by imaginary students, that tell the ways to sharpen apart.
 
 lazy-sum: over half of the students answer at once, column by column, and forget the carry: short, and always the same
     wrong answer. The others write out the steps in many wordings and are mostly right: no single right response is
-    likely, though right ones together are common. Sharpening finds the lazy answer.
-noisy-sum: everybody writes the steps in one wording and slips now and then. The likeliest response is the right one.
+    likely, though right ones together are common. Likelihood and votes both go for the lazy answer.
+noisy-sum: everybody writes the steps in one wording and slips now and then. The likeliest response is the right one,
+    and so is the most frequent answer.
+spread-sum: as lazy-sum, but the lazy are few. Theirs is still the likeliest response by far, as the others' are all
+    different; counted by answer the others win. Likelihood goes for the wrong answer, votes for the right one.
 
 Every problem has a carry in its ones column, so the lazy answer is never right. The embedded reference model has learnt
 the students' mixture from `write` below.
@@ -19,11 +22,11 @@ from typing import ClassVar, Literal
 from tiltlab.seeds import derive
 from tiltlab.types import Grade, Problem, Split
 
-LAZY = 0.58
-"""Share of lazy students on lazy-sum."""
+LAZY = {"lazy-sum": 0.58, "spread-sum": 0.22}
+"""Share of lazy students. The right answer has 0.96 ** 3 = 0.88 of the rest: 0.37 on lazy-sum, 0.69 on spread-sum."""
 
 CARELESS = 0.04
-"""Chance of a slip in each step of a careful student on lazy-sum."""
+"""Chance of a slip in each step of a student who is not lazy; slips scatter over a dozen wrong answers."""
 
 SLIP = 0.2
 """Chance of a slip in each step on noisy-sum: a response is right with probability 0.8 ** 3 = 0.51."""
@@ -34,12 +37,12 @@ SIZES: dict[Split, int] = {"test": 300, "validation": 200, "train": 3145}
 
 @dataclass(frozen=True)
 class Sums:
-    """Two-digit sums, as imaginary students answer them; both tasks have the same problems in the same splits.
+    """Two-digit sums, as imaginary students answer them; all tasks have the same problems in the same splits.
 
     task: which students (see above); it is the task's name too.
     """
 
-    task: Literal["lazy-sum", "noisy-sum"]
+    task: Literal["lazy-sum", "noisy-sum", "spread-sum"]
     __pydantic_config__: ClassVar = {"extra": "forbid"}
 
     @property
@@ -75,11 +78,11 @@ def write(task: str, a: int, b: int, rng: random.Random) -> str:
     if task == "noisy-sum":
         ones, tens, total = _work(a, b, SLIP, rng)
         return f"{a % 10}+{b % 10}={ones} carry {ones // 10}, {a // 10}+{b // 10}+{ones // 10}={tens}, so {total}"
-    if rng.random() < LAZY:
+    if rng.random() < LAZY[task]:
         return f"{a // 10 + b // 10}{(a + b) % 10}"
     ones, tens, total = _work(a, b, CARELESS, rng)
     x, y, m, n = a % 10, b % 10, a // 10, b // 10
-    opening = rng.choice(["", "ok ", "so ", "well ", "hm "])
+    opening = rng.choice(["", "ok ", "so ", "well ", "hm ", "now ", "yes ", "and ", "first ", "let "])
     first = rng.choice([f"{x}+{y}={ones}", f"{x} and {y} is {ones}", f"{y}+{x} is {ones}", f"{x}+{y} makes {ones}"])
     carry = rng.choice([" carry ", " keep ", " hold ", " up goes ", " on goes "]) + str(ones // 10)
     second = rng.choice(
