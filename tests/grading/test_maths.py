@@ -10,7 +10,7 @@ from math import isnan
 import pytest
 
 from tiltlab.grading import maths as grading
-from tiltlab.grading.answers import declared_answer
+from tiltlab.grading.answers import declared_answer, grade_number
 from tiltlab.grading.compare import agree, normal
 from tiltlab.grading.maths import grade_many, grade_maths
 from tiltlab.grading.numbers import quantity
@@ -108,6 +108,13 @@ def test_the_lenient_mode_takes_what_it_finds() -> None:
     assert grade_maths(text, "12").reason == "no_answer"
     assert grade_maths(text, "12", "lenient").reason == "correct"
     assert grade_maths("I have no idea", "12", "lenient").reason == "no_answer"
+
+
+def test_answers_that_are_equal_at_a_glance_have_one_normal_form_and_vote_together() -> None:
+    boxed = [grade_maths(f"\\boxed{{{answer}}}", "3").answer for answer in ("0.5", r"\frac12", "1/2", ".50")]
+    found = [grade_maths(text, "3", "lenient").answer for text in ("we get $0.50$ then", r"we get $\frac{1}{2}$ then")]
+    assert set(boxed + found) == {"0.5"}
+    assert {grade_number(f"\\boxed{{{zero}}}", "3", "boxed").answer for zero in ("-0", "0.0", "0")} == {"0"}
 
 
 def test_equal_plain_answers_vote_together() -> None:

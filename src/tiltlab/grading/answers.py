@@ -34,7 +34,8 @@ def grade_number(text: str, gold: str, reading: Reading) -> Grade:
     if value is None:
         return Grade(0.0, None, "no_answer")
     correct = value == number(gold)
-    return Grade(float(correct), f"{value.normalize():f}", "correct" if correct else "wrong")
+    shown = f"{value.normalize() + 0:f}"  # + 0: -0 is 0, and votes with it
+    return Grade(float(correct), shown, "correct" if correct else "wrong")
 
 
 def last_boxed(text: str) -> str | None:

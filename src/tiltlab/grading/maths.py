@@ -148,4 +148,5 @@ def _graded(ask: Ask, verdict: tuple[bool | None, str | None] | Failed) -> Grade
     equal, shown = verdict
     if equal is None and ask.shown is None:
         return Grade(0.0, None, "no_answer")
+    shown = normal(shown)[:200] if ask.shown is None and shown else shown
     return Grade(float(bool(equal)), shown, "correct" if equal else "wrong")

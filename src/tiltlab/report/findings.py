@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from tiltlab.errors import UserError
 from tiltlab.forecast.forecast import Forecast, base_forecast
 from tiltlab.forecast.frontier import least_kl
-from tiltlab.forecast.weighted_samples import from_records
 from tiltlab.report.load import ArmOnTask, Study
 from tiltlab.report.tables import Row
 from tiltlab.storage.shapes import Nature, nature_of
