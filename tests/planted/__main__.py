@@ -9,9 +9,10 @@ import argparse
 from collections import Counter
 
 from tests.planted.catalogue import PLANTS
-from tests.planted.plants import Plant, Truth
+from tests.planted.plants import Plant
+from tiltlab.verdict.verdict import Outcome
 
-Counts = Counter[Truth]
+Counts = Counter[Outcome]
 
 
 def outcomes(plant: Plant, seeds: range) -> tuple[Counts, Counts]:

@@ -7,20 +7,21 @@ import numpy as np
 from tests.planted import worlds
 from tests.planted.enumerable import Kind as Language
 from tests.planted.mixtures import LikeliestOf, Mixture, vote
-from tests.planted.plants import Base, Parts, Plant, Truth, Tuned, enumerable, mixture
+from tests.planted.plants import Base, Parts, Plant, Tuned, enumerable, mixture
 from tests.planted.worlds import Shape
+from tiltlab.verdict.verdict import Outcome
 
 NOT_TAUGHT = Parts(form=0.0, taught=0.0)
 HALF_TAUGHT = Parts(form=0.0, sharpened=0.0, taught=0.375)
 
 
-def _language(name: str, kind: Language, truth: Truth, problems: int = 150, n: int = 32) -> Plant:
+def _language(name: str, kind: Language, truth: Outcome, problems: int = 150, n: int = 32) -> Plant:
     return Plant(name, truth, partial(enumerable, name, kind, problems=problems, n=n))
 
 
 def _plant(
     name: str,
-    truth: Truth,
+    truth: Outcome,
     base: Base,
     tuned: Tuned,
     parts: Parts,
@@ -28,7 +29,7 @@ def _plant(
     alphas: tuple[float, ...] = (2, 4),
     problems: int = 90,
     n: int = 64,
-    alone: Truth | None = None,
+    alone: Outcome | None = None,
 ) -> Plant:
     return Plant(name, truth, partial(mixture, name, base, tuned, alphas, problems=problems, n=n), parts, alone)
 
@@ -74,7 +75,9 @@ LANGUAGES = (
 def _at_length(spread: float, shape: Shape = "normal") -> tuple[Plant, ...]:
     """Log p of a response spreads over so many nats; samplers reach 1, 2 and 4 spreads."""
 
-    def plant(name: str, truth: Truth, lead: float, tuned: Tuned, parts: Parts, alone: Truth | None = None) -> Plant:
+    def plant(
+        name: str, truth: Outcome, lead: float, tuned: Tuned, parts: Parts, alone: Outcome | None = None
+    ) -> Plant:
         base = partial(worlds.long, spread=spread, lead=lead, shape=shape)
         alphas = tuple(1 + reach / spread for reach in (1, 2, 4))
         where = f"spread {spread:g}" + ("" if shape == "normal" else f", {shape}")

@@ -2,19 +2,16 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
 from tests.planted.enumerable import TUNED, World
 from tests.planted.enumerable import Kind as Language
-from tests.planted.mixtures import Distribution, Mixture, records
+from tests.planted.mixtures import Distribution, Mixture, read_leniently, records
 from tiltlab.objective import tempered
 from tiltlab.seeds import derive
 from tiltlab.types import Record
 from tiltlab.verdict.verdict import Evidence, Outcome, Verdict, decide
-
-Truth = Outcome | Literal["form explains it"]
 
 
 @dataclass(frozen=True)
@@ -30,11 +27,13 @@ class Planted:
     powers: Mapping[str, list[Record]]
 
     def verdict(self, seed: int, *, models: bool) -> Verdict:
-        """With `models`, as `tiltlab verdict` has it that holds both: base responses scored under the tuned one, and
-        samplers that sharpen the base. Without, from records alone."""
+        """With `models`, as `tiltlab verdict` has it that holds both: base responses scored under the tuned one,
+        samplers that sharpen the base, and lenient grades too. Without, from records alone."""
         if not models:
             return decide(Evidence(self.base, self.tuned), seed=seed)
-        return decide(Evidence(self.base, self.tuned, self.cross_logp, powers=self.powers), seed=seed)
+        base, tuned = ([read_leniently(record) for record in of] for of in (self.base, self.tuned))
+        evidence = Evidence(self.base, self.tuned, self.cross_logp, powers=self.powers, lenient=(base, tuned))
+        return decide(evidence, seed=seed)
 
 
 @dataclass(frozen=True)
@@ -52,12 +51,12 @@ class Plant:
     seed."""
 
     name: str
-    truth: Truth
+    truth: Outcome
     make: Callable[[int], Planted]
     parts: Parts = Parts()
-    alone: Truth | None = None
+    alone: Outcome | None = None
 
-    def expected(self, *, models: bool) -> Truth:
+    def expected(self, *, models: bool) -> Outcome:
         return self.truth if models or self.alone is None else self.alone
 
     def verdict(self, seed: int, *, models: bool = True) -> Verdict:

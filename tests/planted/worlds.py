@@ -18,19 +18,28 @@ OTHERS = tuple(f"other {i}" for i in range(1, 7))
 WORDINGS = 1e6
 
 
-def long(generator: np.random.Generator, problems: int, spread: float, lead: float, shape: Shape = "normal") -> Mixture:
-    """Responses of some 300 tokens. One of four is right (Beta(1, 3) over problems), and four of five wrong ones make
-    the one mistake.
+def long(
+    generator: np.random.Generator,
+    problems: int,
+    spread: float,
+    lead: float,
+    shape: Shape = "normal",
+    right: tuple[float, float] = (1, 3),
+    mistake: float = 0.8,
+) -> Mixture:
+    """Responses of some 300 tokens. One of four is right, and four of five wrong ones make the one mistake.
 
+    right: the share of right ones is Beta over problems.
+    mistake: share of wrong ones that make it.
     spread: of log p within a problem, in nats.
     lead: by how many spreads right ones are likelier.
     shape: normal: log p is Normal among the right and among the wrong. by length: responses are short or long, short
         ones 2 spreads likelier, and where right ones are likelier it is since more of them are short.
     """
-    accuracy_P = np.clip(generator.beta(1, 3, problems), 0.02, 0.9)
+    accuracy_P = np.clip(generator.beta(*right, problems), 0.02, 0.9)
     spread_P = spread * generator.uniform(0.8, 1.2, problems)
     centre_P = -spread_P * generator.normal(12, 1, problems)
-    share_A = np.array([0.8, *[0.2 / len(OTHERS)] * len(OTHERS)])
+    share_A = np.array([mistake, *[(1 - mistake) / len(OTHERS)] * len(OTHERS)])
     log_share_PA = np.log(np.concatenate([accuracy_P[:, None], (1 - accuracy_P)[:, None] * share_A], 1))
     right_A = np.arange(log_share_PA.shape[1]) == 0
     answers = (RIGHT, MISTAKE, *OTHERS)
