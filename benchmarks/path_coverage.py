@@ -23,7 +23,7 @@ from tiltlab.forecast.ranks import RankPath, rank_path
 from tiltlab.forecast.voting import AnswerPath, VotePath, answer_path, vote_path
 from tiltlab.forecast.weighted_samples import Floats, Ints, WeightedSamples
 
-KINDS = ("mild", "wide", "peaked", "spread", "lazy")
+KINDS = ("mild", "wide", "peaked", "spread", "lazy", "close")
 SIZES = ((100, 32), (100, 64), (50, 64))
 """Problems, and samples of each."""
 
@@ -122,7 +122,8 @@ def _times(one: Floats, other: Floats) -> Floats:
 def answered(kind: str, size: int = 1000, seed: int = 0) -> Answered:
     """`mild`, `wide`, `peaked`: random languages whose responses have answers at random. `spread`: the likeliest
     response is wrong, the right answer has more mass, in many wordings some of which are as likely as each other.
-    `lazy`: the likeliest response is wrong, and its answer is mostly the most frequent."""
+    `lazy`: the likeliest response is wrong, and its answer is mostly the most frequent. `close`: all responses are much
+    alike, and everywhere a wrong answer leads the right one by a little: the hardest race to tell from samples."""
     rng = np.random.default_rng(seed)
     people = population(kind if kind in ("mild", "peaked") else "wide", size, seed)
     logp = people.logp.copy()
@@ -134,7 +135,11 @@ def answered(kind: str, size: int = 1000, seed: int = 0) -> Answered:
         np.put_along_axis(logp, first, -np.inf, 1)
         logp += np.log(1 - top) - np.logaddexp.reduce(logp, axis=1)[:, None]
         np.put_along_axis(logp, first, np.log(top), 1)
-    weight = {"spread": (6.0, 1, 1, 1, 0.5), "lazy": (4.0, 2, 1, 1, 0.5)}.get(kind, (2.0, 1.5, 1, 1, 0.5, 0.5, 0.5))
+    if kind == "close":
+        logp = np.full(logp.shape, -np.log(logp.shape[1]))
+    weight = {"close": (90.0, 120, 60, 30), "spread": (6.0, 1, 1, 1, 0.5), "lazy": (4.0, 2, 1, 1, 0.5)}.get(
+        kind, (2.0, 1.5, 1, 1, 0.5, 0.5, 0.5)
+    )
     shares = rng.dirichlet(weight, size)
     answer = (rng.random(logp.shape)[..., None] > shares.cumsum(1)[:, None, :-1]).sum(-1)
     answer = np.where(answer == len(weight) - 1, NOBODY, answer)

@@ -162,3 +162,14 @@ def test_answer_power_is_withheld_where_samples_do_not_agree() -> None:
     assert found.powers[1].why == "too few problems have so many samples that agree"
     with pytest.raises(UserError, match="four|enough"):
         base_forecast(records[:3])
+
+
+def test_a_power_takes_eight_samples_for_each_of_g() -> None:
+    """In a close race (.4 for a wrong answer, .3 for the right one) 32 samples would have g = 8 far too right."""
+    rng = np.random.default_rng(0)
+    answers = rng.choice(["1", "2", "3"], (60, 32), p=[0.33, 0.44, 0.23])
+    found = base_forecast([answering(str(p), a, -5.0) for p, row in enumerate(answers) for a in row]).lines
+    assert found is not None
+    assert [point.supported for point in found.powers] == [True, True, True, False]
+    assert found.powers[3].samples_needed is not None
+    assert found.powers[3].samples_needed >= 64

@@ -29,6 +29,9 @@ from tiltlab.stats.metrics import Interval
 QUARTER = 4
 """Samples for each of k from which halving them tells how far the KL of the likeliest of k is off, where it is."""
 
+A_POWER = 8
+"""Samples of a problem for each of g: with fewer, a close race between two answers is taken for none."""
+
 STORY = 2.0
 """Standard errors by which halving the samples may move answer power: a third of that may be left, and widens its
 interval."""
@@ -164,6 +167,7 @@ def answer_line(path: AnswerPath, samples: int) -> tuple[LinePoint, ...]:
         figures = path.figures(i)
         doubts = {
             "too few problems have so many samples that agree": 0.0 if g == 1 else _factor(path.groups_GP[i]),
+            f"a power takes {A_POWER} samples for each of g": 0.0 if g == 1 else A_POWER * g / samples,
             "half of the samples tell another story": max(drift(figures, figure) for figure in range(3)) / STORY,
         }
         worst = max(doubts, key=lambda reason: doubts[reason])
