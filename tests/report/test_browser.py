@@ -15,12 +15,15 @@ from typing import Any
 
 import pytest
 
+from tests.forecast.test_lines import world
 from tests.planted.enumerable import World
 from tests.report.test_report import made_study
 from tests.report.written import write_report
 from tiltlab.evaluation.run import from_elsewhere
+from tiltlab.forecast.forecast import base_forecast
 from tiltlab.report.compare import compare_runs, write_comparison
 from tiltlab.report.evaluation import write_evaluation_page
+from tiltlab.report.forecast import write_forecast_page
 from tiltlab.report.verdict import write_verdict_page
 from tiltlab.storage.files import read_json, write_text
 from tiltlab.tasks.sums import Sums
@@ -80,9 +83,9 @@ def test_the_page_of_a_study(tmp_path: Path) -> None:
 
 
 def test_the_page_of_a_verdict(tmp_path: Path) -> None:
-    world = World.make("lazy", 0, 20)
-    base, _ = world.drawn(world.logp_PS, 8, 1)
-    tuned = [replace(record, text=EVIL) for record in world.drawn(world.taught(), 8, 2)[0]]
+    enumerated = World.make("lazy", 0, 20)
+    base, _ = enumerated.drawn(enumerated.logp_PS, 8, 1)
+    tuned = [replace(record, text=EVIL) for record in enumerated.drawn(enumerated.taught(), 8, 2)[0]]
     made = {"command": ["tiltlab", EVIL], "versions": {}, "python": "3", "machine": "x", "commit": None}
     tokens = {side: [LINE | {"problem": base[0].problem}] for side in ("base", "tuned")}
     page = tmp_path / "page.html"
@@ -113,3 +116,12 @@ def test_the_page_of_an_evaluation(tmp_path: Path) -> None:
     assert found["heard"] == found["requests"] == []
     assert found["plots"] == found["drawn"] == 2
     assert found["shift"] == ["by-shift", ""]
+
+
+def test_the_page_of_a_forecast(tmp_path: Path) -> None:
+    made = {"command": ["tiltlab", EVIL], "versions": {}, "python": "3", "machine": "x", "commit": None}
+    page = tmp_path / "page.html"
+    write_forecast_page(base_forecast(world("spread")), made, page)
+    found = probed(page)
+    assert found["heard"] == found["requests"] == []
+    assert found["plots"] == found["drawn"] == 1

@@ -78,7 +78,7 @@ def forecast(
     from tiltlab.cli.outcome import write_forecast
     from tiltlab.config.recipe import load_sample_recipe
     from tiltlab.config.tasks import load_task
-    from tiltlab.report.forecast import in_words
+    from tiltlab.report.terminal import print_forecast
 
     output = Output(as_json)
     with alone_in(out):
@@ -89,7 +89,7 @@ def forecast(
             draw(plan.model_copy(update=chosen), out, output)
             base = str(out)
         result = write_forecast(Path(base), out)
-    output.say(f"forecast: {in_words(result)}")
+    print_forecast(result, output.console)
     output.say(f"page: {out / 'forecast.html'}")
     output.figures(result, page=out / "forecast.html")
 

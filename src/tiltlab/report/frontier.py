@@ -1,19 +1,42 @@
 """Accuracy against KL from the base: what can be reached, and what was."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf, isfinite
 from statistics import median
 
 import plotly.graph_objects as go
 
 from tiltlab.forecast.forecast import Forecast, Point
+from tiltlab.forecast.frontier import rank_points, reward_path, sharpening_path, vote_points, voting_points
+from tiltlab.forecast.lines import LinePoint
 from tiltlab.report.figures import dressed, label, titled
 from tiltlab.report.names import Named, name_beside
 from tiltlab.stats.metrics import Interval
 
-_SHARPENING, _REWARD, _BOTH = "#e06a1b", "#3b82f6", "rgba(128,128,128,0.45)"
 _HEIGHT = (-0.03, 1.03)
+
+STRENGTHS = {"sharpening": "the likeliest of", "voting": "the vote of", "answer power": "answer power"}
+"""What a point of a line is called, in front of its number."""
+
+
+@dataclass(frozen=True)
+class _Look:
+    """Of a line. named: whether its name stands beside it."""
+
+    name: str
+    colour: str
+    dash: str | None
+    symbol: str
+    thin: bool = False
+    named: bool = True
+
+
+_SHARPENING = _Look("sharpening", "#e06a1b", "dash", "circle")
+_POWER = _Look("p^α", "#e06a1b", None, "circle-open", thin=True, named=False)
+_VOTING = _Look("voting", "#8a8a2e", "dot", "square")
+_ANSWERS = _Look("answer power", "#8a8a2e", "dashdot", "square-open", thin=True)
+_REWARD = _Look("reward", "#3b82f6", None, "triangle-up")
 
 
 @dataclass(frozen=True)
@@ -55,22 +78,25 @@ def frontier(forecast: Forecast | None, reached: Sequence[Reached], title: str =
     figure = titled(dressed(figure, height).update_layout(margin={"t": top, "b": 44, "l": 8}), title)
     points = [Named(_told(p, edge), min(p.kl.value, edge), p.accuracy.value) for p in known]
     ends = [next((at for at in reversed(path) if at.x <= edge), path[0]) for path in paths]
+    if len(points) > 1:  # arms may be called like the lines
+        ends = [replace(end, name=f"forecast: {end.name}") for end in ends]
     name_beside(figure, [*points, *ends], edge, _HEIGHT)
     return figure
 
 
 def _paths(figure: go.Figure, forecast: Forecast) -> list[list[Named]]:
-    """Draws the paths; returns the points of those that have a name."""
-    supported = [point for point in forecast.points if point.supported]
-    for alpha in sorted({point.alpha for point in supported} - {1.0}):
-        _path(figure, [p for p in supported if p.alpha == alpha], "both", (_BOTH, None), thin=True)
-    sharpened = [p for p in supported if p.beta is None and p.alpha >= 1]
-    rewarded = [p for p in supported if p.alpha == 1]
-    paths = [
-        _path(figure, sharpened, "sharpening: p^α", (_SHARPENING, "dash")),
-        _path(figure, rewarded, "reward: p exp(r/β)", (_REWARD, None)),
+    """Draws the lines; returns the points of those that have a name. Of a forecast without the rank path, as older ones
+    are, p^alpha is the sharpening line."""
+    ranks, powers = rank_points(forecast), sharpening_path(forecast)
+    drawn: list[tuple[_Look, Sequence[Point | LinePoint]]] = [
+        (_POWER, powers if ranks else ()),
+        (_SHARPENING, ranks or powers),
+        (_ANSWERS, voting_points(forecast)),
+        (_VOTING, vote_points(forecast)),
+        (_REWARD, reward_path(forecast)),
     ]
-    return [path for path in paths if path]
+    named = [_path(figure, points, look) for look, points in drawn]
+    return [path for path, (look, _) in zip(named, drawn, strict=True) if path and look.named]
 
 
 def _edge(kls: Sequence[float], path: float) -> float:
@@ -103,31 +129,30 @@ def _add_policy(figure: go.Figure, policy: Reached, edge: float) -> None:
     )
 
 
-def _path(
-    figure: go.Figure, points: Sequence[Point], name: str, look: tuple[str, str | None], *, thin: bool = False
-) -> list[Named]:
-    """`look`: colour and dash. Returns the points; none where they are too few to draw."""
+def _path(figure: go.Figure, points: Sequence[Point | LinePoint], look: _Look) -> list[Named]:
+    """Returns the points; none where they are too few to draw."""
     known = [(p, p.kl, p.accuracy) for p in points if p.kl is not None and p.accuracy is not None]
     if len(known) < 2:
         return []
-    colour, dash = look
     figure.add_scatter(
         x=[kl.value for _, kl, _ in known],
         y=[accuracy.value for _, _, accuracy in known],
-        customdata=[[_said(p), a.low, a.high, p.ess] for p, _, a in known],
-        mode="lines" if thin else "lines+markers",
-        line={"color": colour, "width": 1 if thin else 2.5, "dash": dash},
-        marker={"size": 4},
-        name=f"forecast, {name}",
+        customdata=[[_said(p, look), a.low, a.high] for p, _, a in known],
+        mode="lines+markers",
+        line={"color": look.colour, "width": 1 if look.thin else 2.5, "dash": look.dash},
+        marker={"size": 6, "symbol": look.symbol},
+        name=f"forecast, {look.name}",
         showlegend=False,
         hovertemplate="forecast, %{customdata[0]}<br>KL %{x:.2f} nats<br>accuracy %{y:.3f} "
-        "[%{customdata[1]:.3f}, %{customdata[2]:.3f}]<br>ESS %{customdata[3]:.0f} a problem<extra></extra>",
+        "[%{customdata[1]:.3f}, %{customdata[2]:.3f}]<extra></extra>",
     )
-    return [Named(f"forecast: {name.partition(':')[0]}", kl.value, accuracy.value) for _, kl, accuracy in known]
+    return [Named(look.name, kl.value, accuracy.value) for _, kl, accuracy in known]
 
 
-def _said(point: Point) -> str:
-    return f"α {point.alpha:g}" + ("" if point.beta is None else f", β {point.beta:g}")
+def _said(point: Point | LinePoint, look: _Look) -> str:
+    if isinstance(point, Point):
+        return f"α {point.alpha:g}" + ("" if point.beta is None else f", β {point.beta:g}")
+    return f"{STRENGTHS[look.name]} {point.strength:g}"
 
 
 def _bar(interval: Interval, most: float) -> Mapping[str, object]:

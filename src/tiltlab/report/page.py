@@ -12,6 +12,7 @@ from tiltlab.report.card import write_cards
 from tiltlab.report.export import Table, write_tables
 from tiltlab.report.figures import CURVES, at_k_curve, cost, learning_curves
 from tiltlab.report.findings import Findings, findings
+from tiltlab.report.forecast import lines_in_words
 from tiltlab.report.frontier import Reached, frontier
 from tiltlab.report.headline import headline
 from tiltlab.report.html import render_page
@@ -107,6 +108,7 @@ def render(study: Study, rows: Sequence[Row], findings: Mapping[str, Findings]) 
         colours_in_words=IN_WORDS,
         curves=[key for _, key, _ in CURVES],
         alarmed=alarmed,
+        lines_in_words=lines_in_words(next((one.forecast for one in findings.values() if one.forecast), None)),
         weighed=min((one.forecast.samples_per_problem for one in findings.values() if one.forecast), default=None),
         spelled=any(seeded.tokens for arm in study.arms for seeded in arm.seeds),
         curved={task: _curved(study, task) for task in study.tasks},

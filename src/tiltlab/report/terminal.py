@@ -12,10 +12,13 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
+from tiltlab.forecast.forecast import Forecast
+from tiltlab.forecast.steps import PRICE
 from tiltlab.report.alarms import FiredAlarm, fired_alarms
 from tiltlab.report.compare import Compared
 from tiltlab.report.evaluation import Evaluation
 from tiltlab.report.findings import Findings
+from tiltlab.report.forecast import fate, in_words, reason_of
 from tiltlab.report.load import Study
 from tiltlab.report.status import EvaluationStatus, Status
 from tiltlab.report.tables import Row
@@ -81,6 +84,21 @@ def print_evaluation(evaluation: Evaluation, console: Console) -> None:
     for reason, count in evaluation.reasons.items():
         table.add_row(reason.replace("_", " "), str(count))
     _print_whole(table, console)
+
+
+def print_forecast(forecast: Forecast, console: Console) -> None:
+    """Print what a forecast comes to: in words; what a first step of each way would do; and what becomes of a run."""
+    console.print(line(("forecast: ", "bold green"), in_words(forecast)), soft_wrap=True)
+    if forecast.lines is None:
+        return
+    steps = forecast.lines.steps
+    table = _table(f"a first step, for {PRICE:g} nats", ("accuracy",), names=("towards",))
+    for name, step in (("likelihood", steps.likelihood), ("votes", steps.answers), ("reward", steps.reward)):
+        if step:
+            table.add_row(name, signed(step.gain))
+    _print_whole(table, console)
+    for rise in forecast.lines.rises:
+        console.print(line((f"{rise.method}: ", "bold"), f"{fate(rise)} ({reason_of(rise)})"), soft_wrap=True)
 
 
 def print_comparison(comparison: Compared, console: Console) -> None:

@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 from tiltlab.errors import UserError
 from tiltlab.forecast.forecast import Forecast, base_forecast
 from tiltlab.report.figures import dressed
-from tiltlab.report.forecast import in_words
+from tiltlab.report.forecast import in_words, lines_in_words
 from tiltlab.report.frontier import Reached, frontier
 from tiltlab.report.html import render_page
 from tiltlab.report.tokens import Shown, line_of, ranks, share_off_top, shown, where
@@ -76,6 +76,7 @@ def write_verdict_page(
         off_top=off_top,
         made=made,
         told=in_words(told) if told else None,
+        lines_in_words=lines_in_words(told),
         sharpened=bool(sharpened),
     )
     write_text(path, page)
