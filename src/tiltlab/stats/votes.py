@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.intp]
+Bools = NDArray[np.bool_]
 Complex = NDArray[np.complex128]
 
 NEVER = 1e-20
@@ -76,8 +77,9 @@ class _Rows:
         for votes in range(1, min(self.k, int(self.sizes_PS.max())) + 1):
             fewer_PSL += chance_PSJ[..., votes - 1, None] * _turns(self.length, votes - 1)
             mine_PS = chance_PSJ[..., votes]
-            for s in np.flatnonzero(mine_PS.max(0) > NEVER):
-                sum_PS[:, s] += mine_PS[:, s] * self._no_more(votes, int(s), mine_PS, fewer_PSL)
+            some_P = mine_PS.max(1) > NEVER
+            if some_P.any():
+                sum_PS[some_P] += mine_PS[some_P] * self._no_more(votes, some_P, mine_PS[some_P], fewer_PSL[some_P])
         return sum_PS
 
     def _drawn(self) -> Floats:
@@ -89,24 +91,30 @@ class _Rows:
             chance_PSJ[p, s, : len(chance_J)] = chance_J
         return chance_PSJ
 
-    def _no_more(self, votes: int, s: int, level_PS: Floats, fewer_PSL: Complex) -> Floats:
-        """Chance that k - votes others are drawn and no rival of an answer of the s-th size has more than `votes`,
-        those level shared with, [P]."""
-        able_PS = self.sizes_PS >= votes
-        times_PS = self.times_PS - (np.arange(self.sizes_PS.shape[1]) == s)
-        rivals = int(np.where(able_PS, times_PS, 0).sum(1).max())
+    def _no_more(self, votes: int, some_P: Bools, level_PS: Floats, fewer_PSL: Complex) -> Floats:
+        """For an answer of each size, in some problems: chance that k - votes others are drawn and no rival has more
+        than `votes`, those level shared with, [P, S]."""
+        sizes_PS, times_PS = self.sizes_PS[some_P], self.times_PS[some_P]
+        able_PS = sizes_PS >= votes
+        rivals = int(np.where(able_PS, times_PS, 0).sum(1).max()) - 1
         u_U, weight_U = _gauss(max(0, min(self.k // votes - 1, rivals)))
-        rare_P = np.where(able_PS, 0, self.sizes_PS * self.times_PS).sum(1)  # they cannot have as many
-        one_PL = 1 + self.p_P[:, None] * (_turns(self.length, 1) - 1)
-        product_PUL = np.repeat((one_PL ** (self.unanswered_P + rare_P)[:, None])[:, None], len(u_U), 1)
-        turn_L = _turns(self.length, votes)
-        for b in range(self.sizes_PS.shape[1]):
-            able_P = able_PS[:, b] & (times_PS[:, b] > 0)
-            if able_P.any():
-                level_PUL = u_U[:, None] * (level_PS[:, b, None] * turn_L)[:, None]
-                rival_PUL = (fewer_PSL[:, b, None] + level_PUL) ** np.maximum(times_PS[:, b], 0)[:, None, None]
-                product_PUL *= np.where(able_P[:, None, None], rival_PUL, 1.0)
-        return _coefficient(np.einsum("u,pul->pl", weight_U, product_PUL), self.length, self.k - votes)
+        rare_P = np.where(able_PS, 0, sizes_PS * times_PS).sum(1)  # they cannot have as many
+        one_PL = 1 + self.p_P[some_P, None] * (_turns(self.length, 1) - 1)
+        product_PUL = np.repeat((one_PL ** (self.unanswered_P[some_P] + rare_P)[:, None])[:, None], len(u_U), 1)
+        level_PSL = level_PS[..., None] * _turns(self.length, votes)
+        before, alike, own = [], [], []  # answers of smaller sizes, of the same size, and the one
+        for s, able_P in enumerate(able_PS.T):
+            one_PUL = fewer_PSL[:, s, None] + u_U[:, None] * level_PSL[:, s, None]
+            own.append(np.where(able_P[:, None, None], one_PUL, 1.0))
+            alike.append(own[s] ** np.maximum(times_PS[:, s] - 1, 0)[:, None, None])
+            before.append(product_PUL)
+            product_PUL = product_PUL * alike[s] * own[s]
+        chance_PS, after_PUL = np.zeros(able_PS.shape), np.ones_like(product_PUL)
+        for s in reversed(range(len(own))):
+            others_PL = np.einsum("u,pul->pl", weight_U, before[s] * alike[s] * after_PUL)
+            chance_PS[:, s] = _coefficient(others_PL, self.length, self.k - votes)
+            after_PUL *= alike[s] * own[s]
+        return chance_PS
 
 
 def _coefficient(values_PL: Complex, length: int, power: int) -> Floats:
