@@ -15,7 +15,7 @@ RANKS = {"2nd": (1, 1), "3rd": (2, 2), "4th to 10th": (3, 9), "11th to 100th": (
 PARTS = 10
 """Of a response, of equal numbers of tokens, in which the shift is told."""
 
-_SHADES = ("#fdba74", "#fb923c", "#ea580c", "#9a3412", "#431407")
+_SHADES = ("#fdba74", "#fb923c", "#ea580c", "#b91c1c", "#c026d3")
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def ranks(lines_of: Mapping[str, Sequence[Json]], title: str = "") -> go.Figure:
         )
     figure.update_xaxes(title={"text": "share of tokens, by rank", "standoff": 6}, tickformat=".1~%")
     figure.update_yaxes(autorange="reversed")
-    figure = dressed(figure, 190 + 26 * max(1, len(known))).update_layout(barmode="stack", margin={"b": 125})
+    figure = dressed(figure, 190 + 26 * max(1, len(known))).update_layout(barmode="stack", margin={"b": 125}, legend={"traceorder": "normal"})
     return titled(figure, title)
 
 
