@@ -80,7 +80,8 @@ def ranks(lines_of: Mapping[str, Sequence[Json]], title: str = "") -> go.Figure:
         )
     figure.update_xaxes(title={"text": "share of tokens, by rank", "standoff": 6}, tickformat=".1~%")
     figure.update_yaxes(autorange="reversed")
-    figure = dressed(figure, 190 + 26 * max(1, len(known))).update_layout(barmode="stack", margin={"b": 125}, legend={"traceorder": "normal"})
+    figure = dressed(figure, 190 + 26 * max(1, len(known)))
+    figure.update_layout(barmode="stack", margin={"b": 125}, legend={"traceorder": "normal"})
     return titled(figure, title)
 
 
