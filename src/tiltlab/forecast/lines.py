@@ -51,8 +51,8 @@ LEFT = 1 / 3
 class LinePoint:
     """A point of the rank path (strength: k), of answer power (g), or of the votes (k).
 
-    accuracy, length (tokens), kl (nats, to the base): averages over problems, None where they are withheld; a vote may
-    have an accuracy and no KL. logp: under the base, in nats a response, on the rank path. agreement: chance that two
+    accuracy, length (tokens), kl (nats, to the base): averages over problems, None where they are withheld; the KL may
+    be withheld alone. logp: under the base, in nats a response, on the rank path. agreement: chance that two
     responses give the same answer, on the other two.
     supported: whether accuracy and length are numbers. why: why something is withheld. samples_needed: of a problem, at
     least, that would give it.
@@ -168,7 +168,7 @@ def answer_line(path: AnswerPath, samples: int) -> tuple[LinePoint, ...]:
         doubts = {
             "too few problems have so many samples that agree": 0.0 if g == 1 else _factor(path.groups_GP[i]),
             f"a power takes {A_POWER} samples for each of g": 0.0 if g == 1 else A_POWER * g / samples,
-            "half of the samples tell another story": max(drift(figures, figure) for figure in range(3)) / STORY,
+            "half of the samples tell another story": max(drift(figures, figure) for figure in (0, 1)) / STORY,
         }
         worst = max(doubts, key=lambda reason: doubts[reason])
         fails = doubts[worst] > 1
@@ -218,14 +218,17 @@ def _rank_kl(path: RankPath, place: int) -> Interval | None:
 
 
 def _answer_point(g: float, figures: Figures) -> LinePoint:
+    """Many rare answers make the KL harder to tell than the accuracy: it may be withheld alone."""
     accuracy_P, length_P, kl_P, agreement_P = figures.corrected.T
     accuracy, length, kl, agreement = (_left(figures.halves[:, i] - figures.corrected[:, i]) for i in range(4))
+    told = drift(figures, 2) <= STORY
     return LinePoint(
         g,
         share_of_problems(accuracy_P, accuracy),
         skewed_mean_of_problems(length_P, length),
-        _kl(kl_P, kl),
+        _kl(kl_P, kl) if told else None,
         agreement=share_of_problems(agreement_P, agreement),
+        why=None if told else "half of the samples tell another story of the KL",
     )
 
 
