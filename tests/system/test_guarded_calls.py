@@ -33,7 +33,7 @@ print("TOP")
 from tiltlab.grading.maths import grade_many
 
 def reasons(_=None):
-    return [grade.reason for grade in grade_many([("\\boxed{(x+1)^2}", "x^2+2x+1")])]
+    return [grade.reason for grade in grade_many([("\\boxed{(x+1)^2}", "x^2+2x+1")], deadline=100.0)]
 """
 
 CALLERS = {
