@@ -5,8 +5,8 @@ All of it is of the base given that it ends and answers: what form adds is told 
 Left out on purpose: a way that the samples do not support. There is no number then, and the verdict says so.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from tiltlab.forecast.answers import Votes, votes_of
 from tiltlab.forecast.forecast import forecast
 from tiltlab.forecast.importance import enough, estimate
 from tiltlab.forecast.lines import answer_line
-from tiltlab.forecast.ranks import RankPath, rank_path
+from tiltlab.forecast.ranks import DIGITS, FEWEST, RankPath, rank_path
 from tiltlab.forecast.reliability import MIN_PROBLEMS
 from tiltlab.forecast.voting import AnswerPath, VotePath, answer_path, vote_path
 from tiltlab.forecast.weighted_samples import Floats, WeightedSamples, from_records, some_problems
@@ -42,6 +42,8 @@ class BasePath:
         leave [0, 1].
     ranks: the likeliest of k. answers: answer power. votes: the vote of k. likelier_votes: the vote of k among the
         likelier half of the samples. None where there are too few samples or problems, or nothing to vote on.
+    all_ranks, all_votes: accuracy by problem of the likeliest of all its samples, and of the vote of them all: where
+        problems differ in how many they have, these go further than the paths.
     answer_reach: the largest answer power that is supported; 1, the base itself, where none is.
     vote_limit: accuracy by problem of `votes`, [P], that no number of votes can exceed: 1 where the right answer may be
         the most frequent, as far as the samples tell.
@@ -53,6 +55,8 @@ class BasePath:
     answers: AnswerPath | None = None
     votes: VotePath | None = None
     likelier_votes: VotePath | None = None
+    all_ranks: Mapping[str, float] = field(default_factory=dict)
+    all_votes: Mapping[str, float] = field(default_factory=dict)
     answer_reach: float = 1.0
     vote_limit: Floats | None = None
 
@@ -79,10 +83,10 @@ def base_path(base: Sequence[Record], mixture: WeightedSamples | None = None) ->
     if len(groups) < MIN_PROBLEMS:
         return BasePath(samples, powers)
     known = some_problems(drawn, np.array([problem in groups for problem in drawn.problems]))
-    ranks = _ranks(known)
+    ranks, all_ranks = _ranks(known), _likeliest_of_all(drawn)
     counts = _votes([record for group in groups.values() for record in group])
     if counts is None:
-        return BasePath(samples, powers, ranks)
+        return BasePath(samples, powers, ranks, all_ranks=all_ranks)
     answers, votes = answer_path(counts), _voted(counts)
     half = _votes([record for group in groups.values() for record in _likelier_half(group)])
     return BasePath(
@@ -91,6 +95,8 @@ def base_path(base: Sequence[Record], mixture: WeightedSamples | None = None) ->
         ranks,
         answers,
         votes,
+        all_ranks=all_ranks,
+        all_votes=_vote_of_all(formed(base)),
         likelier_votes=vote_path(half, [_fewest(half)]) if half else None,
         answer_reach=max(point.strength for point in answer_line(answers, _fewest(counts)) if point.supported),
         vote_limit=_limit(counts, votes),
@@ -110,6 +116,25 @@ def _ranks(samples: WeightedSamples) -> RankPath | None:
         return rank_path(samples)
     except UserError:  # too few samples
         return None
+
+
+def _likeliest_of_all(samples: WeightedSamples) -> dict[str, float]:
+    """Ties are shared."""
+    key_PN = np.where(samples.used, np.round(samples.logp, DIGITS), -np.inf)
+    top_PN = samples.used & (key_PN == key_PN.max(1, keepdims=True))
+    several = samples.used.sum(1) >= FEWEST
+    share_P = (top_PN * samples.correct).sum(1) / np.maximum(top_PN.sum(1), 1)
+    return {name: float(s) for name, s, enough in zip(samples.problems, share_P, several, strict=True) if enough}
+
+
+def _vote_of_all(records: Sequence[Record]) -> dict[str, float]:
+    """Ties are shared."""
+    votes = _votes(records)
+    if votes is None:
+        return {}
+    top_PA = (votes.count_PA > 0) & (votes.count_PA == votes.count_PA.max(1, keepdims=True))
+    share_P = (top_PA * votes.right_PA).sum(1) / np.maximum(top_PA.sum(1), 1)
+    return dict(zip(votes.problems, share_P.tolist(), strict=True))
 
 
 def _votes(records: Sequence[Record]) -> Votes | None:

@@ -10,7 +10,7 @@ from typing import Literal, get_args
 import numpy as np
 
 from tiltlab.forecast.ranks import Match
-from tiltlab.forecast.weighted_samples import Floats
+from tiltlab.forecast.weighted_samples import Floats, Ints
 from tiltlab.stats.by_problem import accuracy, by_problem
 from tiltlab.types import Record
 from tiltlab.verdict.base_path import BasePath
@@ -92,6 +92,18 @@ def _likelier(path: BasePath) -> Iterator[_Row]:
     if ranks := path.ranks:
         for k, accuracy_P in zip(ranks.ks[1:], ranks.accuracy_KP[1:], strict=True):
             yield f"best of {k} by log p", ("likelihood",), ranks.problems, accuracy_P
+        if _further(path.all_ranks, ranks.problems, ranks.samples_P):
+            yield (
+                "the likeliest of all samples",
+                ("likelihood",),
+                [*path.all_ranks],
+                np.array([*path.all_ranks.values()]),
+            )
+
+
+def _further(of_all: Mapping[str, float], problems: Sequence[str], samples_P: Ints) -> bool:
+    """Whether all samples of some problem are more than what the paths end at."""
+    return len(of_all) > len(problems) or int(samples_P.max()) > int(samples_P.min())
 
 
 def _commoner(path: BasePath) -> Iterator[_Row]:
@@ -99,6 +111,8 @@ def _commoner(path: BasePath) -> Iterator[_Row]:
         for g, accuracy_P in zip(answers.gs, answers.accuracy_GP, strict=True):
             if 1 < g <= path.answer_reach:
                 yield f"answer power {g:g}", ("answers",), answers.problems, accuracy_P
+        if path.ranks and _further(path.all_votes, path.ranks.problems, path.ranks.samples_P):
+            yield "the vote of all samples", ("answers",), [*path.all_votes], np.array([*path.all_votes.values()])
     for votes, among, families in ((path.votes, "", BOTH[1:]), (path.likelier_votes, " among the likelier half", BOTH)):
         if votes:
             for k, accuracy_P in zip(votes.ks, votes.accuracy_KP, strict=True):

@@ -11,7 +11,7 @@ from math import sqrt
 import numpy as np
 from scipy.special import ndtr, stdtrit
 
-from tiltlab.forecast.weighted_samples import Floats, Ints
+from tiltlab.forecast.weighted_samples import Floats
 from tiltlab.stats.metrics import Interval
 from tiltlab.verdict.form import Conditional
 
@@ -59,47 +59,19 @@ def resamples(problems: int, seed: int) -> Resamples:
     return Resamples(*drawn)
 
 
-class Added:
-    """What candidates add to the sum over the problems of either half, and how sure that is, each [A, R].
+def best_added(
+    uplift_AP: Sequence[Floats], scale_P: Floats, gaps: Conditional, drawn: Resamples
+) -> tuple[Floats, tuple[int, ...]]:
+    """What the best candidate adds to the mean over problems, [R], and which ones the halves choose.
 
-    uplift_AP: of each candidate, by problem, the first of them 0; NaN where it is not known, as `gaps` fills it.
+    uplift_AP: of each candidate, by problem; NaN where it is not known, as `gaps` fills it.
     scale_P: share of the problem's responses that it applies to.
     """
-
-    def __init__(self, uplift_AP: Sequence[Floats], scale_P: Floats, gaps: Conditional, drawn: Resamples) -> None:
-        self.problems = len(scale_P)
-        halves = (drawn.one_RP, drawn.other_RP)
-        self.sums = [np.stack([gaps.sums(count, scale_P, uplift_P) for uplift_P in uplift_AP]) for count in halves]
-        self.errors = [np.stack([_error(count, scale_P * uplift_P) for uplift_P in uplift_AP]) for count in halves]
-
-    def best(self, caution: float) -> tuple[Floats, tuple[int, ...]]:
-        """What the best one adds to the mean over problems, [R], and which ones the halves choose.
-
-        caution: standard errors by which a candidate counts for less than it seems. The first is taken where the one so
-            chosen adds nothing.
-        """
-        chosen = [_choice(*half, caution) for half in zip(self.sums, self.errors, strict=True)]
-        row = np.arange(len(chosen[0]))
-        (one_AR, other_AR), (by_one_R, by_other_R) = self.sums, chosen
-        added_R: Floats = (one_AR[by_other_R, row] + other_AR[by_one_R, row]) / self.problems
-        return added_R, tuple(sorted({int(chosen_R[0]) for chosen_R in chosen}))
-
-
-def _choice(sums_AR: Floats, errors_AR: Floats, caution: float) -> Ints:
-    if len(sums_AR) == 1:
-        return np.zeros(sums_AR.shape[1], dtype=np.intp)
-    row = np.arange(sums_AR.shape[1])
-    surest_R = 1 + (sums_AR - caution * errors_AR)[1:].argmax(0)
-    choice: Ints = np.where(sums_AR[surest_R, row] > sums_AR[0], surest_R, 0)
-    return choice
-
-
-def _error(count_RP: Floats, values_P: Floats) -> Floats:
-    """Standard error of a sum over problems, [R]; where a value is not known, it is taken to be like the others."""
-    known_P = ~np.isnan(values_P)
-    kept_P = np.where(known_P, values_P, 0.0)
-    size_R, all_R = np.maximum(count_RP @ known_P, 1), count_RP.sum(1)
-    mean_R = count_RP @ kept_P / size_R
-    variance_R = np.maximum(count_RP @ kept_P**2 / size_R - mean_R**2, 0)
-    error: Floats = all_R * np.sqrt(variance_R / size_R)
-    return error
+    one_AR, other_AR = (
+        np.stack([gaps.sums(count_RP, scale_P, uplift_P) for uplift_P in uplift_AP])
+        for count_RP in (drawn.one_RP, drawn.other_RP)
+    )
+    by_one_R, by_other_R = one_AR.argmax(0), other_AR.argmax(0)
+    row = np.arange(one_AR.shape[1])
+    added_R: Floats = (one_AR[by_other_R, row] + other_AR[by_one_R, row]) / len(scale_P)
+    return added_R, tuple(sorted({int(by_one_R[0]), int(by_other_R[0])}))

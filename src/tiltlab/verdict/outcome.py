@@ -103,7 +103,7 @@ def _of_a_gain(told: str, reached: float, sharpened: Sharpened, parts: Parts | N
         why = f"{told}; {by_sharpening(reached, best, parts)}{left}. {which}."
         return Decision("sharpening explains it", why, by=by)
     tried = by_sharpening(reached, sharpened, parts)
-    if sharpened.covers and all(of.is_surpassed for of in (sharpened, sharpened.likelihood, sharpened.answers) if of):
+    if sharpened.covers and all(of.rest.low > 0 for of in (sharpened, sharpened.likelihood, sharpened.answers) if of):
         return Decision("beyond sharpening", f"{told}; {tried}.{beyond(sharpened)}")
     why = "; ".join([told, tried, *how_far(sharpened)])
     return Decision("cannot tell", f"{why}.", "more problems" if sharpened.covers else more_samples(sharpened))

@@ -11,14 +11,13 @@ from tiltlab.stats.metrics import Interval
 from tiltlab.verdict.candidates import NONE, Candidate, Family
 from tiltlab.verdict.followed import Followed
 from tiltlab.verdict.form import FormTable
-from tiltlab.verdict.held_out import Added, Resamples
+from tiltlab.verdict.held_out import Resamples, best_added
 from tiltlab.verdict.parts import Split, split
 
 By = Literal["likelihood", "answers", "both"]
 
-CAUTION = 2.0
-"""Standard errors by which a sharpening counts for less than it seems, when the best is chosen: of two that seem alike
-the surer one is taken."""
+LUCK = 0.05
+"""Of accuracy: on so many problems at most, the most frequent answer looks the rarer one by two standard errors."""
 
 
 @dataclass(frozen=True)
@@ -27,20 +26,13 @@ class Best:
     of the problems.
 
     accuracy: its own. recovered: its share of the tuned model's gain, form included. rest: accuracy of the tuned model
-    beyond it. chosen: which sharpening each half chose: the one that adds the most less CAUTION standard errors.
-    rest_at_least: accuracy of the tuned model beyond the one that seems to add the most, however unsure.
+    beyond it. chosen: which sharpening each half chose.
     """
 
     accuracy: Interval
     recovered: Interval
     rest: Interval
     chosen: tuple[str, ...]
-    rest_at_least: Interval
-
-    @property
-    def is_surpassed(self) -> bool:
-        """Whether the tuned model has more for sure."""
-        return self.rest.low > 0 and self.rest_at_least.low > 0
 
     @property
     def named(self) -> str:
@@ -93,15 +85,13 @@ class Sharpened(Best):
 def best(table: FormTable, some: Sequence[Candidate], drawn: Resamples) -> tuple[Best, Split]:
     """The best of some candidates, the first of which is the base as it is; and the gain in its parts with it."""
     gaps = table.lenient.with_form
-    added = Added([one.accuracy_P - gaps.mean_P for one in some], table.tuned_P, gaps, drawn)
-    (added_R, chosen), (boldest_R, _) = added.best(CAUTION), added.best(0.0)
+    added_R, chosen = best_added([one.accuracy_P - gaps.mean_P for one in some], table.tuned_P, gaps, drawn)
     gain = split(table, added_R, drawn)
     of = Best(
         accuracy=drawn.interval(gain.sharpened_to_R),
         recovered=drawn.interval(gain.share_R(gain.gain_R - gain.taught_R)),
         rest=drawn.interval(gain.taught_R),
         chosen=tuple(some[i].name for i in chosen),
-        rest_at_least=drawn.interval(split(table, boldest_R, drawn).taught_R),
     )
     return of, gain
 
@@ -128,5 +118,5 @@ def of_family(
         alike=best(table, [alike], drawn)[0] if alike else None,
         followed=followed,
         limit=most.accuracy if most else None,
-        out_of_reach=most is not None and most.rest.low > 0,
+        out_of_reach=most is not None and most.rest.low > LUCK,
     )

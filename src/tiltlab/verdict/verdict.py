@@ -27,6 +27,7 @@ from tiltlab.verdict.outcome import OUTCOMES as OUTCOMES
 from tiltlab.verdict.outcome import Known, decided
 from tiltlab.verdict.outcome import Outcome as Outcome
 from tiltlab.verdict.parts import Parts, parts
+from tiltlab.verdict.pass_curves import PassCurves, pass_curves
 from tiltlab.verdict.sharpened import By, Sharpened, best, of_family
 from tiltlab.verdict.solved_problems import Profile, SolvedProblems, profile, solved_problems
 from tiltlab.verdict.wording import in_parts
@@ -42,6 +43,7 @@ class Verdict:
     needs: what would decide it, where nothing is decided. by: which sharpening explains the gain, where one does.
     parts: the gain in its parts, whatever the outcome; None for a single problem.
     made_of: the parts of a gain in a sentence.
+    pass_curves: what more samples add; None for a single problem or sample.
     """
 
     outcome: Outcome
@@ -55,6 +57,7 @@ class Verdict:
     by: By | None = None
     parts: Parts | None = None
     made_of: str | None = None
+    pass_curves: PassCurves | None = None
 
 
 @dataclass(frozen=True)
@@ -113,17 +116,18 @@ def decide(evidence: Evidence, margin: float = MARGIN, seed: int = 0) -> Verdict
     known = Known(gain, sharpened, made_of, profile(base), profile(tuned))
     decision = decided(known, margin)
     return Verdict(
-        decision.outcome,
-        decision.why,
-        decision.needs,
-        gain,
-        sharpened,
-        solved_problems(base, tuned),
-        known.base,
-        known.tuned,
-        decision.by,
-        made_of,
-        in_parts(made_of, sharpened, known.base) if made_of and gain.difference.low > 0 else None,
+        outcome=decision.outcome,
+        why=decision.why,
+        needs=decision.needs,
+        gain=gain,
+        sharpened=sharpened,
+        solved_problems=solved_problems(base, tuned),
+        base=known.base,
+        tuned=known.tuned,
+        by=decision.by,
+        parts=made_of,
+        made_of=in_parts(made_of, sharpened, known.base) if made_of and gain.difference.low > 0 else None,
+        pass_curves=pass_curves(base, tuned, seed),
     )
 
 
