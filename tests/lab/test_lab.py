@@ -40,6 +40,7 @@ def test_the_slope_of_sharpening_is_the_covariance_with_log_p() -> None:
     assert numeric == pytest.approx(covariance, rel=1e-3)
 
 
+@pytest.mark.slow
 def test_the_closed_form_of_the_tilted_accuracy_is_what_summing_gives_and_training_reaches_it() -> None:
     found = reward_path(LANGUAGE, lambda *_: None)
     assert found.formula == pytest.approx(found.enumerated, abs=1e-6)

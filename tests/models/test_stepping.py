@@ -90,6 +90,7 @@ def power_distribution(model: HFModel, prompt: str, alpha: float) -> tuple[list[
     return responses, (alpha * torch.stack(logps)).double().softmax(-1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", [PowerMCMC(2, 40), PowerSMC(2, 4000)], ids=str)
 def test_a_transformer_is_sampled_from_its_power(sampler: Sampler) -> None:
     model = tiny.model(tiny.llama(3, seed=10), letters="ab")  # four in five of its responses end in time

@@ -23,6 +23,7 @@ def nearly(interval: Interval, truth: float) -> bool:
     return interval.low - wider <= truth <= interval.high + wider
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("plant", [*AT_25, *ANSWERS, *FORM], ids=lambda plant: plant.name)
 def test_a_planted_truth_is_found_with_both_models_and_from_records_alone(plant: Plant) -> None:
     planted = plant.make(100)

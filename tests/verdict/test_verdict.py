@@ -240,6 +240,7 @@ def test_folders_bring_their_questions_and_tokens_along(tmp_path: Path) -> None:
     assert len(same_names.rivals) == 2
 
 
+@pytest.mark.slow
 def test_a_model_beside_itself_scores_alike() -> None:
     found = from_models(ModelConfig(), "embedded", Sums("noisy-sum"), problems=20, n=4, max_tokens=64, seed=0)
     assert found.cross_logp is not None
