@@ -1,6 +1,6 @@
 """Do the intervals of the rank path, of answer power and of votes hold what can be enumerated?
 
-    python benchmarks/path_coverage.py [data sets, default 500]
+    python benchmarks/path_coverage.py [--sets 500] [--seed 0] [KIND ...]
 
 Each data set: problems drawn from a population of 1000 languages of 364 responses with answers, and n samples of each.
 Samples of a language come from a pool of REPLICATES; exact figures are sums over all responses, averaged over the
@@ -8,8 +8,8 @@ population. `claims`: points with a number, of all points times data sets. `does
 off by more than a standard error in the mean, times data sets; a number there is a false claim.
 """
 
-import sys
-from collections.abc import Iterator, Sequence
+import argparse
+from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 from math import factorial
 from typing import TypeVar
@@ -218,14 +218,14 @@ def held(point: LinePoint, exact: Floats) -> list[float]:
     ]
 
 
-def row(kind: str, pool: Pool, problems: int, sets: int) -> Iterator[str]:
+def row(kind: str, pool: Pool, problems: int, sets: int, seed: int) -> Iterator[str]:
     """The rows of a table, a point each."""
-    found: dict[Key, list[list[float]]] = {}
+    points_of: dict[Key, list[list[float]]] = {}
     hopeless, false = pool.hopeless(problems), 0
-    for key, point in simulate(pool, problems, sets, seed=sum(map(ord, kind)) + problems + pool.samples):
-        found.setdefault(key, []).append(held(point, pool.exact[key]))
+    for key, point in simulate(pool, problems, sets, seed=seed + sum(map(ord, kind)) + problems + pool.samples):
+        points_of.setdefault(key, []).append(held(point, pool.exact[key]))
         false += key in hopeless and point.supported
-    for (name, strength), points in found.items():
+    for (name, strength), points in points_of.items():
         if strength == 1 and name != "rank":  # the base thrice
             continue
         table = np.array(points)
@@ -239,16 +239,22 @@ def row(kind: str, pool: Pool, problems: int, sets: int) -> Iterator[str]:
     yield f"| {kind} | {problems} x {pool.samples} | false claims: {false} | | | | |"
 
 
-def main(sets: int, kinds: Sequence[str] = KINDS) -> None:
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("kinds", nargs="*", default=KINDS, choices=[*KINDS, []])
+    parser.add_argument("--sets", type=int, default=500, help="data sets of each kind and size")
+    parser.add_argument("--seed", type=int, default=0, help="of the languages, of their samples, and of what is drawn")
+    options = parser.parse_args()
     print("| languages | problems x n | point | accuracy | length | KL | carries |")
     print("|---|---|---|---:|---:|---:|---|")
-    for kind in kinds:
-        world, pools = answered(kind), {}
+    for kind in options.kinds:
+        world = answered(kind, seed=options.seed)
+        pools: dict[int, Pool] = {}
         for problems, n in SIZES:
-            pools[n] = pools.get(n) or Pool.of(world, n)
-            for line in row(kind, pools[n], problems, sets):
+            pools[n] = pools.get(n) or Pool.of(world, n, seed=7 + options.seed)
+            for line in row(kind, pools[n], problems, options.sets, options.seed):
                 print(line, flush=True)
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 500, sys.argv[2:] or KINDS)
+    main()
