@@ -111,6 +111,7 @@ def verdict(
 ) -> None:
     """Was the tuned model taught something, or is it the base, sharpened?"""
     from tiltlab.cli.outcome import write_verdict
+    from tiltlab.report.terminal import print_verdict
     from tiltlab.verdict.inputs import from_files
 
     drawn = not are_records(base)
@@ -124,10 +125,7 @@ def verdict(
         else:
             examined = from_files(Path(base), Path(tuned), rival or ())
         result = write_verdict(examined, out, seed, drawn=drawn)
-    output.say(("verdict: ", "bold"), (result.outcome, "bold green"))
-    output.say(result.why + (f" What it would take: {result.needs}." if result.needs else ""))
-    if result.made_of:
-        output.say(result.made_of)
+    print_verdict(result, output.console)
     output.say(f"page: {out / 'verdict.html'}")
     output.figures(result, page=out / "verdict.html")
 

@@ -9,6 +9,7 @@ from tiltlab.forecast.frontier import sharpening_path
 from tiltlab.forecast.lines import LinePoint, Lines
 from tiltlab.forecast.rise import Method, Rise
 from tiltlab.forecast.steps import PRICE
+from tiltlab.report.along import along
 from tiltlab.report.frontier import STRENGTHS, Reached, frontier
 from tiltlab.report.html import render_page
 from tiltlab.report.text import interval, number, signed
@@ -154,9 +155,12 @@ def write_forecast_page(forecast: Forecast, made: Mapping[str, Any], path: Path)
     base = next((p for p in forecast.points if p.alpha == 1 and p.beta is None), None)
     nowhere = Interval(0.0, 0.0, 0.0)
     here = [Reached("base", base.accuracy, nowhere, "#78838f")] if base and base.accuracy else []
+    figures = {"frontier": frontier(forecast, here)}
+    if forecast.lines and (beside := along(forecast.lines)):
+        figures["along"] = beside
     page = render_page(
         "forecast.html.j2",
-        {"frontier": frontier(forecast, here)},
+        figures,
         forecast=forecast,
         said=in_words(forecast),
         made=made,

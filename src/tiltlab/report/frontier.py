@@ -21,8 +21,8 @@ STRENGTHS = {"sharpening": "the likeliest of", "voting": "the vote of", "answer 
 
 
 @dataclass(frozen=True)
-class _Look:
-    """Of a line. named: whether its name stands beside it."""
+class Look:
+    """How a line of a forecast looks. named: whether its name stands beside it."""
 
     name: str
     colour: str
@@ -32,11 +32,11 @@ class _Look:
     named: bool = True
 
 
-_SHARPENING = _Look("sharpening", "#e06a1b", "dash", "circle")
-_POWER = _Look("p^α", "#e06a1b", None, "circle-open", thin=True, named=False)
-_VOTING = _Look("voting", "#8a8a2e", "dot", "square")
-_ANSWERS = _Look("answer power", "#8a8a2e", "dashdot", "square-open", thin=True)
-_REWARD = _Look("reward", "#3b82f6", None, "triangle-up")
+SHARPENING = Look("sharpening", "#e06a1b", "dash", "circle")
+_POWER = Look("p^α", "#e06a1b", None, "circle-open", thin=True, named=False)
+VOTING = Look("voting", "#8a8a2e", "dot", "square")
+_ANSWERS = Look("answer power", "#8a8a2e", "dashdot", "square-open", thin=True)
+_REWARD = Look("reward", "#3b82f6", None, "triangle-up")
 
 
 @dataclass(frozen=True)
@@ -88,11 +88,11 @@ def _paths(figure: go.Figure, forecast: Forecast) -> list[list[Named]]:
     """Draws the lines; returns the points of those that have a name. Of a forecast without the rank path, as older ones
     are, p^alpha is the sharpening line."""
     ranks, powers = rank_points(forecast), sharpening_path(forecast)
-    drawn: list[tuple[_Look, Sequence[Point | LinePoint]]] = [
+    drawn: list[tuple[Look, Sequence[Point | LinePoint]]] = [
         (_POWER, powers if ranks else ()),
-        (_SHARPENING, ranks or powers),
+        (SHARPENING, ranks or powers),
         (_ANSWERS, voting_points(forecast)),
-        (_VOTING, vote_points(forecast)),
+        (VOTING, vote_points(forecast)),
         (_REWARD, reward_path(forecast)),
     ]
     named = [_path(figure, points, look) for look, points in drawn]
@@ -129,7 +129,7 @@ def _add_policy(figure: go.Figure, policy: Reached, edge: float) -> None:
     )
 
 
-def _path(figure: go.Figure, points: Sequence[Point | LinePoint], look: _Look) -> list[Named]:
+def _path(figure: go.Figure, points: Sequence[Point | LinePoint], look: Look) -> list[Named]:
     """Returns the points; none where they are too few to draw."""
     known = [(p, p.kl, p.accuracy) for p in points if p.kl is not None and p.accuracy is not None]
     if len(known) < 2:
@@ -149,7 +149,7 @@ def _path(figure: go.Figure, points: Sequence[Point | LinePoint], look: _Look) -
     return [Named(look.name, kl.value, accuracy.value) for _, kl, accuracy in known]
 
 
-def _said(point: Point | LinePoint, look: _Look) -> str:
+def _said(point: Point | LinePoint, look: Look) -> str:
     if isinstance(point, Point):
         return f"α {point.alpha:g}" + ("" if point.beta is None else f", β {point.beta:g}")
     return f"{STRENGTHS[look.name]} {point.strength:g}"

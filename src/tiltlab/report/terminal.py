@@ -20,12 +20,15 @@ from tiltlab.report.evaluation import Evaluation
 from tiltlab.report.findings import Findings
 from tiltlab.report.forecast import fate, in_words, reason_of
 from tiltlab.report.load import Study
+from tiltlab.report.outcome import called, tax_in_words
+from tiltlab.report.parts import PARTS
 from tiltlab.report.status import EvaluationStatus, Status
 from tiltlab.report.tables import Row
 from tiltlab.report.text import interval, number, signed
 from tiltlab.stats.metrics import averages
 from tiltlab.system.streams import line
 from tiltlab.types import Record
+from tiltlab.verdict.verdict import Verdict
 
 _WIDE = 10_000
 
@@ -99,6 +102,22 @@ def print_forecast(forecast: Forecast, console: Console) -> None:
     _print_whole(table, console)
     for rise in forecast.lines.rises:
         console.print(line((f"{rise.method}: ", "bold"), f"{fate(rise)} ({reason_of(rise)})"), soft_wrap=True)
+
+
+def print_verdict(verdict: Verdict, console: Console) -> None:
+    """Print a verdict: the outcome and why; the gain in its parts; and what more samples add."""
+    console.print(line(("verdict: ", "bold"), (called(verdict), "bold green")), soft_wrap=True)
+    needs = f" What it would take: {verdict.needs}." if verdict.needs else ""
+    console.print(line(verdict.why + needs), soft_wrap=True)
+    if verdict.made_of:
+        console.print(line(verdict.made_of), soft_wrap=True)
+    if verdict.parts:
+        table = _table("the gain in its parts", ("accuracy",), names=("part",))
+        for part in PARTS:
+            table.add_row(part.name, signed(part.interval(verdict.parts)))
+        _print_whole(table, console)
+    if tax := tax_in_words(verdict):
+        console.print(line(tax), soft_wrap=True)
 
 
 def print_comparison(comparison: Compared, console: Console) -> None:

@@ -12,6 +12,8 @@ from tiltlab.report.figures import dressed
 from tiltlab.report.forecast import in_words, lines_in_words
 from tiltlab.report.frontier import Reached, frontier
 from tiltlab.report.html import render_page
+from tiltlab.report.outcome import called, followed_rows, tax_in_words
+from tiltlab.report.parts import parts_of
 from tiltlab.report.tokens import Shown, line_of, ranks, share_off_top, shown, where
 from tiltlab.stats.by_problem import accuracy, by_problem
 from tiltlab.stats.metrics import Interval, mean_interval, share_interval
@@ -51,6 +53,7 @@ def write_verdict_page(
     figures = {
         "frontier": frontier(told, [*sharpened, *_reached(verdict, tuned)], "Accuracy against KL"),
         "pass": _pass(verdict),
+        **({"parts": made_of} if (made_of := parts_of(verdict)) else {}),
         "likelihood": _spread(base, tuned, lambda r: r.ref_logp, "log p under the base, nats"),
         "length": _spread(base, tuned, lambda r: float(r.tokens or "nan"), "tokens a response"),
     }
@@ -72,6 +75,9 @@ def write_verdict_page(
         "verdict.html.j2",
         figures,
         verdict=verdict,
+        called=called(verdict),
+        tax=tax_in_words(verdict),
+        followed=followed_rows(verdict),
         samples=samples,
         off_top=off_top,
         made=made,
