@@ -11,10 +11,12 @@ import yaml
 from tiltlab.report.export import Table, in_markdown, markdown
 from tiltlab.report.findings import Findings
 from tiltlab.report.load import Study
+from tiltlab.report.outcome import called
 from tiltlab.report.tables import Row
 from tiltlab.storage.files import write_text
 from tiltlab.storage.run_folder import JobDir
 from tiltlab.system.visible import visible
+from tiltlab.verdict.verdict import Verdict
 
 _CITED = "Trained by tiltlab, after arXiv 2604.16259: one KL-regularised objective for task reward and sharpening."
 
@@ -74,7 +76,7 @@ def card(
         f"*{in_markdown(study.name)}*, trained from `{_as_code(str(model['path']))}`. {_CITED}",
         "## Results",
         markdown(table).strip(),
-        *([f"Verdict: **{verdict.outcome}**. {in_markdown(verdict.why)}"] if verdict else []),
+        *([f"Verdict: **{called(verdict)}**. {in_markdown(_told(verdict))}"] if verdict else []),
         "## How it was trained",
         "".join(f"    {line}\n" for line in yaml.safe_dump(settings, sort_keys=False).splitlines()).rstrip(),
         f"Command: `{_as_code(' '.join(made['command']))}`; {in_markdown(versions)}"
@@ -82,6 +84,10 @@ def card(
         + f". Problems (SHA-256): {data}.",
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _told(verdict: Verdict) -> str:
+    return " ".join(said for said in (verdict.why, verdict.made_of) if said)
 
 
 def _as_code(text: str) -> str:

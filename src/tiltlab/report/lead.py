@@ -5,11 +5,13 @@ from dataclasses import dataclass
 from math import isfinite
 
 from tiltlab.report.findings import Findings
+from tiltlab.report.foretold import method_of
 from tiltlab.report.headline import best_sampler
 from tiltlab.report.load import Study
 from tiltlab.report.styles import family
 from tiltlab.report.tables import Row, accuracies
 from tiltlab.report.text import number
+from tiltlab.storage.files import Json
 from tiltlab.verdict.verdict import Outcome, Verdict
 
 _CHIPS: dict[Outcome, tuple[str, str]] = {
@@ -52,6 +54,7 @@ def lead(study: Study, rows: Sequence[Row], task: str, findings: Findings) -> Le
     )
     verdict = findings.verdicts[best]
     chip, look = _CHIPS[verdict.outcome]
+    chip += {"likelihood": " (likelihood)", "answers": " (votes)"}.get(verdict.by or "", "")
     before, after = number(last[base.name].accuracy.value, 2), number(last[best].accuracy.value, 2)
     sampler = best_sampler(study, rows, task)
     match verdict.outcome:
@@ -61,10 +64,11 @@ def lead(study: Study, rows: Sequence[Row], task: str, findings: Findings) -> Le
             )
         case "sharpening explains it" if sampler and sampler.accuracy.value > last[base.name].accuracy.value:
             top = max((last[arm] for arm in findings.verdicts), key=_height)
-            said = f"Untrained, {sampler.arm}: {number(sampler.accuracy.value, 2)}; best trained arm, {top.arm}: "
-            said += f"{number(top.accuracy.value, 2)}; the base: {before}."
+            said = f"Untrained, {sampler.arm}: {number(sampler.accuracy.value, 2)}; "
+            said += _ruined(study, list(last.values()), findings) if verdict.by == "answers" else ""
+            said += f"best trained arm, {top.arm}: {number(top.accuracy.value, 2)}; the base: {before}."
         case "sharpening explains it":
-            said = f"{_capital(best)} lifts {before} to {after}; {_told_by_forecast(verdict)}."
+            said = f"{_capital(best)} lifts {before} to {after}; {_without_training(verdict)}."
         case "form explains it":
             said = f"{_capital(best)} lifts {before} to {after} by ending and answering where it is read."
         case "cannot tell":
@@ -117,23 +121,41 @@ def cost_in_words(study: Study) -> str:
 def _of_sharpening(study: Study, last: Sequence[Row], findings: Findings) -> str:
     """What sharpening, trained or not, does on this task."""
     base = next(row for row in last if study.configs[row.arm]["arm"] == "base").accuracy.value
-    sharp = [row for row in last if family(study.configs[row.arm]) in ("sampler", "likelihood")]
-    sharp = [row for row in sharp if isfinite(row.accuracy.value)]
+    sharp = [row for row in last if _sharpens(study.configs[row.arm]) and isfinite(row.accuracy.value)]
     if not sharp:
         return "nothing in this study sharpens the base"
     best = max(sharp, key=_height)
     if best.accuracy.value > base:
         return f"the best sharpening, {best.arm}, reaches {number(best.accuracy.value, 2)}"
-    fallen = [row for row in sharp if row.arm in findings.verdicts and findings.verdicts[row.arm].outcome == "collapse"]
-    if fallen:
-        return f"sharpening ruins it ({number(min(map(_height, fallen)), 2)})"
-    return "no sharpening tried beats the base"
+    fallen = _fallen(sharp, findings)
+    return f"sharpening ruins it ({number(fallen, 2)})" if fallen is not None else "no sharpening tried beats the base"
 
 
-def _told_by_forecast(verdict: Verdict) -> str:
-    if verdict.sharpened is None:
+def _sharpens(config: Json) -> bool:
+    """Whether an arm sharpens the base without a label, by its likelihood or by its answers."""
+    return family(config) in ("sampler", "likelihood") or method_of(config) is not None
+
+
+def _ruined(study: Study, last: Sequence[Row], findings: Findings) -> str:
+    """Where likelihood ruins what votes do not."""
+    likelier = [row for row in last if family(study.configs[row.arm]) == "likelihood"]
+    fallen = _fallen(likelier, findings)
+    return f"likelihood sharpening ruins it ({number(fallen, 2)}); " if fallen is not None else ""
+
+
+def _fallen(rows: Sequence[Row], findings: Findings) -> float | None:
+    """The lowest accuracy of arms that are worse than the base; None where none is."""
+    collapsed = {arm for arm, verdict in findings.verdicts.items() if verdict.outcome == "collapse"}
+    return min((_height(row) for row in rows if row.arm in collapsed), default=None)
+
+
+def _without_training(verdict: Verdict) -> str:
+    """What explains a gain, where no arm of the study samples the base so."""
+    sharpened = verdict.sharpened
+    if sharpened is None:
         return "sharpening alone does as much"
-    return f"sharpening the base alone reaches {number(verdict.sharpened.accuracy.value, 2)}"
+    of = {"likelihood": sharpened.likelihood, "answers": sharpened.answers}.get(verdict.by or "") or sharpened
+    return f"without training, {of.named}: {number(of.accuracy.value, 2)}"
 
 
 def _height(row: Row) -> float:

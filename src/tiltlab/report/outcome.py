@@ -1,6 +1,6 @@
 """A verdict's outcome, how far sharpening was followed, and what more samples add, in words."""
 
-from tiltlab.report.text import UNKNOWN, interval, number
+from tiltlab.report.text import UNKNOWN, interval, number, signed
 from tiltlab.verdict.pass_curves import Crossing
 from tiltlab.verdict.sharpened import OfFamily
 from tiltlab.verdict.verdict import Verdict
@@ -8,12 +8,17 @@ from tiltlab.verdict.verdict import Verdict
 _FORMS = ("log p {:.1f}", "two agree: {:.2f}")
 """How far likelihood, and answers, went."""
 
-_BY = {"likelihood": "of its likelihood", "answers": "of its answers", "both": "of its likelihood or of its answers"}
+_BY = {"likelihood": "of its likelihood", "answers": "of its answers", "both": "of its likelihood or its answers"}
+
+
+def by_which(verdict: Verdict) -> str:
+    """Of what a sharpening is that explains the gain; empty where none does."""
+    return _BY[verdict.by] if verdict.by else ""
 
 
 def called(verdict: Verdict) -> str:
     """The outcome; of sharpening, of what."""
-    return f"{verdict.outcome}, {_BY[verdict.by]}" if verdict.by else verdict.outcome
+    return ", ".join(filter(None, (verdict.outcome, by_which(verdict))))
 
 
 def followed_rows(verdict: Verdict) -> list[tuple[str, str, str]]:
@@ -21,13 +26,20 @@ def followed_rows(verdict: Verdict) -> list[tuple[str, str, str]]:
     if verdict.sharpened is None:
         return []
     both = (verdict.sharpened.likelihood, verdict.sharpened.answers)
-    names = ["the best of it", "its accuracy", "its share of the gain", "followed to", "the tuned model", "far enough"]
-    told = [_figures(of, form, gained=verdict.gain.difference.low > 0) for of, form in zip(both, _FORMS, strict=True)]
+    names = [
+        "the best of it",
+        "its accuracy",
+        "the tuned model beyond it",
+        "followed to",
+        "the tuned model went to",
+        "far enough",
+    ]
+    told = [_figures(of, form) for of, form in zip(both, _FORMS, strict=True)]
     rows = list(zip(names, *told, strict=True))
     return [row for row in rows if {*row[1:]} != {UNKNOWN}]
 
 
-def _figures(of: OfFamily | None, form: str, *, gained: bool) -> list[str]:
+def _figures(of: OfFamily | None, form: str) -> list[str]:
     if of is None:
         return [UNKNOWN] * 6
     far = ["nobody knows"] * 3
@@ -38,7 +50,7 @@ def _figures(of: OfFamily | None, form: str, *, gained: bool) -> list[str]:
         far = [f"{form.format(of.followed.end)}, {of.followed.at}", form.format(of.followed.tuned), enough]
     if of.out_of_reach and of.limit:
         far[2] = f"yes: it cannot exceed {number(of.limit.value, 2)}"
-    return [of.named, interval(of.accuracy), interval(of.recovered, 2) if gained else UNKNOWN, *far]
+    return [of.named, interval(of.accuracy), signed(of.rest), *far]
 
 
 def tax_in_words(verdict: Verdict) -> str | None:

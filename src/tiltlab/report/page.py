@@ -5,19 +5,24 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import plotly.graph_objects as go
 import yaml
 
 from tiltlab.report.alarms import fired_alarms
+from tiltlab.report.along import along
 from tiltlab.report.card import write_cards
 from tiltlab.report.export import Table, write_tables
 from tiltlab.report.figures import CURVES, at_k_curve, cost, learning_curves
 from tiltlab.report.findings import Findings, findings
-from tiltlab.report.forecast import lines_in_words
+from tiltlab.report.forecast import fate, lines_in_words, reason_of
+from tiltlab.report.foretold import Foretold, foretold
 from tiltlab.report.frontier import Reached, frontier
 from tiltlab.report.headline import headline
 from tiltlab.report.html import render_page
 from tiltlab.report.lead import caveats, cost_in_words, lead
 from tiltlab.report.load import ArmOnTask, Study
+from tiltlab.report.outcome import by_which
+from tiltlab.report.parts import PARTS, parts_of_arms
 from tiltlab.report.styles import IN_WORDS, STROKES, arm_colours, arm_dashes, is_trained
 from tiltlab.report.tables import Row, result_rows
 from tiltlab.report.tokens import Shown, line_of, ranks, shown, where
@@ -83,7 +88,8 @@ def render(study: Study, rows: Sequence[Row], findings: Mapping[str, Findings]) 
     rows, findings: of `analysed`.
     """
     alarmed = {task: fired_alarms(study, task) for task in study.tasks}
-    figures = {}
+    told = {task: foretold(study, task, findings[task]) for task in study.tasks}
+    figures: dict[str, go.Figure] = {}
     for i, task in enumerate(study.tasks):
         figures[f"headline-{i}"] = headline(study, rows, [task])
         height = max(260, figures[f"headline-{i}"].layout.height)
@@ -92,6 +98,7 @@ def render(study: Study, rows: Sequence[Row], findings: Mapping[str, Findings]) 
         trained = {arm.name: arm.seeds[0].tokens for arm in study.on(task) if arm.trained}
         figures[f"where-{i}"] = where(trained, task)
         figures[f"cost-{i}"] = cost(study, rows, task)
+        figures |= _of_verdicts(i, task, findings[task], told[task])
         figures |= {f"curves-{i}-{curve[1]}": learning_curves(study, task, [curve], alarmed[task]) for curve in CURVES}
         figures |= {f"at-k-{i}-{kind}": at_k_curve(study, task, kind) for kind in ("pass", "maj")}
     return render_page(
@@ -100,6 +107,11 @@ def render(study: Study, rows: Sequence[Row], findings: Mapping[str, Findings]) 
         study=study,
         rows=rows,
         findings=findings,
+        foretold=told,
+        fate=fate,
+        reason=reason_of,
+        by_which=by_which,
+        parts=PARTS,
         leads={task: lead(study, rows, task, findings[task]) for task in study.tasks},
         caveats=caveats(study, findings),
         cost=cost_in_words(study),
@@ -117,6 +129,17 @@ def render(study: Study, rows: Sequence[Row], findings: Mapping[str, Findings]) 
         differing=_differing(study),
         rendered=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
     )
+
+
+def _of_verdicts(number: int, task: str, findings: Findings, told: Sequence[Foretold]) -> dict[str, go.Figure]:
+    """The gains of a task in their parts, and where its runs without a label stand, as far as either is known."""
+    lines = findings.forecast.lines if findings.forecast else None
+    runs = [one.standing for one in told if one.standing]
+    known = {
+        f"parts-{number}": parts_of_arms(findings.verdicts, task),
+        f"along-{number}": along(lines, runs, task, height=320) if lines and runs else None,
+    }
+    return {name: figure for name, figure in known.items() if figure is not None}
 
 
 def reached(study: Study, rows: Sequence[Row], task: str) -> list[Reached]:

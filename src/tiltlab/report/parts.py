@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import plotly.graph_objects as go
 
-from tiltlab.report.figures import bars, dressed, label
+from tiltlab.report.figures import bars, dressed, label, titled
 from tiltlab.report.text import signed
 from tiltlab.stats.metrics import Interval
 from tiltlab.verdict.parts import Parts
@@ -53,13 +53,16 @@ def parts_of(verdict: Verdict) -> go.Figure | None:
         _add_bar(figure, part, [_GAIN], [at])
         known = {"read": parts.read_known, "sharpened": parts.sharpened_known}.get(part.of, True)
         if known:
-            _add_bar(figure, part, [part.name], [at], error_x=bars([at]) | {"thickness": 1.5})
+            _add_bar(figure, part, [part.name], [at], error_x=bars([at]) | {"thickness": 1.5, "color": "#78838f"})
         figure.add_annotation(_heading(part.name, f"{part.name}: <b>{signed(at) if known else 'not told apart'}</b>"))
-    return _laid_out(figure, [_GAIN, *(part.name for part in PARTS)], showlegend=False)
+    return _laid_out(figure, [_GAIN, *(part.name for part in PARTS)], top=6)
 
 
-def parts_of_arms(verdicts: Mapping[str, Verdict]) -> go.Figure | None:
-    """The gains of trained arms, each as one stacked bar under its arm's name; None where no arm has parts."""
+def parts_of_arms(verdicts: Mapping[str, Verdict], title: str) -> go.Figure | None:
+    """The gains of trained arms, each as one stacked bar under its arm's name; None where no arm has parts.
+
+    title: above the figure.
+    """
     known = {arm: verdict.parts for arm, verdict in verdicts.items() if verdict.parts is not None}
     if not known:
         return None
@@ -69,7 +72,7 @@ def parts_of_arms(verdicts: Mapping[str, Verdict]) -> go.Figure | None:
     for arm in known:
         gain = verdicts[arm].gain.difference
         figure.add_annotation(_heading(arm, f"{label(arm)}: <b>{signed(gain)}</b>"))
-    return _laid_out(figure, list(known), showlegend=True)
+    return titled(_laid_out(figure, list(known), top=36), title)
 
 
 def _add_bar(figure: go.Figure, part: Part, rows: list[str], values: list[Interval], **more: object) -> None:
@@ -102,8 +105,7 @@ def _heading(row: str, text: str) -> dict[str, object]:
     return place | {"text": text, "showarrow": False, "font": {"size": 12}}
 
 
-def _laid_out(figure: go.Figure, rows: list[str], *, showlegend: bool) -> go.Figure:
-    foot = 76 if showlegend else 44
+def _laid_out(figure: go.Figure, rows: list[str], top: int) -> go.Figure:
     figure.update_yaxes(
         categoryorder="array",
         categoryarray=rows[::-1],
@@ -112,7 +114,7 @@ def _laid_out(figure: go.Figure, rows: list[str], *, showlegend: bool) -> go.Fig
         showgrid=False,
     )
     figure.update_xaxes(title={"text": "accuracy above the base’s", "standoff": 6}, tickformat="+.2~f")
-    figure = dressed(figure, ROW * len(rows) + foot + 6).update_layout(
-        barmode="relative", margin={"t": 6, "b": foot, "l": 8, "r": 8}, showlegend=showlegend
+    figure = dressed(figure, ROW * len(rows) + 44 + top).update_layout(
+        barmode="relative", margin={"t": top, "b": 44, "l": 8, "r": 8}, showlegend=False
     )
     return figure.update_xaxes(zeroline=True, zerolinecolor="rgba(128,128,128,0.8)", zerolinewidth=1.5)

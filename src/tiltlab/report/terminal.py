@@ -19,6 +19,7 @@ from tiltlab.report.compare import Compared
 from tiltlab.report.evaluation import Evaluation
 from tiltlab.report.findings import Findings
 from tiltlab.report.forecast import fate, in_words, reason_of
+from tiltlab.report.foretold import foretold
 from tiltlab.report.load import Study
 from tiltlab.report.outcome import called, tax_in_words
 from tiltlab.report.parts import PARTS
@@ -45,6 +46,10 @@ def print_tables(study: Study, rows: Sequence[Row], findings: Mapping[str, Findi
             console.print(line(f"{row.task} / {row.arm}: {warning}"), soft_wrap=True)
     for task in (task for task in study.tasks if findings[task].verdicts):
         console.print(line(("verdicts: ", "bold green"), f"{task}: {findings[task].in_words}"), soft_wrap=True)
+    for task in study.tasks:
+        if told := foretold(study, task, findings[task]):
+            said = "; ".join(f"{one.arm} {fate(one.rise)}: {one.came}" for one in told)
+            console.print(line(("foretold: ", "bold green"), f"{task}: {said}"), soft_wrap=True)
     for arm, kinds in _first_steps([one for task in study.tasks for one in fired_alarms(study, task)]).items():
         said = ", ".join(f"{kind} (step {step})" for kind, step in kinds.items())
         console.print(line(("alarms: ", "yellow"), f"{arm}: {said}"), soft_wrap=True)
