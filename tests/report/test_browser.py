@@ -92,7 +92,7 @@ def test_the_page_of_a_verdict(tmp_path: Path) -> None:
     write_verdict_page(decide(Evidence(base, tuned)), base, tuned, tokens, {}, made, page)
     found = probed(page)
     assert found["heard"] == found["requests"] == []
-    assert found["plots"] == found["drawn"] == 6
+    assert found["plots"] == found["drawn"] == 7
     assert found["shift"] == ["by-shift", ""]
 
 
@@ -124,4 +124,4 @@ def test_the_page_of_a_forecast(tmp_path: Path) -> None:
     write_forecast_page(base_forecast(world("spread")), made, page)
     found = probed(page)
     assert found["heard"] == found["requests"] == []
-    assert found["plots"] == found["drawn"] == 1
+    assert found["plots"] == found["drawn"] == 2

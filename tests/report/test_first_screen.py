@@ -24,6 +24,7 @@ from tiltlab.report.tables import Row, result_rows
 from tiltlab.stats.metrics import Interval
 from tiltlab.storage.records import write_records
 from tiltlab.storage.run_folder import JobDir
+from tiltlab.verdict.sharpened import By, OfFamily, Sharpened
 from tiltlab.verdict.verdict import Outcome
 
 ARMS: list[dict[str, Any]] = [
@@ -48,12 +49,12 @@ def run(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def told(study: Study, outcomes: dict[str, Outcome]) -> str:
-    """The lead of the task, of these outcomes: chip and words."""
+def told(study: Study, outcomes: dict[str, Outcome], by: By | None = None) -> str:
+    """The lead of the task, of these outcomes: chip and words. by: which sharpening explains a gain."""
     rows, found = analysed(study)
     verdicts = found["lazy-sum"].verdicts
     assert verdicts.keys() == outcomes.keys()
-    turned = {arm: replace(verdict, outcome=outcomes[arm]) for arm, verdict in verdicts.items()}
+    turned = {arm: replace(verdict, outcome=outcomes[arm], by=by) for arm, verdict in verdicts.items()}
     said = lead(study, rows, "lazy-sum", Findings(None, turned))
     assert said is not None
     return f"{said.chip}: {said.words}"
@@ -70,6 +71,47 @@ def test_a_task_is_told_in_one_sentence_by_the_best_outcome_of_its_arms(run: Pat
     assert told(study, arms | {"task reward": "cannot tell"}).startswith("cannot tell: Task reward: 0.38 to 0.88")
     assert told(study, arms | {"task reward": "collapse"}).startswith(
         "no gain: No trained arm is above the base (0.38)"
+    )
+
+
+def test_what_only_votes_explain_is_said_to_be_votes_and_that_likelihood_ruins_it(tmp_path: Path) -> None:
+    arms: list[dict[str, Any]] = [{"arm": "base"}, {"arm": "majority", "of": 16}]
+    arms += [{"arm": "tempered", "alpha": 4}, {"arm": "task_reward"}]
+    run = made_study(tmp_path, arms=arms)
+    for arm, right in {"majority-of-16": (4, 4), "tempered-4": (0, 1)}.items():
+        write_records(JobDir(run / "cells" / "lazy-sum" / arm / "seed-0").records("last"), samples(right, "so 12"))
+    outcomes: dict[str, Outcome] = {"tempered 4": "collapse", "task reward": "sharpening explains it"}
+    assert told(load_study(run), outcomes, by="answers") == (
+        "only sharpened (votes): Untrained, majority of 16: 1.00; likelihood sharpening ruins it (0.12); best trained "
+        "arm, task reward: 0.88; the base: 0.38."
+    )
+    assert told(load_study(run), outcomes, by="likelihood").startswith(
+        "only sharpened (likelihood): Untrained, majority"
+    )
+
+
+def test_where_no_arm_samples_the_base_so_the_verdict_says_what_would_have_been(tmp_path: Path) -> None:
+    study = load_study(made_study(tmp_path, arms=[{"arm": "base"}, {"arm": "task_reward"}]))
+    rows, found = analysed(study)
+    verdict = found["lazy-sum"].verdicts["task reward"]
+    told = (Interval(0.98, 0.97, 0.99),) * 3
+    votes = OfFamily(*told, ("the vote of 16",), alike=None, followed=None, limit=None, out_of_reach=False)
+    both = Sharpened(*told, ("the vote of 16",), 1.0, covers=True, likelihood=None, answers=votes)
+    explained = replace(verdict, outcome="sharpening explains it", by="answers", sharpened=both)
+    said = lead(study, rows, "lazy-sum", Findings(None, {"task reward": explained}))
+    assert said is not None
+    assert said.words == "Task reward lifts 0.38 to 0.88; without training, the vote of 16: 0.98."
+
+
+def test_a_gain_of_form_is_called_so(tmp_path: Path) -> None:
+    study = load_study(made_study(tmp_path, arms=[{"arm": "base"}, {"arm": "task_reward"}]))
+    rows, found = analysed(study)
+    verdict = found["lazy-sum"].verdicts["task reward"]
+    said = lead(study, rows, "lazy-sum", Findings(None, {"task reward": replace(verdict, outcome="form explains it")}))
+    assert said is not None
+    assert (said.chip, said.words) == (
+        "only form",
+        "Task reward lifts 0.38 to 0.88 by ending and answering where it is read.",
     )
 
 

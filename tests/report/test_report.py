@@ -385,7 +385,7 @@ def test_a_browser_draws_the_page_and_runs_no_text(tmp_path: Path) -> None:
     arguments = [CHROMIUM, *quiet.split(), *once.split(), page.as_uri()]
     dom = subprocess.run(arguments, capture_output=True, text=True, timeout=600, check=True).stdout
     plots = re.findall(r'class="[^"]*\bplot\b[^"]*" id="([\w-]+)"|id="([\w-]+)" class="[^"]*\bplot\b', dom)
-    assert len(plots) == 1 + 1 + 1 + 6 + 2
+    assert len(plots) == 1 + 1 + 1 + 1 + 6 + 2
     assert dom.count("js-plotly-plot") >= len(plots)  # all were drawn
     assert "alert(1)" in dom
     assert "<img src" not in dom

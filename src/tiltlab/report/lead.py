@@ -54,7 +54,8 @@ def lead(study: Study, rows: Sequence[Row], task: str, findings: Findings) -> Le
     )
     verdict = findings.verdicts[best]
     chip, look = _CHIPS[verdict.outcome]
-    chip += {"likelihood": " (likelihood)", "answers": " (votes)"}.get(verdict.by or "", "")
+    if verdict.outcome == "sharpening explains it":
+        chip += {"likelihood": " (likelihood)", "answers": " (votes)"}.get(verdict.by or "", "")
     before, after = number(last[base.name].accuracy.value, 2), number(last[best].accuracy.value, 2)
     sampler = best_sampler(study, rows, task)
     match verdict.outcome:
