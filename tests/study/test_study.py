@@ -215,7 +215,9 @@ def test_the_base_draws_more_for_the_forecast(undisturbed: Path) -> None:
     assert len(base.more) == 8 * 2
     assert [r.text for r in base.more] != [r.text for r in base.last if r.sample < 2]  # draws of their own
     told = findings(found, "lazy-sum").forecast
-    assert told is None or told.samples_per_problem > 4  # of 6, less those that were truncated
+    assert told is not None
+    assert any(not record.complete for record in base.more)
+    assert told.truncated == sum(not record.complete for record in [*base.last, *base.more])  # it has looked at both
     assert result_rows(found)[0].accuracy.value == pytest.approx(
         sum(record.reason == "correct" for record in base.last) / len(base.last)
     )
