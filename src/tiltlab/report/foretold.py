@@ -123,7 +123,7 @@ def _stands(method: Method, verdict: Verdict, lines: Lines) -> str:
     k, accuracy, beyond = place
     what = f"the vote of {k:.2g}" if method == "vote" else f"the likeliest of {k:.2g}"
     if beyond:
-        return f"It went further than {what}, the last of its path, which has {accuracy:.3f}"
+        return f"It went further than {what}, the last that can be compared, which has {accuracy:.3f}"
     return f"It stands where {what} would, which has {accuracy:.3f}"
 
 
