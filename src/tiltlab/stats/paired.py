@@ -3,6 +3,7 @@
 Left out on purpose: comparisons of runs on different problems, which say more about the problems.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,7 +11,7 @@ import numpy as np
 from scipy.special import bdtr
 
 from tiltlab.stats.by_problem import accuracy, by_task_and_problem, graded
-from tiltlab.stats.metrics import Interval, maj_at_k, mean_interval, share_interval
+from tiltlab.stats.metrics import Interval, mean_interval, share_interval
 from tiltlab.stats.votes import Floats
 from tiltlab.types import UNKNOWN, Record
 
@@ -156,5 +157,7 @@ def by_length(records: Sequence[Record], strata: int = 4) -> list[Stratum]:
 
 def _majority_right(samples: Sequence[Record]) -> bool:
     """Whether the majority answer of all samples is more likely right than not, ties shared."""
-    right = [record.reason == "correct" for record in samples]
-    return maj_at_k([record.answer for record in samples], right, len(samples)) > 0.5
+    votes = Counter(record.answer for record in samples if record.answer is not None)
+    right = {record.answer for record in samples if record.reason == "correct"}
+    tied = [answer in right for answer, count in votes.items() if count == max(votes.values())]
+    return sum(tied) > len(tied) / 2
