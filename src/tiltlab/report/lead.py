@@ -58,6 +58,7 @@ def lead(study: Study, rows: Sequence[Row], task: str, findings: Findings) -> Le
         chip += {"likelihood": " (likelihood)", "answers": " (votes)"}.get(verdict.by or "", "")
     before, after = number(last[base.name].accuracy.value, 2), number(last[best].accuracy.value, 2)
     sampler = best_sampler(study, rows, task)
+    ruined = _ruined(study, list(last.values()), findings) if verdict.by == "answers" else ""
     match verdict.outcome:
         case "beyond sharpening":
             said = (
@@ -65,11 +66,10 @@ def lead(study: Study, rows: Sequence[Row], task: str, findings: Findings) -> Le
             )
         case "sharpening explains it" if sampler and sampler.accuracy.value > last[base.name].accuracy.value:
             top = max((last[arm] for arm in findings.verdicts), key=_height)
-            said = f"Untrained, {sampler.arm}: {number(sampler.accuracy.value, 2)}; "
-            said += _ruined(study, list(last.values()), findings) if verdict.by == "answers" else ""
+            said = f"Untrained, {sampler.arm}: {number(sampler.accuracy.value, 2)}; {ruined}"
             said += f"best trained arm, {top.arm}: {number(top.accuracy.value, 2)}; the base: {before}."
         case "sharpening explains it":
-            said = f"{_capital(best)} lifts {before} to {after}; {_without_training(verdict)}."
+            said = f"{_capital(best)} lifts {before} to {after}; {ruined}{_without_training(verdict)}."
         case "form explains it":
             said = f"{_capital(best)} lifts {before} to {after} by ending and answering where it is read."
         case "cannot tell":
