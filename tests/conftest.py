@@ -6,6 +6,7 @@ import signal
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["CUDA_VISIBLE_DEVICES"] = ""  # the same figures with a GPU and without
 os.environ["OMP_NUM_THREADS"] = "1"  # for the processes that tests start
+os.environ["TILTLAB_TESTS_PID"] = str(os.getpid())  # before any worker starts: it is never one to be killed
 
 # A job that a shell has put in the background ignores Ctrl-C, and so would all that it starts.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -309,8 +309,7 @@ def test_ctrl_c_saves_and_says_so(undisturbed: Path, tmp_path: Path) -> None:
     assert essence(run) == essence(undisturbed)
 
 
-def test_a_worker_that_dies_is_reported_and_the_rest_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TILTLAB_TESTS_PID", str(os.getpid()))  # the one to spare, whatever runs rewards
+def test_a_worker_that_dies_is_reported_and_the_rest_is_kept(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="a worker process was killed"):
         study(tmp_path, jobs=2, train=STUDY["train"] | {"reward": "tests.rewards_for_tests:deadly"})
 

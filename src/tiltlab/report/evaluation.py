@@ -13,7 +13,7 @@ from tiltlab.report.figures import dressed
 from tiltlab.report.html import render_page
 from tiltlab.report.tokens import line_of, shown
 from tiltlab.stats.by_problem import by_problem, correct, graded
-from tiltlab.stats.metrics import Interval, averages, maj_at_k, mean_interval, pass_at_k, share_interval
+from tiltlab.stats.metrics import Interval, averages, majorities, mean_interval, pass_at_k, share_interval
 from tiltlab.stats.paired import Stratum, by_length, never_limit
 from tiltlab.storage.files import Json, write_text
 from tiltlab.storage.records import read_records
@@ -99,10 +99,7 @@ def figures_of(name: str, records: Sequence[Record]) -> Evaluation:
         n=n,
         accuracy=share_interval([sum(marks) / len(marks) for marks in right]),
         pass_k={k: share_interval([pass_at_k(len(marks), sum(marks), k) for marks in right]) for k in ks},
-        maj_k={
-            k: share_interval([maj_at_k(given, marks, k) for given, marks in zip(answers, right, strict=True)])
-            for k in ks
-        },
+        maj_k={k: share_interval(majorities(list(zip(answers, right, strict=True)), k)) for k in ks},
         length=mean_interval([sum(r.tokens for r in group) / len(group) for group in groups.values()]),
         truncated=means["truncated"],
         logp=means["logp"],

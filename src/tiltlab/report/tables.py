@@ -14,7 +14,7 @@ import numpy as np
 from tiltlab.forecast.frontier import kl_by_z
 from tiltlab.report.load import ArmOnTask, Study
 from tiltlab.stats.by_problem import accuracy, by_problem, correct, graded
-from tiltlab.stats.metrics import Interval, maj_at_k, mean_interval, pass_at_k, share_interval
+from tiltlab.stats.metrics import Interval, majorities, mean_interval, pass_at_k, share_interval
 from tiltlab.stats.paired import difference_interval
 from tiltlab.storage.files import Json
 from tiltlab.types import Record
@@ -108,9 +108,9 @@ def curve_at_k(arm: ArmOnTask, which: str, kind: str) -> list[tuple[int, Interva
     which: checkpoint, "last" or "best".
     kind: "pass" or "maj".
     """
-    at_k = pass_of if kind == "pass" else maj_of
+    at_k = _pass_at if kind == "pass" else _maj_at
     n = min(len(group) for group in by_problem(arm.seeds[0].last).values())
-    return [(k, share_interval(list(_over_seeds(arm, which, partial(at_k, k=k)).values()))) for k in range(1, n + 1)]
+    return [(k, share_interval(list(at_k(arm, which, k).values()))) for k in range(1, n + 1)]
 
 
 def pass_of(group: Group, k: int) -> float:
@@ -119,9 +119,20 @@ def pass_of(group: Group, k: int) -> float:
     return pass_at_k(len(right), sum(right), k)
 
 
-def maj_of(group: Group, k: int) -> float:
-    """maj@k of the graded samples of a problem; NaN where there are fewer than k."""
-    return maj_at_k([record.answer for record in graded(group)], correct(group), k)
+def _pass_at(arm: ArmOnTask, which: str, k: int) -> dict[str, float]:
+    """pass@k by problem, averaged over seeds."""
+    return _over_seeds(arm, which, partial(pass_of, k=k))
+
+
+def _maj_at(arm: ArmOnTask, which: str, k: int) -> dict[str, float]:
+    """maj@k of the graded samples by problem, averaged over seeds; NaN where there are fewer than k."""
+    values: dict[str, list[float]] = defaultdict(list)
+    for seeded in arm.seeds:
+        groups = by_problem(getattr(seeded, which))
+        counted = [([record.answer for record in graded(group)], correct(group)) for group in groups.values()]
+        for problem, value in zip(groups, majorities(counted, k), strict=True):
+            values[problem].append(value)
+    return {problem: _mean(of_seeds) for problem, of_seeds in values.items()}
 
 
 def _last_is_best(arm: ArmOnTask) -> bool:
@@ -148,8 +159,8 @@ def _row(arm: ArmOnTask, which: str, baseline: dict[str, float] | None) -> Row:
         steps=[seeded.steps[which] for seeded in arm.seeds if seeded.steps],
         accuracy=share_interval(list(shares.values())),
         gain=_gain(shares, baseline) if baseline else None,
-        pass_k=share_interval(list(_over_seeds(arm, which, lambda group: pass_of(group, k)).values())),
-        maj_k=share_interval(list(_over_seeds(arm, which, lambda group: maj_of(group, k)).values())),
+        pass_k=share_interval(list(_pass_at(arm, which, k).values())),
+        maj_k=share_interval(list(_maj_at(arm, which, k).values())),
         k=k,
         length=mean(lambda r: float(r.tokens or "nan")),
         truncated=_mean([float(not r.complete) for r in records]),

@@ -41,13 +41,24 @@ def maj_at_k(answers: Sequence[str | None], correct: Sequence[bool], k: int) -> 
     Samples without an answer (None) cast no vote; where nobody votes, the outcome is wrong. Ties go to the answer seen
     first, and since samples are exchangeable every tied answer is as likely to be the first. NaN for k > n.
     """
-    if k > len(answers):
-        return float("nan")
-    votes = Counter(answer for answer in answers if answer is not None)
-    right = {answer for answer, is_right in zip(answers, correct, strict=True) if is_right}
-    unanswered = np.array([len(answers) - votes.total()])
-    (chances,) = vote_chances(np.array([list(votes.values())], dtype=np.intp), unanswered, k)
-    return float(sum(chance for answer, chance in zip(votes, chances, strict=True) if answer in right))
+    return majorities([(answers, correct)], k)[0]
+
+
+def majorities(problems: Sequence[tuple[Sequence[str | None], Sequence[bool]]], k: int) -> list[float]:
+    """maj_at_k of many problems, [P], each its answers and whether they are right: far faster than one by one."""
+    values = [float("nan")] * len(problems)
+    able = [p for p, (answers, _) in enumerate(problems) if k <= len(answers)]
+    if not able:
+        return values
+    votes = [Counter(answer for answer in problems[p][0] if answer is not None) for p in able]
+    count_PA = np.zeros((len(able), max(1, *(len(of) for of in votes))), dtype=np.intp)
+    for row, of in zip(count_PA, votes, strict=True):
+        row[: len(of)] = list(of.values())
+    unanswered_P = np.array([len(problems[p][0]) - of.total() for p, of in zip(able, votes, strict=True)])
+    for p, of, chance_A in zip(able, votes, vote_chances(count_PA, unanswered_P, k), strict=True):
+        right = {answer for answer, is_right in zip(*problems[p], strict=True) if is_right}
+        values[p] = float(sum(chance for answer, chance in zip(of, chance_A, strict=False) if answer in right))
+    return values
 
 
 def answer_entropy(answers: Iterable[str | None]) -> float:
