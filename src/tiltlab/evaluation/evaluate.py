@@ -49,8 +49,7 @@ def evaluate(
 
     model: that the sampler draws from.
     reference: the base; may be the model itself.
-    n: responses to each problem.
-    max_tokens: of a response.
+    n, max_tokens: responses to each problem, and the most tokens of one.
     seed: of the draws.
     reward: of the user's own, in place of the task's.
     on_progress: told how many problems are done.

@@ -57,16 +57,6 @@ def write_verdict_page(
         "likelihood": _spread(base, tuned, lambda r: r.ref_logp, "log p under the base, nats"),
         "length": _spread(base, tuned, lambda r: float(r.tokens or "nan"), "tokens a response"),
     }
-    samples = [
-        (
-            questions.get(name, name),
-            [
-                (side, _first(records, name), _tokens(tokens.get(side, ()), name))
-                for side, records in (("base", base), ("tuned", tuned))
-            ],
-        )
-        for name in list(dict.fromkeys(record.problem for record in tuned))[:SAMPLES]
-    ]
     off_top = {side: share_off_top(tokens.get(side, ())) for side in ("base", "tuned")}
     if any(off_top.values()):
         figures["ranks"] = ranks(tokens)
@@ -78,7 +68,7 @@ def write_verdict_page(
         called=called(verdict),
         tax=tax_in_words(verdict),
         followed=followed_rows(verdict),
-        samples=samples,
+        samples=_samples(base, tuned, tokens, questions),
         off_top=off_top,
         made=made,
         told=in_words(told) if told else None,
@@ -86,6 +76,25 @@ def write_verdict_page(
         sharpened=bool(sharpened),
     )
     write_text(path, page)
+
+
+def _samples(
+    base: Sequence[Record],
+    tuned: Sequence[Record],
+    tokens: Mapping[str, Sequence[Json]],
+    questions: Mapping[str, str],
+) -> list[tuple[str, list[tuple[str, Any, Any]]]]:
+    """The first response of either model to the first problems, by question, with its token line."""
+    return [
+        (
+            questions.get(name, name),
+            [
+                (side, _first(records, name), _tokens(tokens.get(side, ()), name))
+                for side, records in (("base", base), ("tuned", tuned))
+            ],
+        )
+        for name in list(dict.fromkeys(record.problem for record in tuned))[:SAMPLES]
+    ]
 
 
 def accuracy_of(records: Sequence[Record]) -> Interval:

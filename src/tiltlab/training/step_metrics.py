@@ -51,17 +51,13 @@ class Scored:
 def batch_metrics(parts: Sequence[Scored]) -> Metrics:
     """Figures of a batch: averages over the responses that count (those with a score), unless said otherwise.
 
-    parts: its micro-batches, at least one.
-
-    Returns, by name:
+    parts: its micro-batches, at least one. Returns, by name:
 
     reward: what training is rewarded by, over all responses that have one.
     term_*: the parts of R, whose sum is `score`.
     kl: mean log pi - log p, in nats a response.
     *_logp, *_logp_token: in nats a response, and a token.
-    entropy: in nats a token.
-    length: in tokens, over all responses.
-    responses, groups: how many there are.
+    entropy: in nats a token. length: in tokens, over all responses. responses, groups: how many there are.
     truncated, ungraded: shares of all responses; ungraded ones have no reward.
     reward_spread, score_spread: standard deviation within a group, averaged; spread_*: likewise of the parts of R.
     repeated: share of all responses that end in a loop.
