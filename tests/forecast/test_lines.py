@@ -110,8 +110,8 @@ def test_at_25_nats_neither_line_ends_at_its_first_point() -> None:
     assert [point.strength for point in vote_points(found)] == [1, 2, 4, 8]
 
 
-def test_how_much_of_the_path_is_a_liking_for_length_is_seen() -> None:
-    """log p falls by a nat a token, and short responses are wrong; among responses of like length nothing is told."""
+def short_are_likely() -> list[Record]:
+    """log p falls by a nat a token, and short responses are wrong."""
     rng = np.random.default_rng(0)
     records = []
     for p in range(60):
@@ -119,7 +119,12 @@ def test_how_much_of_the_path_is_a_liking_for_length_is_seen() -> None:
             tokens = int(rng.integers(10, 100))
             right = bool(rng.random() < tokens / 100)
             records.append(answering(str(p), "1" if right else "2", -tokens * (1 + 0.05 * rng.normal()), tokens))
-    found = base_forecast(records).lines
+    return records
+
+
+def test_how_much_of_the_path_is_a_liking_for_length_is_seen() -> None:
+    """Among responses of like length nothing is told."""
+    found = base_forecast(short_are_likely()).lines
     assert found is not None
     by_all, by_token, alike = found.ranks, found.token_ranks, found.like_length
     assert by_all[-1].accuracy is not None

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from tests.forecast.test_lines import answering, world
+from tests.forecast.test_lines import answering, short_are_likely, world
 from tiltlab.forecast.forecast import Forecast, base_forecast
 from tiltlab.report.forecast import fate, in_words, length_in_words, reason_of, write_forecast_page
 from tiltlab.report.frontier import Reached, frontier
@@ -87,14 +87,7 @@ def test_a_path_with_its_top_inside_is_said_to_rise_and_fall() -> None:
 
 
 def test_how_much_of_the_path_is_length_is_said() -> None:
-    rng = np.random.default_rng(0)
-    records = []
-    for p in range(60):
-        for _ in range(48):
-            tokens = int(rng.integers(10, 100))
-            right = bool(rng.random() < tokens / 100)
-            records.append(answering(str(p), "1" if right else "2", -tokens * (1 + 0.05 * rng.normal()), tokens))
-    short, alike = base_forecast(records).lines, base_forecast(world("noisy")).lines
+    short, alike = base_forecast(short_are_likely()).lines, base_forecast(world("noisy")).lines
     assert short is not None
     assert alike is not None
     share = re.search(r"So (\d+)% of the change is a liking for short responses", length_in_words(short) or "")

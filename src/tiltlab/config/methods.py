@@ -9,8 +9,7 @@ An arm is either a way of sampling the base model or a regime to train it in. Bo
     - {arm: majority, of: 16}                  one of 16 samples with the answer that most of them give
     - {arm: answer_power, g: 4}                towards p(y) P(answer)^3 / Z: the first of 4 samples that agree
     - {arm: beam, width: 8}                    the likeliest responses, by beam search
-    - {arm: power_mcmc, alpha: 4, steps: 16}   Markov chains towards p^alpha / Z; with beta, towards the tilted
-    distribution
+    - {arm: power_mcmc, alpha: 4, steps: 16}   Markov chains towards p^alpha / Z; with beta, tilted too
     - {arm: power_smc, alpha: 4, particles: 16}    populations of particles towards the same
     - {arm: tempered, alpha: 4}                trained towards p^alpha / Z; alpha 1 is the null control
     - {arm: sharpening}                        trained towards the argmax of p
@@ -102,11 +101,8 @@ class Best(AnyArm):
         return BestOfN(self.of, self.by)
 
 
-class Voted(AnyArm):
-    """A plain draw with the answer that most of several draws give."""
-
-    arm: Literal["majority"]
-    of: int = Field(16, le=MOST)
+class _ByAnswers(AnyArm):
+    """Drawn by looking at the base's answers, and at nothing else."""
 
     @property
     def nature(self) -> Nature:
@@ -115,6 +111,13 @@ class Voted(AnyArm):
     @property
     def votes(self) -> bool:
         return True
+
+
+class Voted(_ByAnswers):
+    """A plain draw with the answer that most of several draws give."""
+
+    arm: Literal["majority"]
+    of: int = Field(16, le=MOST)
 
     def _described(self) -> str:
         return f"majority of {self.of}"
@@ -123,21 +126,13 @@ class Voted(AnyArm):
         return Majority(self.of)
 
 
-class Agreeing(AnyArm):
+class Agreeing(_ByAnswers):
     """The first of g plain draws that all give the same answer: p(y) P(answer)^(g - 1) / Z."""
 
     arm: Literal["answer_power"]
     g: int = Field(4, le=MOST)
     budget: int = Field(64, le=MOST)
     """Draws, at most, for each response that is wanted; a prompt that would take more is given up, and it is said."""
-
-    @property
-    def nature(self) -> Nature:
-        return "answers"
-
-    @property
-    def votes(self) -> bool:
-        return True
 
     def _described(self) -> str:
         return f"answer power {self.g}"

@@ -14,12 +14,9 @@ import numpy as np
 from scipy.special import digamma
 
 from tiltlab.errors import UserError, shown
-from tiltlab.forecast.weighted_samples import Bools, Floats, Ints
+from tiltlab.forecast.weighted_samples import FEWEST, Bools, Floats, Ints
 from tiltlab.stats.by_problem import by_problem, graded
 from tiltlab.types import Record
-
-FEWEST = 4
-"""Graded samples of a problem: one with fewer is left out, as of any forecast."""
 
 LONGEST = 8
 """Words of letters in an answer: one with more is text, of which no two are ever the same."""

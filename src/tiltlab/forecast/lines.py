@@ -12,7 +12,7 @@ import numpy as np
 
 from tiltlab.forecast.answers import Votes
 from tiltlab.forecast.importance import Figures
-from tiltlab.forecast.ranks import FEWEST, RankPath, rank_path
+from tiltlab.forecast.ranks import RankPath, rank_path
 from tiltlab.forecast.reliability import (
     FEW_PROBLEMS,
     MIN_PROBLEMS,
@@ -23,7 +23,7 @@ from tiltlab.forecast.reliability import (
 from tiltlab.forecast.rise import Rise, rises
 from tiltlab.forecast.steps import Steps, steps
 from tiltlab.forecast.voting import A_VOTE, AnswerPath, VotePath, answer_path, vote_path
-from tiltlab.forecast.weighted_samples import Floats, WeightedSamples, some_problems
+from tiltlab.forecast.weighted_samples import FEWEST, Floats, WeightedSamples, some_problems
 from tiltlab.stats.metrics import Interval
 
 QUARTER = 4
@@ -122,12 +122,12 @@ def _spared(samples: WeightedSamples) -> float:
 
 def _like_length(samples: WeightedSamples) -> tuple[LinePoint, ...]:
     """The mean of the rank paths of thirds of each problem's samples by length; empty where they are too few."""
+    if (samples.used.sum(1) < 3 * FEWEST).any() or len(samples.problems) < MIN_PROBLEMS:
+        return ()
     order_PN = np.argsort(np.where(samples.used, samples.length, np.inf), axis=1, kind="stable")
     place_PN = np.empty_like(order_PN)
     np.put_along_axis(place_PN, order_PN, np.broadcast_to(np.arange(order_PN.shape[1]), order_PN.shape), 1)
     third_PN = 3 * place_PN // np.maximum(samples.used.sum(1, keepdims=True), 1)
-    if (samples.used.sum(1) < 3 * FEWEST).any() or len(samples.problems) < MIN_PROBLEMS:
-        return ()
     paths = [rank_path(replace(samples, used=samples.used & (third_PN == third))) for third in range(3)]
     ks = [k for k in paths[0].ks if all(k in path.ks for path in paths)]
     rows = [[path.ks.index(k) for path in paths] for k in ks]

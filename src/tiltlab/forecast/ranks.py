@@ -18,11 +18,8 @@ from scipy.special import gammaln
 
 from tiltlab.errors import UserError
 from tiltlab.forecast.rank_kl import kl_of_likeliest
-from tiltlab.forecast.weighted_samples import Floats, Ints, WeightedSamples, some_problems
+from tiltlab.forecast.weighted_samples import FEWEST, Floats, Ints, WeightedSamples, some_problems
 from tiltlab.stats.metrics import Interval
-
-FEWEST = 4
-"""Samples of a problem: one with fewer is left out, as of any forecast."""
 
 DIGITS = 9
 """Decimals of log p to which two responses are equally likely: the same response scored twice differs by rounding."""

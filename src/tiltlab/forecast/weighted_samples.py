@@ -19,6 +19,9 @@ Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 Ints = NDArray[np.intp]
 
+FEWEST = 4
+"""Samples of a problem: one with fewer is left out of a forecast."""
+
 
 @dataclass(frozen=True)
 class WeightedSamples:

@@ -126,13 +126,11 @@ def _pass_at(arm: ArmOnTask, which: str, k: int) -> dict[str, float]:
 
 def _maj_at(arm: ArmOnTask, which: str, k: int) -> dict[str, float]:
     """maj@k of the graded samples by problem, averaged over seeds; NaN where there are fewer than k."""
-    values: dict[str, list[float]] = defaultdict(list)
-    for seeded in arm.seeds:
-        groups = by_problem(getattr(seeded, which))
-        counted = [([record.answer for record in graded(group)], correct(group)) for group in groups.values()]
-        for problem, value in zip(groups, majorities(counted, k), strict=True):
-            values[problem].append(value)
-    return {problem: _mean(of_seeds) for problem, of_seeds in values.items()}
+
+    def of_problems(groups: Sequence[Group]) -> list[float]:
+        return majorities([([record.answer for record in graded(group)], correct(group)) for group in groups], k)
+
+    return _all_over_seeds(arm, which, of_problems)
 
 
 def _last_is_best(arm: ArmOnTask) -> bool:
@@ -205,10 +203,18 @@ def _tokens_used(sampling: Json) -> float:
 
 def _over_seeds(arm: ArmOnTask, which: str, value: Callable[[Group], float]) -> dict[str, float]:
     """value(samples of a problem), averaged over seeds; problems in order of first appearance."""
+    return _all_over_seeds(arm, which, lambda groups: [value(group) for group in groups])
+
+
+def _all_over_seeds(
+    arm: ArmOnTask, which: str, values_of: Callable[[Sequence[Group]], Sequence[float]]
+) -> dict[str, float]:
+    """Likewise, with the values of all problems of a seed told at once."""
     values: dict[str, list[float]] = defaultdict(list)
     for seeded in arm.seeds:
-        for problem, group in by_problem(getattr(seeded, which)).items():
-            values[problem].append(value(group))
+        groups = by_problem(getattr(seeded, which))
+        for problem, value in zip(groups, values_of(list(groups.values())), strict=True):
+            values[problem].append(value)
     return {problem: _mean(of_seeds) for problem, of_seeds in values.items()}
 
 

@@ -15,10 +15,10 @@ from tiltlab.forecast.answers import Votes, votes_of
 from tiltlab.forecast.forecast import forecast
 from tiltlab.forecast.importance import enough, estimate
 from tiltlab.forecast.lines import answer_line
-from tiltlab.forecast.ranks import DIGITS, FEWEST, RankPath, rank_path
+from tiltlab.forecast.ranks import DIGITS, RankPath, rank_path
 from tiltlab.forecast.reliability import MIN_PROBLEMS
 from tiltlab.forecast.voting import AnswerPath, VotePath, answer_path, vote_path
-from tiltlab.forecast.weighted_samples import Floats, WeightedSamples, from_records, some_problems
+from tiltlab.forecast.weighted_samples import FEWEST, Floats, WeightedSamples, from_records, some_problems
 from tiltlab.stats.by_problem import by_problem
 from tiltlab.types import Record
 from tiltlab.verdict.form import formed, others_unused

@@ -6,9 +6,10 @@ What lies beyond the end of a path nobody has seen: there is no "beyond sharpeni
 Left out on purpose: what sharpening has where it was followed (candidates.py).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite, sqrt
+from typing import Any
 
 import numpy as np
 from scipy.special import softmax
@@ -47,15 +48,17 @@ class Followed:
 def as_likely(path: BasePath, tuned: Sequence[Record]) -> Match | None:
     """The likeliest of k that are as likely as the tuned model's responses, or the end of the path before it; None
     where there is no path, or no two problems are in both."""
-    return matched(path.ranks, _means(tuned)) if path.ranks else None
+    return matched(path.ranks, _logp(tuned, np.mean)) if path.ranks else None
 
 
 def in_likelihood(
     path: BasePath, tuned: Sequence[Record], powers: Mapping[str, Sequence[Record]], match: Match | None
 ) -> Followed | None:
     """By the likeliest of k, by p^alpha, and by samples of a p^alpha; None where no two problems are in both."""
-    own = _means(tuned)
-    ends = {f"p^{path.reach:g}": _on_power(path)} | {name: _logps(records) for name, records in powers.items()}
+    own = _logp(tuned, np.mean)
+    ends = {f"p^{path.reach:g}": _on_power(path)} | {
+        name: _logp(records, np.median) for name, records in powers.items()
+    }
     reached = any(_covers(logp, tuned) for logp in ends.values())
     if path.ranks:
         last = dict(zip(path.ranks.problems, path.ranks.logp_KP[-1].tolist(), strict=True))
@@ -122,19 +125,13 @@ def _on_power(path: BasePath) -> dict[str, float]:
 def _covers(logp: Mapping[str, float], tuned: Sequence[Record]) -> bool:
     """Whether log p has reached that of the tuned responses, problem by problem: in the mean, within two standard
     errors, and on half of the problems (a few absurd responses move a mean)."""
-    lead = _leads(logp, _logps(tuned))
+    lead = _leads(logp, _logp(tuned, np.median))
     if len(lead) < 2:
         return False
     return bool(lead.mean() > -2 * lead.std(ddof=1) / np.sqrt(len(lead)) and (lead > -0.01).mean() >= 0.5)
 
 
-def _means(records: Sequence[Record]) -> dict[str, float]:
-    """Mean log p of responses with form by problem."""
+def _logp(records: Sequence[Record], average: Callable[[Sequence[float]], Any]) -> dict[str, float]:
+    """Mean or median log p of responses with form by problem."""
     groups = by_problem(formed(records))
-    return {name: float(np.mean([record.ref_logp for record in group])) for name, group in groups.items()}
-
-
-def _logps(records: Sequence[Record]) -> dict[str, float]:
-    """Median log p of responses with form by problem."""
-    groups = by_problem(formed(records))
-    return {name: float(np.median([record.ref_logp for record in group])) for name, group in groups.items()}
+    return {name: float(average([record.ref_logp for record in group])) for name, group in groups.items()}
