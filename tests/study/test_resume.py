@@ -21,7 +21,8 @@ from tiltlab.errors import Stopped, UserError
 from tiltlab.storage.files import append_line, read_json
 from tiltlab.storage.run_folder import JobDir
 from tiltlab.study.resume import State
-from tiltlab.study.run import Work, run_job
+from tiltlab.study.job import Work
+from tiltlab.study.run import run_job
 from tiltlab.study.study import plan
 from tiltlab.training.alarms import Watch
 
@@ -381,7 +382,7 @@ def test_that_the_same_command_tries_again_is_said_where_it_helps(
     def fails(*_: Any, **__: Any) -> None:
         raise RuntimeError("out of memory, say")
 
-    monkeypatch.setattr("tiltlab.study.run.train", fails)
+    monkeypatch.setattr("tiltlab.study.training.train", fails)
     assert command(monkeypatch, *told) == 1
     assert "1 of the study's jobs failed (above); the same command tries them again" in capsys.readouterr().err
 

@@ -24,9 +24,11 @@ from tiltlab.report.load import load_study
 from tiltlab.report.tables import result_rows
 from tiltlab.storage.files import read_json, read_lines
 from tiltlab.study import study as study_module
+from tiltlab.study.job import Job, Work
 from tiltlab.study.resume import State
-from tiltlab.study.run import Job, Work, _with_best, run_job
+from tiltlab.study.run import run_job
 from tiltlab.study.study import plan, run_study
+from tiltlab.study.training import with_best
 from tiltlab.training.alarms import alarms
 
 pytestmark = pytest.mark.slow
@@ -147,12 +149,12 @@ def test_an_arm_that_cannot_be_finished_leaves_the_others_alone(undisturbed: Pat
 
 def test_an_accuracy_that_nobody_knows_loses_to_any_other() -> None:
     nan = float("nan")
-    state = _with_best(State(step=3), nan)
+    state = with_best(State(step=3), nan)
     assert (state.best_step, state.evaluated) == (3, 3)
-    state = _with_best(replace(state, step=6), 0.1)
+    state = with_best(replace(state, step=6), 0.1)
     assert (state.best_step, state.best_accuracy) == (6, 0.1)
-    assert _with_best(replace(state, step=9), nan).best_step == 6
-    assert _with_best(replace(state, step=9), 0.1).best_step == 6
+    assert with_best(replace(state, step=9), nan).best_step == 6
+    assert with_best(replace(state, step=9), 0.1).best_step == 6
 
 
 def test_threads_do_not_change_with_the_jobs_that_are_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,7 +23,7 @@ from tiltlab.system.streams import line, stderr
 from tiltlab.system.visible import on_one_line
 
 if TYPE_CHECKING:
-    from tiltlab.study.run import Job
+    from tiltlab.study.job import Job
     from tiltlab.study.study import OnProgress
     from tiltlab.study.tracking import Mirror
 

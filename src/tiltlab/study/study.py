@@ -26,8 +26,9 @@ from tiltlab.storage.folder import alone_in, require_writable
 from tiltlab.storage.old_names import renamed_study
 from tiltlab.storage.run_folder import JobDir, kept_date
 from tiltlab.storage.shapes import or_else, read_shaped
+from tiltlab.study.job import Job, Tell, Work
 from tiltlab.study.resume import require_whole
-from tiltlab.study.run import Job, Tell, Work, load_base, run_job
+from tiltlab.study.run import load_base, run_job
 from tiltlab.system.devices import settle
 from tiltlab.system.process_pool import run_all
 from tiltlab.system.provenance import provenance

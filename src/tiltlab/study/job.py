@@ -1,0 +1,60 @@
+"""What a study runs: one arm, one task, one seed."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from tiltlab.config.methods import Arm
+from tiltlab.config.recipe import Recipe
+from tiltlab.storage.run_folder import JobDir
+from tiltlab.tasks.base import Task
+
+
+class Tell(Protocol):
+    """Told what is being done, again and again."""
+
+    def __call__(self, doing: str, done: int, total: int, news: str = "") -> None:
+        """Take a report: what is being done, how much of it, out of how much, and perhaps a line to keep."""
+        ...
+
+
+@dataclass(frozen=True)
+class Job:
+    """What to run.
+
+    task: whose problems.
+    arm: how they are answered.
+    seed: of all randomness.
+    """
+
+    task: Task
+    arm: Arm
+    seed: int
+
+    @property
+    def key(self) -> str:
+        """What people call it."""
+        return f"{self.task.name} / {self.arm.name} / seed {self.seed}"
+
+    def folder(self, run: Path) -> JobDir:
+        """Its files in a run folder."""
+        return JobDir.of(run, self.task.name, self.arm.name, self.seed)
+
+
+@dataclass(frozen=True)
+class Work:
+    """A job with what it takes to run it.
+
+    job: what to run.
+    recipe: of the study, with the device to run on.
+    folder: its files.
+    tell: told what is being done.
+    stopping: asked between steps whether to save and stop.
+    """
+
+    job: Job
+    recipe: Recipe
+    folder: JobDir
+    tell: Tell
+    stopping: Callable[[], bool]
