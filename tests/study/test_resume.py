@@ -20,8 +20,8 @@ from tiltlab.config.recipe import Recipe
 from tiltlab.errors import Stopped, UserError
 from tiltlab.storage.files import append_line, read_json
 from tiltlab.storage.run_folder import JobDir
-from tiltlab.study.resume import State
 from tiltlab.study.job import Work
+from tiltlab.study.resume import State
 from tiltlab.study.run import run_job
 from tiltlab.study.study import plan
 from tiltlab.training.alarms import Watch

@@ -110,6 +110,13 @@ class LanguageModel(Protocol):
         """How many updates its weights have seen; each rollout is stamped with it."""
         ...
 
+    def encode(self, prompt: Prompt, max_tokens: int = 0) -> list[int]:
+        """Token ids of a prompt.
+
+        max_tokens: how many tokens are to follow it.
+        """
+        ...
+
     def generate(
         self,
         prompts: Sequence[Prompt],

@@ -5,7 +5,6 @@ Shapes: _P prompts, _N rows (responses side by side), _T tokens of a response, _
 Left out on purpose: top-k, top-p, penalties. Training needs the model's own distribution, and samplers build on it.
 """
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -14,42 +13,26 @@ import torch
 from torch import Tensor
 
 from tiltlab.models.context import Context
+from tiltlab.models.engine import Drawn, Request
 from tiltlab.models.vocabulary import log_normaliser
-from tiltlab.seeds import derive
 
 LEAVE = 1 / 8
 """Finished rows leave the batch once they are this share of it: each leaving copies the others' keys once."""
 
 
-class Drawn(NamedTuple):
-    """One response, before its text is known.
+def noise(requests_N: Sequence[Request]) -> Tensor:
+    """Uniform numbers in [0, 1), float64 [N, T]: all the randomness that the rows are drawn with.
 
-    tokens: ids, the one that ended it included.
-    logprobs: of each token, at temperature 1, in nats.
-    complete: whether it ended of itself; else the limit truncated it.
+    requests_N: rows with one limit, T. The numbers of each depend on its seed, its row and its limit, so neither the
+        other rows of a batch nor rows that leave it change a response.
     """
-
-    tokens: tuple[int, ...]
-    logprobs: tuple[float, ...]
-    complete: bool
+    return torch.from_numpy(np.stack([_uniforms(request) for request in requests_N]))
 
 
-def noise(ids_P: Sequence[Sequence[int]], n: int, max_tokens: int, seed: int) -> Tensor:
-    """Uniform numbers in [0, 1), float64 [P * n, max_tokens]: all the randomness of a call to `generate`.
-
-    They depend on the seed, the prompt and the number of the response, so neither the other prompts of a batch nor rows
-    that leave it change a response. A prompt that comes twice gets other numbers the second time.
-
-    ids_P: token ids of each prompt.
-    n: responses to each prompt.
-    max_tokens: numbers for each response, one a token.
-    """
-    seen: Counter[tuple[int, ...]] = Counter()
-    blocks = []
-    for ids in map(tuple, ids_P):
-        blocks.append(np.random.default_rng(derive(seed, ids, seen[ids])).random((n, max_tokens)))
-        seen[ids] += 1
-    return torch.from_numpy(np.concatenate(blocks))
+def _uniforms(request: Request) -> np.ndarray:
+    """The row of a block of numbers that the rows of one seed have between them; no other row of it is made."""
+    bits = np.random.PCG64(request.seed)
+    return np.random.Generator(bits.advance(request.row * request.limit)).random(request.limit)
 
 
 class Token(NamedTuple):

@@ -10,19 +10,20 @@ one model. An HFModel checks itself when it is made and refuses a model that it 
 """
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from tiltlab.errors import UserError, brief
 from tiltlab.models import decoding
 from tiltlab.models.base import TokenLogprobs, pad_tokens
 from tiltlab.models.codec import Codec
 from tiltlab.models.context import Context, read, read_prompts, read_whole
+from tiltlab.models.engine import Drawn, Request, grouped, requests
+from tiltlab.models.fitness import checkpoint_layers, quiet_dropout, refusing, require_right_logprobs
 from tiltlab.models.saved import restore_adapters, restore_module
 from tiltlab.models.stepping import Stepper
 from tiltlab.models.vocabulary import chosen_logprobs
@@ -50,15 +51,19 @@ class HFModel:
         self._version = 0
         self.tell: Callable[[int], None] = lambda _: None
         """Told at each step of decoding how many tokens it drew: for whoever shows how far drawing is."""
-        _quiet_dropout(module)
+        quiet_dropout(module)
         base = module.get_base_model() if hasattr(module, "get_base_model") else module
-        with self._refusing(base):
+        with refusing(codec.name, base):
             self._body, self._config, self._vocabulary_head = base.base_model, base.config, base.get_output_embeddings()
             if checkpointing:
-                _checkpoint_layers(base)
-            self._require_right_logprobs(base)
+                checkpoint_layers(base)
+            require_right_logprobs(self, base)
 
     # LanguageModel
+
+    def encode(self, prompt: Prompt, max_tokens: int = 0) -> list[int]:
+        """As the protocol says (`LanguageModel.encode`)."""
+        return self.codec.encode(prompt, max_tokens)
 
     @property
     def version(self) -> int:
@@ -80,25 +85,27 @@ class HFModel:
 
         Raises UserError for a prompt that cannot be encoded or leaves no room for max_tokens.
         """
-        ids_P = [self.codec.encode(prompt, max_tokens) for prompt in prompts]
-        noise_NT = decoding.noise(ids_P, n, max_tokens, seed).to(self.device)
-        ends_V = self._ends() & (not ignore_eos)
-        owner_N = [p for p in range(len(ids_P)) for _ in range(n)]
-        drawn: list[decoding.Drawn] = []
+        ids_P = [self.encode(prompt, max_tokens) for prompt in prompts]
+        rows = requests(ids_P, n, max_tokens, seed)
+        drawn_N = self.draw(rows, temperature, ignore_eos=ignore_eos)
+        return grouped(self, drawn_N, n, self._version, ignore_eos=ignore_eos)
+
+    @torch.no_grad()
+    def draw(self, requests_N: Sequence[Request], temperature: float, *, ignore_eos: bool) -> list[Drawn]:
+        """As the protocol says (`Engine.draw`), `batch_tokens` at a time; rows with like limits side by side."""
+        drawn: dict[int, Drawn] = {}
         with self._ready():
-            for rows in _slices(len(owner_N), self.batch_tokens // (max(map(len, ids_P)) + max_tokens)):
-                prompts_here = sorted(set(owner_N[rows]))
-                context = self._read_prompts([ids_P[p] for p in prompts_here], growing=True)
-                context = context.select(self._indices([prompts_here.index(p) for p in owner_N[rows]]))
-                drawn += decoding.decode(
-                    self._head, self._read_on, context, noise_NT[rows], temperature, ends_V, self.tell
-                )
-        texts = self.codec.decode([draw.tokens for draw in drawn])
-        flat = [
-            Rollout(draw.tokens, text, draw.complete or ignore_eos, draw.logprobs, self._version)
-            for draw, text in zip(drawn, texts, strict=True)
-        ]
-        return [flat[i : i + n] for i in range(0, len(flat), n)]
+            for rows in _lots(requests_N, self.batch_tokens):
+                drawn |= zip(rows, self._draw([requests_N[row] for row in rows], temperature, ignore_eos), strict=True)
+        return [drawn[row] for row in range(len(requests_N))]
+
+    def _draw(self, requests_N: Sequence[Request], temperature: float, ignore_eos: bool) -> list[Drawn]:
+        prompts = sorted({request.ids for request in requests_N}, key=[request.ids for request in requests_N].index)
+        context = self._read_prompts(prompts, growing=True)
+        context = context.select(self._indices([prompts.index(request.ids) for request in requests_N]))
+        noise_NT = decoding.noise(requests_N).to(self.device)
+        ends_V = self._ends() & (not ignore_eos)
+        return decoding.decode(self._head, self._read_on, context, noise_NT, temperature, ends_V, self.tell)
 
     @torch.no_grad()
     def decoder(self, prompts: Sequence[Prompt], *, n: int, max_tokens: int) -> Stepper:
@@ -106,7 +113,7 @@ class HFModel:
 
         Raises UserError for a prompt that cannot be encoded or leaves no room for max_tokens.
         """
-        ids_P = [self.codec.encode(prompt, max_tokens) for prompt in prompts]
+        ids_P = [self.encode(prompt, max_tokens) for prompt in prompts]
         owner_N = [p for p in range(len(ids_P)) for _ in range(n)]
         with self._ready():
             context = self._read_prompts(ids_P, growing=True).select(self._indices(owner_N))
@@ -180,6 +187,19 @@ class HFModel:
         restore = restore_adapters if self._has_adapter else restore_module
         restore(self.module, folder)
         self._version = version
+
+    def weights(self) -> Iterator[tuple[str, Tensor]]:
+        """All weights by name, as an engine takes them. Raises NotImplementedError for adapters."""
+        if self._has_adapter:
+            raise NotImplementedError("adapters are not merged yet")
+        yield from self.module.state_dict().items()
+
+    @torch.no_grad()
+    def load(self, weights: Iterable[tuple[str, Tensor]]) -> None:
+        """Take weights by name, as `weights` gives them, in place."""
+        own = self.module.state_dict()
+        for name, tensor in weights:
+            own[name].copy_(tensor)
 
     @property
     def nbytes(self) -> int:
@@ -264,60 +284,18 @@ class HFModel:
     def _indices(self, rows: Sequence[int]) -> Tensor:
         return torch.tensor(rows, device=self.device)
 
-    @torch.no_grad()
-    def _require_right_logprobs(self, base: Any) -> None:
-        """Score ragged random tokens both ways: through shared prompts and caches, and by the model's plain forward."""
-        generator = torch.Generator().manual_seed(0)
-        rows = torch.randint(self.codec.vocabulary, (2, 12), generator=generator).tolist()
-        prompts, lengths = [rows[0][:3], rows[0][:1] + rows[1][1:6]], [4, 6]
-        tokens = torch.tensor([rows[0][6:12], rows[1][6:12]], device=self.device)[:, None]
-        mask = (torch.arange(6) < torch.tensor(lengths)[:, None])[:, None].to(self.device)
-        with self._ready():
-            ours, _ = self._score(prompts, tokens, mask)
-            for p, (prompt, length) in enumerate(zip(prompts, lengths, strict=True)):
-                ids = torch.tensor([prompt + tokens[p, 0, :length].tolist()], device=self.device)
-                logits = base(input_ids=ids, use_cache=False).logits[0, len(prompt) - 1 : -1]
-                plain = logits.float().log_softmax(-1).gather(-1, ids[0, len(prompt) :, None])[:, 0]
-                error = (plain - ours[p, 0, :length]).abs().max().item()
-                if not error < (1e-3 if logits.dtype == torch.float32 else 0.5):
-                    raise ValueError(
-                        f"scored through its cache, a token's log-probability is off by {error:.3g} nats from its "
-                        "plain forward"
-                    )
-
-    @contextmanager
-    def _refusing(self, base: Any) -> Iterator[None]:
-        """Whatever goes wrong while a model is looked over means that it is not one for us (Mamba, RWKV, ...)."""
-        try:
-            yield
-        except torch.OutOfMemoryError:
-            raise
-        except Exception as error:
-            raise UserError(
-                f"model {self.codec.name} ({type(base).__name__}) is not supported: "
-                f"{brief(error) or type(error).__name__}"
-            ) from error
-
-
-def _checkpoint_layers(module: Any) -> None:
-    if any(getattr(part, "gradient_checkpointing", False) for part in module.modules()):
-        return
-    # newer releases of transformers call it by another name
-    enable = getattr(module, "activation_checkpointing_enable", None) or module.gradient_checkpointing_enable
-    enable({"use_reentrant": False})
-
-
-def _quiet_dropout(module: nn.Module) -> None:
-    for part in module.modules():
-        if isinstance(part, nn.Dropout):
-            part.p = 0.0
-        if isinstance(getattr(part, "attention_dropout", None), float):
-            part.attention_dropout = 0.0  # type: ignore[assignment]  # read at run time by transformers' attention, in training mode
-
 
 def _slices(total: int, size: int) -> Iterator[slice]:
     for start in range(0, total, max(1, size)):
         yield slice(start, min(start + max(1, size), total))
+
+
+def _lots(requests_N: Sequence[Request], batch_tokens: int) -> Iterator[list[int]]:
+    """Row numbers, in their order, in lots that share a limit and fit `batch_tokens`."""
+    for limit in dict.fromkeys(request.limit for request in requests_N):
+        rows = [row for row, request in enumerate(requests_N) if request.limit == limit]
+        longest = max(len(requests_N[row].ids) for row in rows)
+        yield from (rows[lot] for lot in _slices(len(rows), batch_tokens // (longest + limit)))
 
 
 def _like_lengths(lengths: Sequence[int], batch_tokens: int, prompt: int) -> Iterator[list[int]]:

@@ -96,6 +96,10 @@ class TableLanguage(nn.Module):
         """How many updates it was told of."""
         return self._version
 
+    def encode(self, prompt: Prompt, max_tokens: int = 0) -> list[int]:
+        """The number of the prompt, as one token. Raises KeyError for a prompt that the language does not have."""
+        return [self._index(prompt)]
+
     @torch.no_grad()
     def generate(
         self,
