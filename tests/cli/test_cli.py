@@ -153,6 +153,11 @@ def test_a_run_folder_is_not_used_for_another_study(
     assert run(monkeypatch, "study", path, "--out", out, "--jobs", "1", "--set", "train.max_tokens=9") == 2
     assert "train.max_tokens differs" in capsys.readouterr().err
     assert run(monkeypatch, "study", path, "--out", out, "--jobs", "1", "--seeds", "2") == 0  # more seeds extend it
+    less = ["model.batch_tokens=4096", "model.checkpointing=true", "train.micro_batch_tokens=64"]
+    held = [part for key in (*less, "train.optimizer.state=host") for part in ("--set", key)]
+    assert run(monkeypatch, "study", path, "--out", out, "--jobs", "1", *held) == 0
+    assert run(monkeypatch, "study", path, "--out", out, "--jobs", "1", "--set", "train.optimizer.state=8bit") == 2
+    assert "train.optimizer.state differs" in capsys.readouterr().err
 
 
 def test_a_reward_that_fails_in_mid_run_loses_only_the_responses_it_fails_on(

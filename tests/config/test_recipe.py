@@ -123,6 +123,12 @@ def test_overrides_change_one_key(tmp_path: Path) -> None:
         ({"model": {"lora": {"alpha": NAN}}}, "model.lora: alpha must be above 0, got nan"),
         ({"model": {"batch_tokens": 0}}, "model: batch_tokens must be 1 or more, got 0"),
         ({"model": {"batch_tokens": -5}}, "model: batch_tokens must be 1 or more, got -5"),
+        ({"model": {"batch_tokens": "many"}}, "model.batch_tokens: .* integer, .* or 'auto', got 'many'"),
+        ({"model": {"checkpointing": "maybe"}}, "model.checkpointing: .* boolean, .* or 'auto', got 'maybe'"),
+        (
+            {"train": SMALL["train"] | {"optimizer": {"state": "cpu"}}},
+            "optimizer.state: .* 'host' or '8bit', got 'cpu'",
+        ),
         ({"model": {"stop": ""}}, "model: stop must hold some text"),
         ({"model": {"date": "soon"}}, "model.date: .*date.*got 'soon'"),
         ({"test": {"n": 0}}, "test.n: .*greater than or equal to 1, got 0"),

@@ -114,6 +114,7 @@ def test_a_folder_of_other_settings_is_left_alone(tmp_path: Path) -> None:
     assert isinstance(other.exception, UserError)
     assert "another seed" in str(other.exception)
     assert (tmp_path / "records.jsonl").read_bytes() == before
+    assert CliRunner().invoke(app, [*small, "--set", "model.batch_tokens=512"]).exit_code == 0
 
 
 def lines(path: Path, *rows: object) -> Path:

@@ -11,6 +11,9 @@ from tiltlab.errors import shown
 MOST_TOLD = 20
 """Complaints at once: whoever has more has mistaken the file."""
 
+PLAIN = ("int", "float", "bool", "str")
+"""What pydantic calls the kinds that are no section."""
+
 
 def complaints(error: ValidationError, data: Any) -> list[str]:
     """One line for each thing that is wrong, the first twenty of them.
@@ -18,7 +21,9 @@ def complaints(error: ValidationError, data: Any) -> list[str]:
     error: what pydantic raised.
     data: what it was given, a tree of plain values.
     """
-    said = [_said(detail, data) for detail in _first_readings(error.errors(), data)]
+    details = error.errors()
+    words = {detail["loc"][:-1]: detail["ctx"]["expected"] for detail in details if detail["type"] == "literal_error"}
+    said = [_said(detail, data, words.get(detail["loc"][:-1])) for detail in _first_readings(details, data)]
     return said[:MOST_TOLD] + [f"and {len(said) - MOST_TOLD} more"] * (len(said) > MOST_TOLD)
 
 
@@ -56,7 +61,8 @@ def _holds(value: Any, part: int | str) -> bool:
     return isinstance(value, dict) and part in value
 
 
-def _said(detail: ErrorDetails, data: Any) -> str:
+def _said(detail: ErrorDetails, data: Any, word: str | None) -> str:
+    """word: that would do in place of a value of the kind that was tried, as `auto` does where a number may stand."""
     where, context = _where(detail, data), detail.get("ctx", {})
     match detail["type"]:
         case "extra_forbidden" | "unexpected_keyword_argument":
@@ -68,13 +74,15 @@ def _said(detail: ErrorDetails, data: Any) -> str:
             return f"{where}: unknown {kind} {shown(context['tag'])}; it is one of {context['expected_tags']}"
         case "value_error":
             return f"{where + ': ' if where else ''}{context['error']}"
-    return f"{where}: {detail['msg']}, got {shown(detail['input'])}"
+    other = f", or {word}" if word and detail["type"] != "literal_error" else ""
+    return f"{where}: {detail['msg']}{other}, got {shown(detail['input'])}"
 
 
 def _where(detail: ErrorDetails, data: Any) -> str:
-    """A place as people write it, lists counted from 1. Which arm or task stands there goes without saying."""
+    """A place as people write it, lists counted from 1. Which arm or task stands there goes without saying, and so does
+    that a plain value was tried."""
     where = ""
     for part, role in zip(detail["loc"], _roles(detail, data), strict=True):
-        if role != "tag":
+        if role == "key" or (role == "kind" and part not in PLAIN):
             where += f"[{part + 1}]" if isinstance(part, int) else f".{part}" if where else part
     return where

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from tiltlab.config.memory_keys import without_memory_keys
 from tiltlab.config.recipe import SampleRecipe, with_defaults
 from tiltlab.config.votable import require_votable
 from tiltlab.errors import UserError, gathered
@@ -23,7 +24,8 @@ from tiltlab.evaluation.token_logprobs import COUNTED, token_lines
 from tiltlab.models.chat import today
 from tiltlab.models.codec import Codec
 from tiltlab.models.hf import HFModel
-from tiltlab.models.loading import ModelConfig, load_codec, load_reference
+from tiltlab.models.loading import ModelConfig, load_codec, load_reference, pick_device
+from tiltlab.models.sizes import ON_CPU
 from tiltlab.rewards.functions import Reward, load_reward
 from tiltlab.samplers.base import Info, together
 from tiltlab.seeds import derive, split_key
@@ -78,8 +80,7 @@ def run_sample(
     config = replace(recipe.model, device=device, date=date)
     problems, codec, reward = _checked(recipe, config)
     longest = max(len(codec.encode(recipe.task.render(problem), recipe.max_tokens)) for problem in problems)
-    fits = recipe.model.batch_tokens // (longest + recipe.max_tokens) // recipe.n
-    about = _about(recipe, folder, date, lot=max(1, min(LOT, fits)), of=len(problems))
+    about = _about(recipe, folder, date, lot=_lot(config, (longest + recipe.max_tokens) * recipe.n), of=len(problems))
     models = None if "info" in about else _models(recipe, config, codec)
     for note in codec.notes([recipe.task.render(problems[0])]):
         on_note(note)
@@ -100,6 +101,13 @@ def run_sample(
     info = together([Info(**(line | {"warnings": tuple(line["warnings"])})) for line in _lots(folder)])
     write_json(folder / "sample.json", about | {"info": asdict(info), "questions": _questions(problems)})
     return read_records(folder / "records.jsonl"), info
+
+
+def _lot(config: ModelConfig, tokens: int) -> int:
+    """Problems that are drawn between two writings. tokens: that the responses to one of them may take."""
+    if config.batch_tokens == "auto":  # on a GPU as many are held as fit, which is known once the model is there
+        return max(1, min(LOT, ON_CPU // tokens)) if pick_device(config) == "cpu" else LOT
+    return max(1, min(LOT, config.batch_tokens // tokens))
 
 
 def _checked(recipe: SampleRecipe, config: ModelConfig) -> tuple[Sequence[Problem], Codec, Reward | None]:
@@ -219,8 +227,8 @@ def _about(recipe: SampleRecipe, folder: Path, date: dt.date, lot: int, of: int)
         raise UserError(f"{folder} holds records, and no sample.json that says of what; choose another --out")
     if about is None or ("recipe" in about and not whole_lines(folder / "lots.jsonl")):
         return {"recipe": wanted, "made": provenance(), "date": str(date), "lot": lot, "of": of}
-    before = with_defaults(SampleRecipe, renamed(about.get("recipe") or {}))
-    for key, value in wanted.items():
+    before = without_memory_keys(with_defaults(SampleRecipe, renamed(about.get("recipe") or {})))
+    for key, value in without_memory_keys(wanted).items():
         if before.get(key) != value:
             raise UserError(f"{folder} holds records of another {key}; choose another --out, or remove the folder")
     return about

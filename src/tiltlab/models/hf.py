@@ -24,9 +24,12 @@ from tiltlab.models.codec import Codec
 from tiltlab.models.context import Context, read, read_prompts, read_whole
 from tiltlab.models.engine import Drawn, Request, grouped, requests
 from tiltlab.models.fitness import checkpoint_layers, quiet_dropout, refusing, require_right_logprobs
+from tiltlab.models.head import Head
 from tiltlab.models.saved import restore_adapters, restore_module
+from tiltlab.models.sizes import ON_CPU, Sizes
 from tiltlab.models.stepping import Stepper
 from tiltlab.models.vocabulary import chosen_logprobs
+from tiltlab.system.devices import free_bytes
 from tiltlab.types import Prompt, Rollout
 
 
@@ -35,7 +38,10 @@ class HFModel:
 
     module: a causal LM of transformers, or one that peft has put adapters on.
     codec: its tokenizer and limits.
-    batch_tokens: how many tokens (rows x their longest possible length) one forward without gradients may hold.
+    batch_tokens: how many tokens (rows x their longest possible length) may be held while drawing.
+    scoring_tokens: how many one forward without gradients may hold while scoring, which takes other memory than drawing
+        does; the same number where left out. Policy and reference must have one between them: where their rows are
+        divided alike, equal weights give equal log-probabilities to the last bit.
     checkpointing: recompute activations in the backward pass; saves memory, costs a forward and the shared prompt.
     adapter: of a module that carries a LoRA adapter, whether this view uses it. The reference of a LoRA policy is the
         same module with the adapter off; adapters are never merged into the weights.
@@ -44,9 +50,17 @@ class HFModel:
     """
 
     def __init__(
-        self, module: Any, codec: Codec, *, batch_tokens: int = 32768, checkpointing: bool = False, adapter: bool = True
+        self,
+        module: Any,
+        codec: Codec,
+        *,
+        batch_tokens: int = ON_CPU,
+        scoring_tokens: int | None = None,
+        checkpointing: bool = False,
+        adapter: bool = True,
     ) -> None:
-        self.module, self.codec, self.batch_tokens = module, codec, batch_tokens
+        self.module, self.codec = module, codec
+        self.batch_tokens, self.scoring_tokens = batch_tokens, scoring_tokens or batch_tokens
         self.checkpointing, self.adapter = checkpointing, adapter
         self._version = 0
         self.tell: Callable[[int], None] = lambda _: None
@@ -54,7 +68,7 @@ class HFModel:
         quiet_dropout(module)
         base = module.get_base_model() if hasattr(module, "get_base_model") else module
         with refusing(codec.name, base):
-            self._body, self._config, self._vocabulary_head = base.base_model, base.config, base.get_output_embeddings()
+            self._body, self._config, self._head = base.base_model, base.config, Head(base)
             if checkpointing:
                 checkpoint_layers(base)
             require_right_logprobs(self, base)
@@ -139,14 +153,14 @@ class HFModel:
     def logprobs(self, prompts: Sequence[Prompt], rollouts: Sequence[Sequence[Rollout]]) -> TokenLogprobs:
         """As the protocol says (`LanguageModel.logprobs`).
 
-        `batch_tokens` bounds one forward. With gradients, the activations of all of them are kept until the backward
+        `scoring_tokens` bounds one forward. With gradients, the activations of all of them are kept until the backward
         pass: the caller hands over no more responses than that.
         """
         ids_P = [self.codec.encode(prompt) for prompt in prompts]
         tokens_PGT, mask_PGT = (tensor.to(self.device) for tensor in pad_tokens(rollouts))
         logps, entropies = [], []
         with self._ready():
-            for rows in _slices(len(ids_P), self.batch_tokens // max(map(len, ids_P))):
+            for rows in _slices(len(ids_P), self.scoring_tokens // max(map(len, ids_P))):
                 logp, entropy = self._score(ids_P[rows], tokens_PGT[rows], mask_PGT[rows])
                 logps.append(logp)
                 entropies.append(entropy)
@@ -212,7 +226,18 @@ class HFModel:
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return self._vocabulary_head.weight.device  # type: ignore[no-any-return]
+        return self._head.device
+
+    @property
+    def sizes(self) -> Sizes:
+        """What a token takes in memory."""
+        return Sizes.of(self._config, self._head.itemsize)
+
+    def fit(self) -> None:
+        """Hold as many tokens from now on as a GPU has free memory for. On CPU nothing changes."""
+        free = free_bytes(self.device)
+        if free is not None:
+            self.batch_tokens, self.scoring_tokens = self.sizes.fit(free)
 
     @property
     def _has_adapter(self) -> bool:
@@ -231,7 +256,7 @@ class HFModel:
         tokens_NT, mask_NT = tokens_PGT.flatten(0, 1), mask_PGT.flatten(0, 1)
         context = None if self.checkpointing else self._read_prompts(ids_P, growing=False)
         places, logps, entropies = [], [], []
-        for rows in _like_lengths(mask_NT.sum(1).tolist(), self.batch_tokens, max(map(len, ids_P))):
+        for rows in _like_lengths(mask_NT.sum(1).tolist(), self.scoring_tokens, max(map(len, ids_P))):
             row_N = self._indices(rows)
             width = int(mask_NT[row_N].sum(1).max())
             tokens, mask = tokens_NT[row_N, :width], mask_NT[row_N, :width]
@@ -271,15 +296,6 @@ class HFModel:
         return (
             torch.cat([first, read(self._body, context, tokens_NT[:, :-1])[1]], 1) if tokens_NT.shape[1] > 1 else first
         )
-
-    def _head(self, hidden_NH: Tensor) -> Tensor:
-        """Logits [N, V], with what some families do after the head (Cohere, Granite, Gemma)."""
-        logits: Tensor = self._vocabulary_head(hidden_NH)
-        scale, divisor = (getattr(self._config, name, None) or 1.0 for name in ("logit_scale", "logits_scaling"))
-        if (scale, divisor) != (1.0, 1.0):  # a pass over the largest tensor there is: not for nothing
-            logits = logits * (scale / divisor)
-        cap = getattr(self._config, "final_logit_softcapping", None)
-        return cap * torch.tanh(logits / cap) if cap else logits
 
     def _indices(self, rows: Sequence[int]) -> Tensor:
         return torch.tensor(rows, device=self.device)

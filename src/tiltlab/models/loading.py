@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from safetensors import SafetensorError
 
-from tiltlab.errors import UserError, brief, said, shown
+from tiltlab.errors import UserError, brief, said
 from tiltlab.models.chat import today
 from tiltlab.models.codec import Codec
+from tiltlab.models.limits import longest_context, require_known_tokens, require_sizes
 
 if TYPE_CHECKING:
     from tiltlab.models.hf import HFModel
@@ -61,8 +62,10 @@ class ModelConfig:
     device: as torch names it; auto is a GPU where there is one, else the CPU.
     stop: a text that ends a response as EOS does, for prompts that a model does not answer with EOS (few-shot).
     lora: train adapters instead of all weights; the reference is then the same model with them switched off.
-    checkpointing: recompute activations in the backward pass, to save memory.
-    batch_tokens: tokens that one forward without gradients may hold.
+    checkpointing: recompute activations in the backward pass, to save memory; auto does where those of a study's group
+        would not fit a GPU, and nowhere else.
+    batch_tokens: tokens that one forward without gradients may hold; auto is as many as a GPU has free memory for, and
+        32768 on CPU.
     trust_remote_code: whether code that comes with a model on the hub or in a folder is run.
     date: what a chat template that writes the date is told; the day a run began where left out.
 
@@ -75,14 +78,14 @@ class ModelConfig:
     device: str = "auto"
     stop: str | None = None
     lora: LoraConfig | None = None
-    checkpointing: bool = False
-    batch_tokens: int = 32768
+    checkpointing: bool | Literal["auto"] = "auto"
+    batch_tokens: int | Literal["auto"] = "auto"
     trust_remote_code: bool = False
     date: dt.date | None = None
     __pydantic_config__: ClassVar = {"extra": "forbid"}
 
     def __post_init__(self) -> None:
-        if self.batch_tokens < 1:
+        if self.batch_tokens != "auto" and self.batch_tokens < 1:
             raise ValueError(f"batch_tokens must be 1 or more, got {self.batch_tokens}")
         if self.stop == "":
             raise ValueError("stop must hold some text; leave it out where EOS alone ends a response")
@@ -123,17 +126,13 @@ def load_codec(config: ModelConfig) -> Codec:
             f"model {config.path} names no EOS token, so no response of it would ever be complete; "
             "set eos_token_id in its generation_config.json"
         )
-    _require_sizes(config.path, text)
-    _require_known_tokens(config.path, tokenizer, ids, text)
-    limits = (getattr(text, limit, None) for limit in _LIMITS)
-    context = next((limit for limit in limits if limit), tokenizer.model_max_length)
+    require_sizes(config.path, text)
+    require_known_tokens(config.path, tokenizer, ids, text)
+    context = longest_context(text) or tokenizer.model_max_length
     date = config.date or today()
     codec = Codec(config.path, tokenizer, tuple(sorted(ids)), context, text.vocab_size, config.stop, date)
     assert codec.end_ids  # raises UserError for a stop text that cannot be
     return codec
-
-
-_LIMITS = ("max_position_embeddings", "n_positions", "max_seq_len")
 
 
 def _generation_eos(name: str, options: dict[str, Any]) -> Any:
@@ -145,37 +144,6 @@ def _generation_eos(name: str, options: dict[str, Any]) -> Any:
         if (Path(name) / "generation_config.json").is_file():
             raise
         return None
-
-
-def _require_sizes(name: str, settings: Any) -> None:
-    """transformers takes a model of -1 layers for one of none, and only warns."""
-    for key in ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", *_LIMITS):
-        size = getattr(settings, key, None)
-        wanted = key == "vocab_size" or isinstance(size, int | float | str)  # others are not every family's, or lists
-        if wanted and not (type(size) is int and size > 0):
-            raise UserError(f"model {name}: {key} in its config.json must be a number from 1, got {shown(size)}")
-
-
-def _require_known_tokens(name: str, tokenizer: Any, eos: set[Any], settings: Any) -> None:
-    """A model may know more tokens than its tokenizer. Tokens that were added to the tokenizer and lie beyond the model
-    are met in prompts or never, which `Codec.encode` tells; some models have such for images."""
-    most = settings.vocab_size
-    pads = {tokenizer.pad_token_id, getattr(settings, "pad_token_id", None)} - {None, -1}  # -1: llama's "none"
-    for role, ids in (("EOS", eos), ("pad", pads)):
-        beyond = [i for i in ids if type(i) is not int or not 0 <= i < most]
-        if beyond:
-            raise UserError(
-                f"model {name} knows {most} tokens, from 0, and its {role} token is {shown(beyond[0])}; mend its "
-                "tokenizer, or the ids in its config.json and generation_config.json"
-            )
-    added = tokenizer.get_added_vocab()
-    own = {token: i for token, i in tokenizer.get_vocab().items() if i >= most and token not in added}
-    if own:
-        token = min(own, key=own.__getitem__)
-        raise UserError(
-            f"model {name} knows {most} tokens, from 0, and its tokenizer has {len(own)} beyond them, such as "
-            f"{shown(token)} ({own[token]}); it must be the tokenizer that the model was made with"
-        )
 
 
 def load_reference(config: ModelConfig, codec: Codec) -> Any:
@@ -191,6 +159,7 @@ def load_reference(config: ModelConfig, codec: Codec) -> Any:
 
     from tiltlab.models.hf import HFModel
     from tiltlab.models.saved import load_module
+    from tiltlab.models.sizes import ON_CPU
 
     disable_progress_bar()  # they would run through the study's own
 
@@ -212,7 +181,11 @@ def load_reference(config: ModelConfig, codec: Codec) -> Any:
         module = _plain(module)
     with _said_plainly(config.path):
         module = module.to(device).requires_grad_(False)
-    return HFModel(module, codec, batch_tokens=config.batch_tokens, checkpointing=config.checkpointing)
+    held = ON_CPU if config.batch_tokens == "auto" else config.batch_tokens
+    model = HFModel(module, codec, batch_tokens=held, checkpointing=config.checkpointing is True)
+    if config.batch_tokens == "auto":
+        model.fit()
+    return model
 
 
 @contextmanager
@@ -220,20 +193,27 @@ def policy_from(reference: Any, config: ModelConfig, seed: int) -> Iterator[tupl
     """A policy that starts as the reference, and the reference to train it against: (HFModel, HFModel).
 
     reference: an HFModel, frozen.
-    config: of the same model; says whether to train adapters.
+    config: of the same model; says whether to train adapters, and whether to recompute activations (`auto` does not:
+        who knows how much is to be held decides that, study/run.py).
     seed: of the adapters' random start.
 
     Full fine-tuning copies the weights. With LoRA both are one module, the one that `reference` holds, and the
     reference is its view without adapters; they are taken out again when the block ends, so use the two views within.
+    Both views hold and recompute alike.
 
     Raises UserError for adapters that this model cannot have.
     """
     from tiltlab.models.hf import HFModel
 
-    keep: dict[str, Any] = {"batch_tokens": config.batch_tokens, "checkpointing": config.checkpointing}
+    given = None if config.batch_tokens == "auto" else config.batch_tokens
+    keep: dict[str, Any] = {
+        "batch_tokens": given or reference.batch_tokens,
+        "scoring_tokens": given or reference.scoring_tokens,
+        "checkpointing": config.checkpointing is True,
+    }
     if config.lora is None:
         module = copy.deepcopy(reference.module).requires_grad_(True)
-        yield HFModel(module, reference.codec, **keep), reference
+        yield HFModel(module, reference.codec, **keep), HFModel(reference.module, reference.codec, **keep)
         return
     wrapped = _with_adapters(reference, config.lora, seed)
     try:

@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
+from tiltlab.config.memory_keys import without_memory_keys
 from tiltlab.config.recipe import Recipe, with_defaults
 from tiltlab.config.votable import require_votable
 from tiltlab.errors import UserError, gathered
@@ -201,7 +202,8 @@ def _open(recipe: Recipe, run: Path, seeds: int, facts: dict[str, Any], made: di
     if path.exists():
         with or_else("put a copy of it back, or choose another --out"):
             before = renamed_study(read_shaped(path, shapes.Study))
-        differing = _differences(with_defaults(Recipe, before["recipe"]), wanted) or _differences(
+        kept = without_memory_keys(with_defaults(Recipe, before["recipe"]))
+        differing = _differences(kept, without_memory_keys(wanted)) or _differences(
             _problems_of(before["data"]), _problems_of(facts)
         )
         if differing:

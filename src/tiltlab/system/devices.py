@@ -1,5 +1,7 @@
 """Which devices there are for the work to be spread over, and how a process settles on its own."""
 
+from typing import Any
+
 from tiltlab.errors import UserError
 
 
@@ -49,3 +51,18 @@ def settle(threads: int, device: str) -> None:
     torch.set_num_threads(min(threads, torch.get_num_threads()))  # fewer where OMP_NUM_THREADS says so
     if device.startswith("cuda"):
         torch.cuda.set_device(device)  # or what names no device of its own would land on the first
+
+
+def free_bytes(device: Any) -> int | None:
+    """Bytes that this process can still have on a GPU, those that torch keeps for it included; None elsewhere.
+
+    device: as torch names it.
+    """
+    import torch
+
+    device = torch.device(device)
+    if device.type != "cuda":
+        return None
+    kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    free: int = torch.cuda.mem_get_info(device)[0]
+    return free + kept

@@ -10,6 +10,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 from safetensors.torch import save_file
@@ -28,6 +29,8 @@ class OptimizerConfig:
     warmup_steps: updates over which the learning rate rises linearly.
     warmup_start: share of lr that it rises from.
     max_grad_norm: a gradient of a larger norm is scaled down to it; infinity for no clipping.
+    state: where moments and float32 copies of the weights are: on the weights' device, in host memory (the same steps
+        to the last bit on CPU), or on the device with moments of 8 bits (an ablation: other steps).
 
     Weight decay is off (0.01 there): it pulls towards zero and not towards the reference, so it moves every
     optimum, the null control's included.
@@ -41,6 +44,7 @@ class OptimizerConfig:
     warmup_steps: int = 50
     warmup_start: float = 0.1
     max_grad_norm: float = 1.0
+    state: Literal["device", "host", "8bit"] = "device"
 
     def __post_init__(self) -> None:
         # Comparisons are written so that NaN fails them.
