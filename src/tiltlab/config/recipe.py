@@ -23,6 +23,7 @@ from pydantic import (
 
 from tiltlab.config.arm import MOST, Count
 from tiltlab.config.complaints import complaints
+from tiltlab.config.engine import EngineConfig
 from tiltlab.config.methods import Arm, Sampled, Taught, named
 from tiltlab.config.reading import yaml_value
 from tiltlab.config.tasks import Task, tagged
@@ -126,6 +127,7 @@ class Recipe(_Section):
 
     name: of the study; its folder is called so.
     model: the base.
+    engine: what draws the responses; the model itself where left out.
     tasks: at least one, each with a name of its own.
     arms: what is held side by side; at least one, each with a name of its own.
     train: the budget of the arms that train.
@@ -138,6 +140,7 @@ class Recipe(_Section):
 
     name: str
     model: ModelConfig = ModelConfig()
+    engine: Annotated[EngineConfig, tagged("name")] = EngineConfig()
     tasks: list[Task] = Field(min_length=1)
     arms: list[Annotated[Arm, tagged("arm")]] = Field(min_length=1)
     train: Training

@@ -199,6 +199,11 @@ class Policy(LanguageModel, Protocol):
         """
         ...
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes that `save` writes, about."""
+        ...
+
 
 def pad_tokens(rollouts: Sequence[Sequence[Rollout]]) -> tuple[Tensor, Tensor]:
     """Token ids and mask of ragged rollouts, right-padded with 0: int64 and bool, both [P, G, T].

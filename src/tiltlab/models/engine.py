@@ -96,7 +96,7 @@ class Drawing(Policy, Protocol):
         ...
 
     def load(self, weights: Iterable[tuple[str, Tensor]]) -> None:
-        """Take weights as another model's `weights` gives them."""
+        """Take weights as another model's `weights` gives them. Raises ValueError where they are of another shape."""
         ...
 
 
@@ -132,15 +132,17 @@ class Split:
 
     trained: whose weights the engine is given, whenever it has older ones.
     engine: that draws. Its rollouts are stamped with the version of the weights that it has.
+    weights: that the engine is given, where they are not the trained model's as it gives them.
     """
 
-    def __init__(self, trained: Drawing, engine: Engine) -> None:
+    def __init__(self, trained: Drawing, engine: Engine, weights: Weights | None = None) -> None:
         self.trained, self.engine = trained, engine
+        self._weights = weights or trained.weights
 
     def draw(self, requests_N: Sequence[Request], temperature: float, *, ignore_eos: bool) -> list[Drawn]:
         """By the engine, with the trained model's weights as they are (`Engine.draw`)."""
         if self.engine.version != self.trained.version:
-            self.engine.update(self.trained.weights, self.trained.version)
+            self.engine.update(self._weights, self.trained.version)
         return self.engine.draw(requests_N, temperature, ignore_eos=ignore_eos)
 
     def generate(
@@ -205,6 +207,11 @@ class Split:
         """Of the trained model (`Policy.restore`); the engine takes the weights when it next draws."""
         self.trained.restore(folder, version)
         self.engine.version = -1  # weights of that version may have been others
+
+    @property
+    def nbytes(self) -> int:
+        """Of the trained model (`Policy.nbytes`)."""
+        return self.trained.nbytes
 
 
 class Replica:

@@ -29,6 +29,7 @@ from tiltlab.models.saved import restore_adapters, restore_module
 from tiltlab.models.sizes import ON_CPU, Sizes
 from tiltlab.models.stepping import Stepper
 from tiltlab.models.vocabulary import chosen_logprobs
+from tiltlab.models.weights import merged, take
 from tiltlab.system.devices import free_bytes
 from tiltlab.types import Prompt, Rollout
 
@@ -203,17 +204,12 @@ class HFModel:
         self._version = version
 
     def weights(self) -> Iterator[tuple[str, Tensor]]:
-        """All weights by name, as an engine takes them. Raises NotImplementedError for adapters."""
-        if self._has_adapter:
-            raise NotImplementedError("adapters are not merged yet")
-        yield from self.module.state_dict().items()
+        """All weights by name, as the base model names them; adapters, where this view uses them, merged in."""
+        return merged(self.module, adapter=self.adapter)
 
-    @torch.no_grad()
     def load(self, weights: Iterable[tuple[str, Tensor]]) -> None:
-        """Take weights by name, as `weights` gives them, in place."""
-        own = self.module.state_dict()
-        for name, tensor in weights:
-            own[name].copy_(tensor)
+        """Take all weights by name, in place. Raises ValueError where they are another model's."""
+        take(self.module.state_dict(), weights)
 
     @property
     def nbytes(self) -> int:

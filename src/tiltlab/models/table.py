@@ -10,7 +10,7 @@ Left out on purpose: generalisation between prefixes. A table can represent ever
 """
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -18,6 +18,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from tiltlab.models.base import TokenLogprobs, pad_tokens
+from tiltlab.models.decoding import noise
+from tiltlab.models.engine import Drawn, Request, grouped
+from tiltlab.models.table_decoder import TableDecoder
+from tiltlab.models.weights import take
 from tiltlab.objective import Objective
 from tiltlab.types import Prompt, Rollout
 
@@ -100,7 +104,6 @@ class TableLanguage(nn.Module):
         """The number of the prompt, as one token. Raises KeyError for a prompt that the language does not have."""
         return [self._index(prompt)]
 
-    @torch.no_grad()
     def generate(
         self,
         prompts: Sequence[Prompt],
@@ -115,35 +118,9 @@ class TableLanguage(nn.Module):
 
         Raises KeyError for a prompt that the language does not have.
         """
-        logp = self._next_logprobs()
-        cumulative = (self._next_logprobs(temperature) if temperature != 1 else logp).double().exp().cumsum(-1)
         row = torch.tensor([self._index(prompt) for prompt in prompts]).repeat_interleave(n)
         uniform = torch.rand(len(row), max_tokens, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-        prefix, alive = torch.zeros_like(row), torch.ones_like(row, dtype=torch.bool)
-        tokens, logprobs, lengths = [], [], torch.zeros_like(row)
-        for t in range(max_tokens):
-            draw = uniform[:, t, None] * cumulative[row, prefix, -1:]
-            token = torch.searchsorted(cumulative[row, prefix], draw, right=True).clamp(max=self.eos)[:, 0]
-            tokens.append(token)
-            logprobs.append(logp[row, prefix, token])
-            lengths += alive
-            prefix = self._next_prefix(prefix, token)
-            if not ignore_eos:
-                alive = alive & (token != self.eos)
-                if not alive.any():
-                    break
-        columns = zip(
-            torch.stack(tokens, 1).tolist(),
-            torch.stack(logprobs, 1).tolist(),
-            lengths.tolist(),
-            alive.tolist(),
-            strict=True,
-        )
-        flat = [
-            self._rollout(tuple(drawn[:length]), tuple(values[:length]), complete=ignore_eos or not unfinished)
-            for drawn, values, length, unfinished in columns
-        ]
-        return [flat[i : i + n] for i in range(0, len(flat), n)]
+        return grouped(self, self._draw(row, uniform, temperature, ignore_eos), n, self._version, ignore_eos=ignore_eos)
 
     def logprobs(self, prompts: Sequence[Prompt], rollouts: Sequence[Sequence[Rollout]]) -> TokenLogprobs:
         """As the protocol says (`LanguageModel.logprobs`).
@@ -161,7 +138,7 @@ class TableLanguage(nn.Module):
         entropy = -(logp.exp() * logp.clamp(min=-1e30)).sum(-1).detach()
         return TokenLogprobs(token_PGT, mask_PGT, entropy[row_PGT, prefix_PGT].masked_fill(~mask_PGT, 0.0))
 
-    def decoder(self, prompts: Sequence[Prompt], *, n: int, max_tokens: int) -> "TableDecoder":
+    def decoder(self, prompts: Sequence[Prompt], *, n: int, max_tokens: int) -> TableDecoder:
         """As the protocol says (`LanguageModel.decoder`).
 
         Raises KeyError for a prompt that the language does not have.
@@ -203,12 +180,60 @@ class TableLanguage(nn.Module):
             self.logits.copy_(load_file(folder / "table.safetensors")["logits"])
         self._version = version
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the table."""
+        return self.logits.numel() * self.logits.element_size()
+
+    # To be drawn from as an engine is
+
+    def draw(self, requests_N: Sequence[Request], temperature: float, *, ignore_eos: bool) -> list[Drawn]:
+        """As the protocol says (`Engine.draw`)."""
+        drawn: dict[int, Drawn] = {}
+        for limit in {request.limit for request in requests_N}:
+            rows = [row for row, request in enumerate(requests_N) if request.limit == limit]
+            some = [requests_N[row] for row in rows]
+            table_N = torch.tensor([request.ids[0] for request in some])
+            drawn |= zip(rows, self._draw(table_N, noise(some), temperature, ignore_eos), strict=True)
+        return [drawn[row] for row in range(len(requests_N))]
+
+    def weights(self) -> Iterator[tuple[str, Tensor]]:
+        """The table."""
+        yield "logits", self.logits.detach()
+
+    def load(self, weights: Iterable[tuple[str, Tensor]]) -> None:
+        """Take another language's table. Raises ValueError where it gives none."""
+        take({"logits": self.logits.detach()}, weights)
+
     # Inside
 
     def _next_logprobs(self, temperature: float = 1.0) -> Tensor:
         symbols_forbidden = torch.arange(self.symbols + 1) != self.eos
         allowed = self.logits.masked_fill(self._full[:, None] & symbols_forbidden, -torch.inf)
         return (allowed / temperature).log_softmax(-1)
+
+    @torch.no_grad()
+    def _draw(self, row_N: Tensor, uniform_NT: Tensor, temperature: float, ignore_eos: bool) -> list[Drawn]:
+        logp = self._next_logprobs()
+        cumulative = (self._next_logprobs(temperature) if temperature != 1 else logp).double().exp().cumsum(-1)
+        prefix, going = torch.zeros_like(row_N), torch.ones_like(row_N, dtype=torch.bool)
+        tokens, logprobs, lengths = [], [], torch.zeros_like(row_N)
+        for uniform_N in uniform_NT.unbind(1):
+            at = uniform_N[:, None] * cumulative[row_N, prefix, -1:]
+            token = torch.searchsorted(cumulative[row_N, prefix], at, right=True).clamp(max=self.eos)[:, 0]
+            tokens.append(token)
+            logprobs.append(logp[row_N, prefix, token])
+            lengths += going
+            prefix = self._next_prefix(prefix, token)
+            if not ignore_eos:
+                going = going & (token != self.eos)
+                if not going.any():
+                    break
+        drawn = torch.stack(tokens, 1).tolist(), torch.stack(logprobs, 1).tolist(), lengths.tolist(), going.tolist()
+        return [
+            Drawn(tuple(ids[:end]), tuple(logps[:end]), not unfinished)
+            for ids, logps, end, unfinished in zip(*drawn, strict=True)
+        ]
 
     def _next_prefix(self, prefix: Tensor, token: Tensor) -> Tensor:
         # A full prefix has no children: a symbol that could not follow it (the padding of a finished row) stays put.
@@ -224,50 +249,6 @@ class TableLanguage(nn.Module):
     def _rollout(self, tokens: tuple[int, ...], logprobs: tuple[float, ...], complete: bool) -> Rollout:
         shown = tokens[: tokens.index(self.eos)] if self.eos in tokens else tokens
         return Rollout(tokens, "".join(SYMBOLS[token] for token in shown), complete, logprobs, self._version)
-
-
-class TableDecoder:
-    """Satisfies the `Decoder` protocol by keeping every row's tokens; its prefix is looked up again at each step.
-
-    language: whose logits are read once, when this is made: later updates do not show.
-    row_N: int64 [N], the number of each row's prompt.
-    max_tokens: that a row may be given.
-    """
-
-    def __init__(self, language: TableLanguage, row_N: Tensor, max_tokens: int) -> None:
-        self._language, self._row_N = language, row_N
-        self._logp = language._next_logprobs().detach()
-        self.ends_V = torch.arange(language.symbols + 1) == language.eos
-        self.tokens_NT = torch.zeros(len(row_N), max_tokens, dtype=torch.long)
-        self.length_N = torch.zeros(len(row_N), dtype=torch.long)
-        self._marked = self.tokens_NT.clone()
-
-    def next_logits(self) -> Tensor:
-        """The distribution of each row's next token, as log-probabilities: float32 [N, symbols + 1]."""
-        prefix_N = torch.zeros_like(self._row_N)
-        for t in range(int(self.length_N.max())):
-            further = self._language._next_prefix(prefix_N, self.tokens_NT[:, t])
-            prefix_N = torch.where(t < self.length_N, further, prefix_N)
-        return self._logp[self._row_N, prefix_N]
-
-    def append(self, tokens_N: Tensor) -> None:
-        """One more token for each row: int64 [N]."""
-        self.tokens_NT.scatter_(1, self.length_N[:, None], tokens_N[:, None])
-        self.length_N = self.length_N + 1
-
-    def select(self, rows_N: Tensor) -> None:
-        """Keep the rows with these numbers, with their bookmarks, in that order, repeats allowed."""
-        self._row_N, self.length_N = self._row_N[rows_N], self.length_N[rows_N]
-        self.tokens_NT, self._marked = self.tokens_NT[rows_N], self._marked[rows_N]
-
-    def bookmark(self, rows_N: Tensor) -> None:
-        """Remember the tokens of the rows with these numbers."""
-        self._marked[rows_N] = self.tokens_NT[rows_N]
-
-    def rewind(self, rows_N: Tensor, lengths_N: Tensor) -> None:
-        """Put the rows with these numbers back to the first `lengths_N` tokens of their bookmarks."""
-        self.tokens_NT[rows_N] = self._marked[rows_N]
-        self.length_N = self.length_N.index_copy(0, rows_N, lengths_N)
 
 
 # Exact answers, by summing over every sequence

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from tiltlab.errors import Stopped
 from tiltlab.evaluation.evaluate import Evaluated, evaluate
 from tiltlab.evaluation.token_logprobs import token_lines
-from tiltlab.models.hf import HFModel
+from tiltlab.models.base import LanguageModel
 from tiltlab.seeds import derive, split_key
 from tiltlab.stats.metrics import averages
 from tiltlab.storage.files import Json, append_line, write_json, write_text
@@ -22,8 +22,8 @@ class Evaluation:
     reference are one."""
 
     work: Work
-    policy: HFModel
-    reference: HFModel
+    policy: LanguageModel
+    reference: LanguageModel
 
     def validate(self, step: int) -> Json:
         """Evaluate on the validation split; the figures, as they were logged."""

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from tiltlab.errors import UserError
-from tiltlab.models.hf import HFModel
+from tiltlab.models.base import Policy
 from tiltlab.storage.files import Json, read_json, whole_lines, write_json, write_lines
 from tiltlab.storage.run_folder import JobDir
 from tiltlab.training.alarms import Watch, watched
@@ -50,7 +50,7 @@ Ended = Callable[[State, Watch], bool]
 """Whether a training with this state, and with a watch that has seen its lines, takes no further step."""
 
 
-def save(folder: JobDir, policy: HFModel, optimizer: Optimizer, state: State) -> None:
+def save(folder: JobDir, policy: Policy, optimizer: Optimizer, state: State) -> None:
     """Keep where a training is, and its best checkpoint; older ones are removed.
 
     folder: of the job.
@@ -69,7 +69,7 @@ def save(folder: JobDir, policy: HFModel, optimizer: Optimizer, state: State) ->
     checkpoints.keep({state.best_step, state.step})
 
 
-def resume(folder: JobDir, policy: HFModel, optimizer: Optimizer, every: int, ended: Ended) -> Resumed:
+def resume(folder: JobDir, policy: Policy, optimizer: Optimizer, every: int, ended: Ended) -> Resumed:
     """Where to go on, with weights, optimiser and lines as they were then. What came after is dropped: it will be made
     again.
 
@@ -124,7 +124,7 @@ def _beyond_repair(folder: JobDir, error: Exception) -> UserError:
 
 
 def _restored(
-    folder: JobDir, policy: HFModel, optimizer: Optimizer, step: int, every: int, ended: Ended
+    folder: JobDir, policy: Policy, optimizer: Optimizer, step: int, every: int, ended: Ended
 ) -> tuple[State, Watch, list[Json], list[Json]]:
     """The state of a checkpoint, put on the policy and the optimiser, and the lines of metrics.jsonl and select.jsonl
     that it counts, with a watch that has seen them. Raises UserError for one that is not whole."""

@@ -8,6 +8,7 @@ import traceback
 from functools import lru_cache
 
 from tiltlab.config.methods import Base
+from tiltlab.engines.make import drawn_by
 from tiltlab.errors import Stopped, UserError, brief, said
 from tiltlab.models.hf import HFModel
 from tiltlab.models.loading import ModelConfig, load_codec, load_reference, policy_from
@@ -48,14 +49,18 @@ def run_job(work: Work) -> None:
 def _run(work: Work) -> None:
     base, objective = load_base(work.recipe.model), work.job.arm.objective()
     if objective is None:
-        evaluation = Evaluation(work, base, base)
-        evaluation.report("last")
-        if isinstance(work.job.arm, Base):
-            evaluation.draw_for_forecast()
+        with drawn_by(work.recipe.engine, base, work.folder.engine) as model:
+            evaluation = Evaluation(work, model, model)
+            evaluation.report("last")
+            if isinstance(work.job.arm, Base):
+                evaluation.draw_for_forecast()
         write_json(work.folder.result, {"trained": False, "reference": base.fingerprint()})
         return
-    with policy_from(base, work.recipe.model, derive(work.job.seed, "adapters")) as (policy, reference):
-        Training(work, objective, policy, reference).run()
+    with (
+        policy_from(base, work.recipe.model, derive(work.job.seed, "adapters")) as (policy, reference),
+        drawn_by(work.recipe.engine, policy, work.folder.engine) as model,
+    ):
+        Training(work, objective, model, reference).run()
 
 
 @lru_cache(maxsize=1)

@@ -18,6 +18,7 @@ from typing import Any, get_args
 from tiltlab.config.memory_keys import without_memory_keys
 from tiltlab.config.recipe import Recipe, with_defaults
 from tiltlab.config.votable import require_votable
+from tiltlab.engines.make import require_engine
 from tiltlab.errors import UserError, gathered
 from tiltlab.models.chat import today
 from tiltlab.models.loading import load_codec, load_reference, policy_from
@@ -133,12 +134,14 @@ def check(recipe: Recipe, on_note: Callable[[str], None] = lambda _: None) -> di
 
     Returns by task and split the number and hash of its problems, and what the task notes of how it was made.
 
-    Raises UserError, with a line for each, for a model, a task, a prompt or a reward that cannot be used.
+    Raises UserError, with a line for each, for a model, an engine, a task, a prompt or a reward that cannot be used.
     """
     wrong: list[str] = []
     codec, reward = None, None
     with gathered(wrong):
         codec = load_codec(recipe.model)
+    with gathered(wrong):
+        require_engine(recipe.engine)
     with gathered(wrong):
         reward = recipe.train.own_reward()
     facts: dict[str, Any] = {}

@@ -6,6 +6,7 @@ from math import isnan
 
 from tiltlab.config.trained import Trained
 from tiltlab.errors import Stopped
+from tiltlab.models.base import Policy
 from tiltlab.models.hf import HFModel
 from tiltlab.objective import Objective
 from tiltlab.storage.files import append_line, read_lines, write_json
@@ -25,7 +26,7 @@ class Training:
     select.jsonl hold that many steps and their evaluations, and the watch has seen every one of those lines.
     """
 
-    def __init__(self, work: Work, objective: Objective, policy: HFModel, reference: HFModel) -> None:
+    def __init__(self, work: Work, objective: Objective, policy: Policy, reference: HFModel) -> None:
         self.work, self.folder, self.recipe = work, work.folder, work.recipe
         self.objective, self.policy, self.reference = objective, policy, reference
         self.optimizer = Optimizer(policy.trainable(), work.recipe.train.optimizer)
@@ -162,4 +163,5 @@ def _train_config(work: Work) -> TrainConfig:
         micro_batch_tokens=budget.micro_batch_tokens,
         signal=arm.signal,
         advantage=arm.estimator,
+        correction=work.recipe.engine.corrects,
     )

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from tiltlab.models.base import TokenLogprobs
 from tiltlab.objective import Terms
+from tiltlab.training.importance import Correction, effective_share
 from tiltlab.types import UNKNOWN, Grade, Rollout
 
 Metrics = dict[str, Any]
@@ -37,6 +38,7 @@ class Scored:
     advantages_PG: float32 [P, G], 0 where a score does not count.
     ref: log-probabilities under the reference.
     current: log-probabilities under the policy.
+    log_ratio_PGT: float32 [P, G, T], log-probability under the policy less that when drawn, 0 beyond the end.
     """
 
     rollouts_PG: Sequence[Sequence[Rollout]]
@@ -46,12 +48,16 @@ class Scored:
     advantages_PG: Tensor
     ref: TokenLogprobs
     current: TokenLogprobs
+    log_ratio_PGT: Tensor
 
 
-def batch_metrics(parts: Sequence[Scored]) -> Metrics:
+def batch_metrics(parts: Sequence[Scored], correction: Correction) -> Metrics:
     """Figures of a batch: averages over the responses that count (those with a score), unless said otherwise.
 
-    parts: its micro-batches, at least one. Returns, by name:
+    parts: its micro-batches, at least one.
+    correction: that the update is weighted by.
+
+    Returns, by name:
 
     reward: what training is rewarded by, over all responses that have one.
     term_*: the parts of R, whose sum is `score`.
@@ -63,6 +69,10 @@ def batch_metrics(parts: Sequence[Scored]) -> Metrics:
     repeated: share of all responses that end in a loop.
     no_signal: share of groups whose scores are all the same (or too few to compare).
     mismatch_mean, mismatch_max: |sampler's log-probability - this forward's|, in nats a token, over all tokens.
+    kl_sampler: KL of what drew from the policy, in nats a response, over all of them; never negative.
+    weight_mean: mean of pi / q over all responses, without a cap; 1 in expectation.
+    ess: effective share of the responses under pi / q, without a cap.
+    capped: share of the weights that lay beyond the cap.
     """
     columns = [_columns(part) for part in parts]
     flat = {name: torch.cat([column[name].flatten() for column in columns]) for name in columns[0]}
@@ -70,7 +80,8 @@ def batch_metrics(parts: Sequence[Scored]) -> Metrics:
     mean = {name: _mean(values[counted]) for name, values in flat.items()}
     groups = torch.cat([part.scores_PG for part in parts])
     rewards = torch.cat([part.rewards_PG for part in parts])
-    mismatch = torch.cat([_mismatch(part) for part in parts])
+    mismatch = torch.cat([part.log_ratio_PGT[part.current.mask_PGT].abs() for part in parts])
+    weights = flat["log_weight"].exp()
     drawn = [rollout for part in parts for group in part.rollouts_PG for rollout in group]
     tokens = flat["length"][counted].sum().item() or float("nan")
     return {
@@ -97,6 +108,10 @@ def batch_metrics(parts: Sequence[Scored]) -> Metrics:
         "no_signal": _no_signal(groups),
         "mismatch_mean": _mean(mismatch),
         "mismatch_max": mismatch.max().item(),
+        "kl_sampler": _mean(weights - 1 - flat["log_weight"]),
+        "weight_mean": _mean(weights),
+        "ess": effective_share(flat["log_weight"][counted]),
+        "capped": _mean(torch.cat([_capped(part, correction) for part in parts])),
     }
 
 
@@ -157,12 +172,13 @@ def _columns(part: Scored) -> dict[str, Tensor]:
         "entropy": part.current.entropy_PGT.sum(-1),
         "length": part.current.length_PG,
         "complete": complete.float(),
+        "log_weight": part.log_ratio_PGT.double().sum(-1),
     }
 
 
-def _mismatch(part: Scored) -> Tensor:
-    drawn = torch.tensor([value for group in part.rollouts_PG for r in group for value in r.logprobs])
-    return (part.current.token_PGT[part.current.mask_PGT].cpu() - drawn).abs()
+def _capped(part: Scored, correction: Correction) -> Tensor:
+    counted_PG = ~part.scores_PG.isnan()
+    return correction.capped(part.log_ratio_PGT, part.current.mask_PGT & counted_PG[..., None])
 
 
 def _mean(values: Tensor) -> float:

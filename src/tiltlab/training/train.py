@@ -2,7 +2,8 @@
 
     prompts -> rollouts -> grades -> scores (objective) -> advantages -> update
 
-Left out on purpose: importance ratios, clipping, several updates a batch, replay, value functions, per-token rewards.
+Left out on purpose: clipping, several updates a batch, replay, value functions, per-token rewards. Where another engine
+draws, responses are weighted for it (importance.py); where the policy draws itself, every weight is 1.
 Every regime goes through the same lines; only the three weights of the Objective differ.
 
 Reference and policy are scored on the same micro-batches by the same code, so that where their weights agree
@@ -14,7 +15,7 @@ distribution's gradient times the chance that a response is complete. How often 
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import torch
@@ -25,6 +26,7 @@ from tiltlab.rewards.functions import Reward
 from tiltlab.seeds import batch_indices, derive
 from tiltlab.tasks.base import Task, grade_all
 from tiltlab.training.advantage import Advantage, advantages
+from tiltlab.training.importance import NOTHING, Correction, log_ratio
 from tiltlab.training.optimizer import Optimizer
 from tiltlab.training.signals import Signal, signal_rewards
 from tiltlab.training.step_metrics import Metrics, Phases, Scored, accuracy, batch_metrics
@@ -45,6 +47,7 @@ class TrainConfig:
     signal: what training is rewarded by. But for "task", labels are only looked at to log the accuracy, and a reward of
         the user's own is not called.
     advantage: how scores become advantages; all but "leave_one_out" are ablations.
+    correction: how responses are weighted where what drew them is not quite the policy.
     """
 
     steps: int
@@ -56,6 +59,7 @@ class TrainConfig:
     micro_batch_tokens: int = 4096
     signal: Signal = "task"
     advantage: Advantage = "leave_one_out"
+    correction: Correction = NOTHING
 
 
 def train(
@@ -116,7 +120,8 @@ def train_step(
         with phases("update"):
             current = policy.logprobs(prompts, rollouts)
             scored = score(objective, rollouts, rewards, ref, current, config.advantage)
-            loss = -(scored.advantages_PG * current.total_PG).sum() / (config.prompts * config.responses)
+            weighed = replace(current, token_PGT=config.correction.weights(scored.log_ratio_PGT) * current.token_PGT)
+            loss = -(scored.advantages_PG * weighed.total_PG).sum() / (config.prompts * config.responses)
             loss.backward()
             optimizer.accumulate()
         parts.append(scored)
@@ -125,7 +130,8 @@ def train_step(
         grad_norm = optimizer.step(step)
     policy.updated()
     update = {"step": step, "lr": optimizer.lr(step), "grad_norm": grad_norm}
-    return update | batch_metrics(parts) | {"accuracy": accuracy(grades_PG)} | phases.metrics(rollouts_PG)
+    figures = batch_metrics(parts, config.correction) | {"accuracy": accuracy(grades_PG)}
+    return update | figures | phases.metrics(rollouts_PG)
 
 
 def score(
@@ -144,7 +150,8 @@ def score(
     terms = objective.terms(reward_PG, ref.total_PG, current.total_PG, ref.length_PG)
     scores_PG = torch.where(complete_PG, sum(terms), torch.nan)
     advantages_PG = advantages(advantage, scores_PG, reward_PG, objective.reward)
-    return Scored(rollouts_PG, reward_PG, terms, scores_PG, advantages_PG, ref, current)
+    ratio_PGT = log_ratio(current, rollouts_PG)
+    return Scored(rollouts_PG, reward_PG, terms, scores_PG, advantages_PG, ref, current, ratio_PGT)
 
 
 def micro_batches(rollouts_PG: Sequence[Sequence[Rollout]], tokens: int) -> list[list[int]]:
