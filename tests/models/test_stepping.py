@@ -26,6 +26,7 @@ SAMPLERS: list[Sampler] = [
     PowerMCMC(0.5, 6),
     PowerSMC(2, 4, threshold=1.0),
     PowerSMC(3, 8, ramp=3),
+    PowerSMC(2, 4, moves=2),
     Beam(4),
     Temperature(0.8, top_k=4),
 ]

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.samplers.test_distributions import LANGUAGES, LIMIT
+from tests.samplers.enumerated import LANGUAGES, LIMIT
 from tests.tolerances import share_tolerance, tv_tolerance
 from tiltlab.models.table import TableLanguage, counts, total_variation
 from tiltlab.samplers.answer_power import AnswerPower

@@ -8,78 +8,33 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.samplers.enumerated import (
+    CHAINS,
+    DRAWS,
+    LANGUAGES,
+    LIMIT,
+    distance,
+    distribution_of,
+    empirical,
+    grade_fn_of,
+    languages,
+    rewards,
+    samples_of,
+)
 from tests.tolerances import tv_tolerance
 from tiltlab.forecast.frontier import kl_by_z
-from tiltlab.models.table import TableLanguage, counts, optimum, rewards_of, total_variation
+from tiltlab.models.table import TableLanguage, optimum, rewards_of, total_variation
 from tiltlab.objective import tempered, tilted
-from tiltlab.samplers import power_mcmc
-from tiltlab.samplers.base import GradeFn, Sampler, Samples
+from tiltlab.samplers import tail_moves
+from tiltlab.samplers.base import Sampler
 from tiltlab.samplers.beam import Beam
 from tiltlab.samplers.best_of_n import BestOfN, Majority
 from tiltlab.samplers.greedy import Greedy
 from tiltlab.samplers.power_mcmc import PowerMCMC
 from tiltlab.samplers.power_smc import PowerSMC
+from tiltlab.samplers.tail_moves import Responses, between
 from tiltlab.samplers.temperature import Temperature
 from tiltlab.types import Grade, Record, Rollout
-
-LIMIT = 4
-"""Tokens that hold every response of these languages (two symbols, three of them at most, and EOS): 15 responses."""
-
-DRAWS = 16_000
-"""Enough that honest noise is near .006 in total variation over 15 responses; particles of one population, which are
-related, come near .01."""
-
-CHAINS = 8_000
-"""Of chains, each of which costs many draws: honest noise is near .009, and .02 can be told from a distribution
-with any one of the faults below, which is off by .04 and more."""
-
-
-def with_short_mode() -> TableLanguage:
-    """The empty response has a third of all mass, though most responses are longer: what sharpening falls for."""
-    logits = TableLanguage.random(3, symbols=2, max_symbols=3).logits.detach().clone()
-    logits[:, 0] = torch.tensor([1 / 3, 1 / 3, 1 / 3]).log()
-    logits[:, 1:7, 2] -= 2.0  # the longer ones do not end soon
-    return TableLanguage(logits)
-
-
-LANGUAGES = {
-    "random 0": TableLanguage.random(0, symbols=2, max_symbols=3),
-    "random 1": TableLanguage.random(1, symbols=2, max_symbols=3),
-    "short mode": with_short_mode(),
-}
-languages = pytest.mark.parametrize("language", LANGUAGES.values(), ids=LANGUAGES.keys())
-
-
-def rewards(language: TableLanguage) -> dict[str, float]:
-    values = torch.rand(len(language.sequences()), generator=torch.Generator().manual_seed(5)).tolist()
-    return {rollout.text: value for rollout, value in zip(language.enumerated()[0], values, strict=True)}
-
-
-def grade_fn_of(language: TableLanguage) -> GradeFn:
-    """Rewards by text; the answer is the first symbol, and the empty response has none."""
-    table = rewards(language)
-
-    def grade_fn(_: Sequence[int], rollouts: Sequence[Rollout]) -> list[Grade]:
-        return [Grade(table.get(r.text, 0.0), r.text[:1] or None, "wrong") for r in rollouts]
-
-    return grade_fn
-
-
-def samples_of(sampler: Sampler, language: TableLanguage, n: int = DRAWS, seed: int = 1) -> Samples:
-    return sampler(language, [""], n=n, max_tokens=LIMIT, seed=seed, grade_fn=grade_fn_of(language))
-
-
-def empirical(samples: Samples, language: TableLanguage) -> Tensor:
-    return counts(language, samples.rollouts[0]) / len(samples.rollouts[0])
-
-
-def distance(sampler: Sampler, language: TableLanguage, distribution: Tensor, n: int = DRAWS) -> float:
-    return total_variation(empirical(samples_of(sampler, language, n), language), distribution).item()
-
-
-def distribution_of(language: TableLanguage, alpha: float, beta: float | None = None) -> Tensor:
-    objective = tempered(alpha) if beta is None else tilted(beta, alpha)
-    return optimum(objective, language, rewards_of(language, rewards(language)))[0]
 
 
 @languages
@@ -179,28 +134,28 @@ def test_the_error_of_chains_falls_with_their_steps(language: TableLanguage) -> 
     assert errors[0] > 4 * errors[-1]
 
 
-def uncounted_cut(old: power_mcmc._Responses, new: power_mcmc._Responses, cut: Tensor) -> Tensor:
+def uncounted_cut(old: Responses, new: Responses, cut: Tensor) -> Tensor:
     return real_ratio(old, new, cut) + new.length_R.log() - old.length_R.log()
 
 
-def shorter_tails(old: power_mcmc._Responses, new: power_mcmc._Responses, cut: Tensor) -> Tensor:
+def shorter_tails(old: Responses, new: Responses, cut: Tensor) -> Tensor:
     """Both tails only as far as the shorter response goes, in the target and in the proposal."""
     short, tails = torch.minimum(new.length_R, old.length_R), []
     for one in (new, old):
-        target = tempered(2).log_target(0.0, power_mcmc._masked(one.logp_RT, cut, short).sum(1))
-        tails.append(target - power_mcmc._masked(one.logq_RT, cut, short).sum(1))
+        target = tempered(2).log_target(0.0, between(one.logp_RT, cut, short).sum(1))
+        tails.append(target - between(one.logq_RT, cut, short).sum(1))
     known = old.target_R > -torch.inf
     return torch.where(known, tails[0] - tails[1] + old.length_R.log() - new.length_R.log(), torch.inf)
 
 
-def without_eos(old: power_mcmc._Responses, new: power_mcmc._Responses, cut: Tensor) -> Tensor:
+def without_eos(old: Responses, new: Responses, cut: Tensor) -> Tensor:
     """EOS left out of the proposal's factor, there and back."""
     last_new = new.logq_RT.gather(1, new.length_R[:, None] - 1)[:, 0]
     last_old = old.logq_RT.gather(1, (old.length_R[:, None] - 1).clamp(min=0))[:, 0]
     return real_ratio(old, new, cut) + last_new - last_old
 
 
-real_ratio = power_mcmc._log_ratio
+real_ratio = tail_moves.log_ratio
 
 
 @pytest.mark.slow
@@ -208,7 +163,7 @@ real_ratio = power_mcmc._log_ratio
 def test_each_correction_of_the_ratio_is_needed(fault: Callable[..., Tensor], monkeypatch: pytest.MonkeyPatch) -> None:
     """With any one of them left out, `test_chains_run_long_hit_the_distribution` fails, by far, on two languages of
     three."""
-    monkeypatch.setattr(power_mcmc, "_log_ratio", fault)
+    monkeypatch.setattr(tail_moves, "log_ratio", fault)
     errors = [
         distance(PowerMCMC(2, 30), language, distribution_of(language, 2), CHAINS) for language in LANGUAGES.values()
     ]
@@ -216,11 +171,11 @@ def test_each_correction_of_the_ratio_is_needed(fault: Callable[..., Tensor], mo
 
 
 def test_proposals_that_could_only_keep_the_length_would_be_seen(monkeypatch: pytest.MonkeyPatch) -> None:
-    def same(old: power_mcmc._Responses, new: power_mcmc._Responses, cut: Tensor) -> Tensor:
+    def same(old: Responses, new: Responses, cut: Tensor) -> Tensor:
         allowed = (new.length_R == old.length_R) | (old.target_R == -torch.inf)
         return torch.where(allowed, real_ratio(old, new, cut), -torch.inf)
 
-    monkeypatch.setattr(power_mcmc, "_log_ratio", same)
+    monkeypatch.setattr(tail_moves, "log_ratio", same)
     language = LANGUAGES["short mode"]
     assert distance(PowerMCMC(2, 30), language, distribution_of(language, 2), CHAINS) > 0.04
 

@@ -188,12 +188,14 @@ class Populations(_Power):
     particles: int = Field(16, le=MOST)
     threshold: float = 0.5
     ramp: int = 0
+    moves: int = Field(0, le=MOST)
+    """Proposals of each particle after 1, 2, 4, 8, ... tokens and at the end, which make alike particles differ."""
 
     def _described(self) -> str:
         return f"power SMC {self._target()}"
 
     def sampler(self) -> Sampler:
-        return PowerSMC(self.alpha, self.particles, self.beta, self.threshold, self.ramp)
+        return PowerSMC(self.alpha, self.particles, self.beta, self.threshold, self.ramp, self.moves)
 
 
 Sampled = Base | LowTemperature | Likeliest | Best | Voted | Agreeing | BeamSearch | Chains | Populations

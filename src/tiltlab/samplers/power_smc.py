@@ -2,23 +2,27 @@
 
 Every particle draws its next token from the base at temperature 1 / alpha, is weighed by how far that distribution is
 from p^alpha, and where a few come to hold most of the weight the population is drawn anew from itself (sequential
-importance resampling: Del Moral, Doucet and Jasra, 2006; for p^alpha of a language model: arXiv 2602.10273).
+importance resampling: Del Moral, Doucet and Jasra, 2006; for p^alpha of a language model: arXiv 2602.10273). Particles
+that are now alike can then be moved apart, without leaving the distribution (resample-move: Gilks and Berzuini, 2001).
 
-Left out on purpose: moves after resampling, and look-ahead: the weight of a prefix says nothing of what can follow it.
+Left out on purpose: look-ahead: the weight of a prefix says nothing of what can follow it.
 """
 
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from tiltlab.models.base import Decoder, LanguageModel
-from tiltlab.models.decoding import LEAVE, draw
 from tiltlab.objective import Objective, tempered, tilted
 from tiltlab.samplers.base import GradeFn, Info, Samples, Streams, in_turns, stopwatch
+from tiltlab.samplers.growth import ByToken, Growth
+from tiltlab.samplers.particles import Particles, systematic
+from tiltlab.samplers.tail_moves import Decided, Responses
 from tiltlab.types import Prompt, Rollout
 
 
@@ -33,6 +37,8 @@ class PowerSMC:
     beta: weight of the KL, above 0; None leaves the reward out.
     threshold: a population resamples where its effective size falls below this share of its particles.
     ramp: tokens over which the exponent rises from 1 to alpha; 0 is alpha from the start.
+    moves: proposals, as of a `PowerMCMC` chain, that each particle makes once there are 1, 2, 4, 8, ... tokens and, of
+        those that are given, at the end: they leave the distribution as it is, and make alike particles differ.
 
     n responses take ceil(n / particles) populations, each of which gives its particles, drawn from their weights
     (systematic resampling): those of one population are related, and repeat where few ancestors survive. A finished
@@ -45,6 +51,7 @@ class PowerSMC:
     beta: float | None = None
     threshold: float = 0.5
     ramp: int = 0
+    moves: int = 0
 
     def __post_init__(self) -> None:
         if not self.alpha > 0:
@@ -55,6 +62,8 @@ class PowerSMC:
             raise ValueError(f"threshold must lie between 0 and 1, got {self.threshold}")
         if self.ramp < 0:
             raise ValueError(f"ramp must not be negative, got {self.ramp}")
+        if self.moves < 0:
+            raise ValueError(f"moves must not be negative, got {self.moves}")
         assert self.objective.kl  # raises ValueError for a beta that is not above 0
 
     @property
@@ -67,8 +76,9 @@ class PowerSMC:
         return self.alpha if tokens >= self.ramp else 1 + (self.alpha - 1) * tokens / self.ramp
 
     def drawn(self, n: int) -> int:
-        """One for each particle: n rounded up to whole populations."""
-        return math.ceil(n / self.particles) * self.particles
+        """One for each particle: n rounded up to whole populations. A move draws at most what there is again, which is
+        twice a response for 1, 2, 4, ... tokens and once for the end."""
+        return math.ceil(n / self.particles) * self.particles * (1 + 3 * self.moves)
 
     def __call__(
         self,
@@ -94,52 +104,33 @@ class PowerSMC:
             decoder = model.decoder(some, n=populations * self.particles, max_tokens=max_tokens)
             return _Populations(self, model, decoder, streams, grade_fn, first, n, populations, max_tokens).run()
 
-        return in_turns(run, prompts, max(1, model.capacity(prompts, max_tokens) // (populations * self.particles)))
-
-
-class _Particles(NamedTuple):
-    """M particles side by side, finished ones too. Those that are not have as many tokens as each other.
-
-    tokens_MT: int64.
-    token_logp_MT: float32, nats, at temperature 1.
-    length_M: int64.
-    going_M: bool, not finished.
-    logp_M: float64, nats, of all tokens so far under the model.
-    ancestor_M: int64, which particle of the first K in its population it comes from.
-    """
-
-    tokens_MT: Tensor
-    token_logp_MT: Tensor
-    length_M: Tensor
-    going_M: Tensor
-    logp_M: Tensor
-    ancestor_M: Tensor
-
-    def at(self, source_M: Tensor) -> "_Particles":
-        """Those named, in that order, repeats allowed."""
-        return _Particles(*(field[source_M] for field in self))
+        # one that moves holds its response and the proposal
+        held = model.capacity(prompts, 2 * max_tokens if self.moves else max_tokens)
+        return in_turns(run, prompts, max(1, held // (populations * self.particles)))
 
 
 @dataclass(frozen=True)
 class _State:
-    """What is kept from token to token. Place m belongs to population m // K, population b to prompt b // R.
+    """What is kept from step to step. Place m belongs to population m // K, population b to prompt b // R.
 
+    tokens: that a particle has by now, unless it is finished.
     weight_M: float64, log weight of each place since its population was last drawn anew.
     log_z_B: float64, log of the estimate of Z up to then.
-    particle_N: int64, which particle each row of the decoder holds; finished ones need none.
     """
 
-    particles: _Particles
+    tokens: int
+    particles: Particles
     weight_M: Tensor
     log_z_B: Tensor
-    particle_N: Tensor
 
 
 class _Seen(NamedTuple):
-    """What is seen in one step: how many tokens were drawn for particles, and which populations were drawn anew."""
+    """What is seen in one step: how many tokens were drawn for particles, which populations were drawn anew, and what
+    was decided as they moved."""
 
     drawn: int
     resampled: Tensor
+    decided: Sequence[Decided] = ()
 
 
 @dataclass(frozen=True)
@@ -148,7 +139,7 @@ class _Populations:
 
     first: number of the first prompt among all of the call.
 
-    All that they keep is in the `_State`, but for what the decoder has read and how far the streams have got: these two
+    All that they keep is in the `_State`, but for what the growth has read and how far the streams have got: these two
     go on with each step, so a state is good for one step.
     """
 
@@ -166,67 +157,68 @@ class _Populations:
     def K(self) -> int:
         return self.sampler.particles
 
+    @cached_property
+    def growth(self) -> Growth:
+        return ByToken(self.decoder, self._uniform, 1 / self.sampler.alpha, self.sampler.moves)
+
     def run(self) -> Samples:
         with stopwatch() as seconds:
             state, seen = self._start(), []
-            for t in range(self.limit):
-                if not state.particles.going_M.any():
-                    break
-                state, step = self._step(state, t)
+            while state.tokens < self.limit and (self.sampler.moves or state.particles.going_M.any()):
+                state, step = self._step(state)
                 seen.append(step)
             return self._finish(state, seen, seconds)
 
     def _start(self) -> _State:
-        size, device = len(self.decoder.length_N), self.decoder.ends_V.device
-        place_M, zero_M = torch.arange(size, device=device), torch.zeros(size, dtype=torch.float64, device=device)
-        particles = _Particles(
-            tokens_MT=torch.zeros(size, self.limit, dtype=torch.long, device=device),
-            token_logp_MT=torch.zeros(size, self.limit, device=device),
-            length_M=torch.zeros_like(place_M),
-            going_M=torch.ones_like(place_M, dtype=torch.bool),
-            logp_M=zero_M,
-            ancestor_M=place_M % self.K,
-        )
-        return _State(particles, zero_M, zero_M[:: self.K], place_M)
+        size = len(self.decoder.length_N)
+        particles = Particles.empty(size, self.limit, self.K, self.growth.ends_V.device)
+        return _State(0, particles, particles.logp_M, particles.logp_M[:: self.K])
 
-    def _step(self, state: _State, t: int) -> tuple[_State, _Seen]:
-        state, drawn = self._grow(state, t)
-        due = self._due(state) if t + 1 < self.limit else state.particle_N[:0]  # at the end the weights themselves tell
-        return (self._resample(state, due) if len(due) else state), _Seen(drawn, due)
+    def _step(self, state: _State) -> tuple[_State, _Seen]:
+        state, drawn = self._grow(state)
+        due = self._due(state)
+        if state.tokens == self.limit:
+            return state, _Seen(drawn, due[:0])  # at the end the weights themselves tell
+        if len(due):
+            state = self._resample(state, due)
+        decided: list[Decided] = []
+        if self.sampler.moves and _power_of_two(state.tokens // self.growth.block):
+            # At times that nobody chose. When to resample may follow from the weights, and Z stays unbiased, for it
+            # changes no expectation; moves do, and would be made where the weights are low.
+            particles, decided = self._moved(
+                state.particles, torch.arange(len(state.weight_M), device=due.device), state.tokens
+            )
+            state = replace(state, particles=particles)
+        return state, _Seen(drawn, due, decided)
 
-    def _grow(self, state: _State, t: int) -> tuple[_State, int]:
-        """One more token for every particle that is not finished, and the weights that follow from it; and how many."""
-        before, now = self.sampler.exponent(t), self.sampler.exponent(t + 1)
-        logits_NV = self.decoder.next_logits()
-        drawn = draw(logits_NV, self._uniform(state.particle_N), 1 / now)
-        self.decoder.append(drawn.token_N)
+    def _grow(self, state: _State) -> tuple[_State, int]:
+        """More tokens for every particle that is not finished, and the weights that follow from them; and how many."""
+        tokens = min(state.tokens + self.growth.block, self.limit)
+        before, now = self.sampler.exponent(state.tokens), self.sampler.exponent(tokens)
         old = state.particles
-        live_N = old.going_M[state.particle_N]  # the others have finished, and idle along until they leave
-        m, token = state.particle_N[live_N], drawn.token_N[live_N]
-        logp, logq = drawn.logp_N[live_N].double(), drawn.logq_N[live_N].double()
-        place, ended = (m, old.length_M[m]), m[self.decoder.ends_V[token]]
-        particles = old._replace(
-            tokens_MT=old.tokens_MT.index_put(place, token),
-            token_logp_MT=old.token_logp_MT.index_put(place, logp.float()),
-            length_M=old.length_M.index_fill(0, m, t + 1),
-            going_M=old.going_M.index_fill(0, ended, False),
-            logp_M=old.logp_M.index_add(0, m, logp),
-        )
-        weight_M = (state.weight_M + (now - before) * old.logp_M).index_add(0, m, now * logp - logq)
-        state = replace(state, particles=particles, weight_M=weight_M)
-        return (self._leave(self._rewarded(state, ended)) if len(ended) else state), len(m)
+        grown = self.growth.grow(old, now)
+        m, last_S1 = grown.particle_S, grown.count_S[:, None] - 1
+        ended_S = self.growth.ends_V[grown.tokens_SL.gather(1, last_S1)[:, 0]]
+        particles, just_S = old.longer(grown, ended_S), m[ended_S]
+        weight_M = (state.weight_M + (now - before) * old.logp_M).index_add(0, m, now * grown.logp_S - grown.logq_S)
+        if len(just_S):
+            self.growth.finished(particles, just_S)
+            gain_S = self._gain(just_S, particles.responses(now).at(just_S))
+            particles = particles._replace(gain_M=particles.gain_M.index_copy(0, just_S, gain_S))
+            weight_M = weight_M.index_add(0, just_S, gain_S)
+        return _State(tokens, particles, weight_M, state.log_z_B), int(grown.count_S.sum())
 
-    def _rewarded(self, state: _State, ended: Tensor) -> _State:
-        """The rewards of these particles, which have just finished, enter their weights."""
-        if self.grade_fn is None or self.sampler.beta is None:
-            return state
-        owners = (self.first + ended // (self.R * self.K)).tolist()
-        grades = self.grade_fn(owners, self._rollouts(state.particles, ended))
-        reward = torch.tensor([grade.reward for grade in grades], dtype=torch.float64)
-        logp = state.particles.logp_M[ended]
-        # what the target has beyond p^alpha, by the one definition that training and sampling share
-        gain = self.sampler.objective.log_target(reward.to(logp.device), logp) - self.sampler.alpha * logp
-        return replace(state, weight_M=state.weight_M.index_add(0, ended, gain.nan_to_num(nan=-math.inf)))
+    def _gain(self, place_S: Tensor, responses: Responses) -> Tensor:
+        """What the log target of these responses, which are finished, has beyond p^alpha: float64 [S]."""
+        logp_S = responses.total_R
+        if self.grade_fn is None or self.sampler.beta is None or not len(place_S):
+            return torch.zeros_like(logp_S)
+        owners = (self.first + place_S // (self.R * self.K)).tolist()
+        grades = self.grade_fn(owners, self.model.rollouts(responses.rows()))
+        reward_S = torch.tensor([grade.reward for grade in grades], dtype=torch.float64, device=logp_S.device)
+        # by the one definition that training and sampling share
+        log_S: Tensor = self.sampler.objective.log_target(reward_S, logp_S)
+        return (log_S - self.sampler.alpha * logp_S).nan_to_num(nan=-math.inf)
 
     def _due(self, state: _State) -> Tensor:
         """Numbers of the populations that a few particles have come to hold most of the weight of."""
@@ -245,39 +237,63 @@ class _Populations:
         chosen = systematic(share_BK[due], self._population_uniform(due), self.K)
         source_M = place_BK.index_copy(0, due, chosen + self.K * due[:, None]).flatten()
         particles = state.particles.at(source_M)
-        row_M = torch.full_like(source_M, -1)
-        row_M[state.particle_N] = torch.arange(len(state.particle_N), device=source_M.device)
-        particle_N = particles.going_M.nonzero()[:, 0]
-        self.decoder.select(row_M[source_M[particle_N]])  # in the cache a copy is an index
+        self.growth.choose(particles, source_M)
         return _State(
+            state.tokens,
             particles,
             weight_BK.index_fill(0, due, 0.0).flatten(),
             state.log_z_B.index_add(0, due, weight_BK[due].logsumexp(1) - math.log(self.K)),
-            particle_N,
         )
 
-    def _leave(self, state: _State) -> _State:
-        """Finished particles leave the batch, several at a time."""
-        live_N = state.particles.going_M[state.particle_N]
-        if not live_N.any() or live_N.sum() > (1 - LEAVE) * len(live_N):
-            return state
-        stay = live_N.nonzero()[:, 0]
-        self.decoder.select(stay)
-        return replace(state, particle_N=state.particle_N[stay])
+    def _moved(
+        self, particles: Particles, place_N: Tensor, tokens: int, *, last: bool = False
+    ) -> tuple[Particles, list[Decided]]:
+        """What these particles are after moves that leave the distribution as it is that populations stand for.
 
-    def _finish(self, state: _State, seen: Sequence[_Seen], seconds: Callable[[], float]) -> Samples:
+        place_N: whose random numbers each has.
+        tokens: that one has which is not finished.
+        last: whether what is not finished has no place in the distribution any more.
+        """
+        exponent = self.sampler.alpha if last else self.sampler.exponent(tokens)
+        ends_V = self.growth.ends_V
+
+        def log_target(chain_S: Tensor, proposed: Responses) -> Tensor:
+            ended_S = ends_V[proposed.last_R]
+            ended = ended_S.nonzero()[:, 0]
+            log_S = exponent * proposed.total_R
+            gain_S = torch.full_like(log_S, -torch.inf if last else 0.0)
+            return log_S + gain_S.index_copy(0, ended, self._gain(place_N[chain_S[ended]], proposed.at(ended)))
+
+        held = particles.responses(exponent)
+        if last:
+            held = held._replace(target_R=held.target_R.masked_fill(particles.going_M, -torch.inf))
+        held, decided = self.growth.move(held, tokens, lambda chain_S: self._uniform(place_N[chain_S]), log_target)
+        ancestor_N = particles.ancestor_M
+        for step in decided:
+            anew = step.chain_S[step.accepted_S & (step.cut_S == 0)]
+            ancestor_N = ancestor_N.index_copy(0, anew, place_N[anew] % self.K + self.K * (tokens + last))
+        decided = [step._replace(chain_S=place_N[step.chain_S]) for step in decided]
+        return particles.moved(held, ends_V[held.last_R], exponent, ancestor_N), decided
+
+    def _finish(self, state: _State, seen: list[_Seen], seconds: Callable[[], float]) -> Samples:
         last = state.particles
-        missing = self.sampler.alpha - self.sampler.exponent(int(last.length_M.max()))
+        missing = self.sampler.alpha - self.sampler.exponent(state.tokens)
         weight_M = (state.weight_M + missing * last.logp_M).masked_fill(last.going_M, -torch.inf)
         weight_BK = weight_M.view(-1, self.K)
         log_z_B = state.log_z_B + (weight_BK.logsumexp(1) - math.log(self.K))
         share_BK = weight_BK.softmax(1).nan_to_num(1 / self.K)
         everyone = torch.arange(len(share_BK), device=share_BK.device)
         chosen_BK = systematic(share_BK, self._population_uniform(everyone), self.K) + self.K * everyone[:, None]
-        chosen_PG = self._some(chosen_BK)
-        flat = self._rollouts(last, chosen_PG.flatten())
+        place_N = self._some(torch.arange(chosen_BK.numel(), device=everyone.device).view_as(chosen_BK)).flatten()
+        particles, ancestor_M = last.at(chosen_BK.flatten()[place_N]), last.ancestor_M[chosen_BK.flatten()]
+        if self.sampler.moves:
+            self.growth.choose(particles, chosen_BK.flatten()[place_N])
+            particles, decided = self._moved(particles, place_N, self.limit, last=True)
+            ancestor_M = ancestor_M.index_copy(0, place_N, particles.ancestor_M)
+            seen = [*seen, _Seen(0, everyone[:0], decided)]
+        flat = self.model.rollouts(particles.responses(0).rows())
         groups = [flat[i : i + self.n] for i in range(0, len(flat), self.n)]
-        return Samples(groups, self._info(log_z_B, share_BK, last.ancestor_M[chosen_BK], seen, seconds()))
+        return Samples(groups, self._info(log_z_B, share_BK, ancestor_M.view_as(chosen_BK), groups, seen, seconds()))
 
     def _some(self, chosen_BK: Tensor) -> Tensor:
         """n of the particles of each prompt's populations: from the last one, evenly spread ones."""
@@ -287,7 +303,13 @@ class _Populations:
         return torch.cat([whole[:, :-1].flatten(1), whole[:, -1, spread]], 1)
 
     def _info(
-        self, log_z_B: Tensor, share_BK: Tensor, ancestor_BK: Tensor, seen: Sequence[_Seen], seconds: float
+        self,
+        log_z_B: Tensor,
+        share_BK: Tensor,
+        ancestor_BK: Tensor,
+        groups: Sequence[Sequence[Rollout]],
+        seen: Sequence[_Seen],
+        seconds: float,
     ) -> Info:
         per_prompt = (-1, self.R)
         log_z = (log_z_B.view(per_prompt).logsumexp(1) - math.log(self.R)).tolist()
@@ -301,13 +323,17 @@ class _Populations:
             warnings.append("PowerSMC: one ancestor survives in most populations; take more particles, or a ramp")
         if log_z_B.isinf().any():
             warnings.append("PowerSMC: some populations hold no complete, gradable response; theirs are not weighed")
-        notes = {"log_z": log_z, "ess": ess, "ancestors": ancestors, "resampled": resampled}
-        return Info(sum(step.drawn for step in seen), 0, seconds, notes, tuple(warnings))
-
-    def _rollouts(self, particles: _Particles, m: Tensor) -> list[Rollout]:
-        chosen = (particles.tokens_MT[m], particles.token_logp_MT[m], particles.length_M[m])
-        rows = zip(*(field.tolist() for field in chosen), strict=True)
-        return self.model.rollouts([(tokens[:end], logps[:end]) for tokens, logps, end in rows])
+        distinct = [len({rollout.tokens for rollout in group}) for group in groups]
+        notes = {"log_z": log_z, "ess": ess, "ancestors": ancestors, "resampled": resampled, "distinct": distinct}
+        decided = [one for step in seen for one in step.decided]
+        moved = sum(int((one.length_S - one.cut_S).sum()) for one in decided)
+        rescored = sum(len(one.chain_S) for one in decided)  # the token before the cut is read again
+        if decided:
+            prompt_S = torch.cat([one.chain_S for one in decided]) // (self.R * self.K)
+            accepted_S = torch.cat([one.accepted_S for one in decided])
+            taken, made = (prompts.bincount(minlength=len(groups)) for prompts in (prompt_S[accepted_S], prompt_S))
+            notes["acceptance"] = (taken / made).tolist()
+        return Info(sum(step.drawn for step in seen) + moved, rescored, seconds, notes, tuple(warnings))
 
     def _uniform(self, particles: Tensor) -> Tensor:
         """From the stream of each particle: R (K + 1) of them a prompt, the last R those of its populations."""
@@ -320,17 +346,5 @@ class _Populations:
         return self.streams.next(rows.cpu().numpy()).to(populations.device)
 
 
-def systematic(share_BK: Tensor, uniform_B: Tensor, count: int) -> Tensor:
-    """Which particles to copy: `count` evenly spaced looks at the running total of the weights, all shifted by the same
-    random number (Kitagawa, 1996). Each is taken count x share times, rounded up or down.
-
-    share_BK: [B, K], weights in any unit.
-    uniform_B: [B], from [0, 1).
-    count: looks, for each population.
-
-    Returns int64 [B, count].
-    """
-    looks_BK = (torch.arange(count, device=share_BK.device) + uniform_B[:, None]) / count
-    total_BK = share_BK.cumsum(1)
-    total_BK = total_BK / total_BK[:, -1:]
-    return torch.searchsorted(total_BK, looks_BK, right=True).clamp(max=share_BK.shape[1] - 1)
+def _power_of_two(number: int) -> bool:
+    return number > 0 and number & (number - 1) == 0
