@@ -11,6 +11,7 @@ from torch import Tensor
 from tests.models.exact import expected_objective
 from tests.tolerances import tv_tolerance, worst_z
 from tiltlab.models.base import TokenLogprobs
+from tiltlab.models.engine import Replica, Split, Weights
 from tiltlab.models.table import (
     TableLanguage,
     counts,
@@ -154,19 +155,33 @@ def recorded_gradients(
     groups: int,
     size: int = 4,
     limit: int = LIMIT,
+    sampler: TableLanguage | None = None,
+    **options: Any,
 ) -> Tensor:
     """`groups` independent single-batch gradients, [groups, prefixes, V], from one call of train_step.
 
     A table has logits of its own for each prompt, so with as many prompts as groups each group writes its own part.
+    Responses are drawn from `sampler`, where there is one. `options` are of TrainConfig.
     """
     names = [f"group {i}" for i in range(groups)]
-    wide = TableLanguage(policy.logits.detach().expand(groups, -1, -1), names)
-    wide_reference = TableLanguage(reference.logits.detach().expand(groups, -1, -1), names)
-    task, recorder = Lookup(names, rewards), Recorder(wide)
-    config = TrainConfig(1, groups, size, limit, seed=3, micro_batch_tokens=10**9)
+
+    def wide(language: TableLanguage) -> TableLanguage:
+        return TableLanguage(language.logits.detach().expand(groups, -1, -1), names)
+
+    learner = wide(policy)
+    drawn = Split(learner, Fixed(wide(sampler))) if sampler else learner
+    task, recorder = Lookup(names, rewards), Recorder(learner)
+    config = TrainConfig(1, groups, size, limit, seed=3, micro_batch_tokens=10**9, **options)
     problems = task.problems("train")
-    train_step(wide, wide_reference, task, objective, config, recorder, problems, 0)  # type: ignore[arg-type]
+    train_step(drawn, wide(reference), task, objective, config, recorder, problems, 0)  # type: ignore[arg-type]
     return recorder.gradient * groups
+
+
+class Fixed(Replica):
+    """An engine that takes no weights, and says that it did."""
+
+    def update(self, weights: Weights, version: int) -> None:
+        self.version = version
 
 
 ENOUGH = 200
