@@ -19,8 +19,9 @@ def run(seed: int = 0, responses: int = 128, steps: int = STEPS, **towards: floa
         "reward": 0.4, "length": 40.0, "truncated": 0.02, "entropy": 0.5, "kl": 0.0, "ref_logp": -20.0,
         "no_signal": 0.1, "repeated": 0.01, "term_reward": 0.4, "term_sharpen": -20.0, "term_kl": 0.0,
         "reward_spread": 0.45, "spread_reward": 0.45, "spread_sharpen": 4.0, "spread_kl": 0.1,
+        "mismatch_mean": 0.01, "ess": 0.7,
     }  # fmt: skip
-    noise = {"length": 1.5, "entropy": 0.02, "ref_logp": 0.7}
+    noise = {"length": 1.5, "entropy": 0.02, "ref_logp": 0.7, "mismatch_mean": 3e-4, "ess": 0.06}
     groups, larger = responses // 8, np.sqrt(128 / responses)
     lines = []
     for step in range(steps):
@@ -51,6 +52,8 @@ def kinds(lines: list[Line], validation: list[Line] = []) -> set[str]:  # noqa: 
         ({"spread_kl": 80.0}, "reward-scale imbalance"),
         ({"spread_reward": 900.0}, "reward-scale imbalance"),
         ({"repeated": 0.5}, "repeated text"),
+        ({"mismatch_mean": 0.2}, "sampler mismatch"),
+        ({"ess": 0.02}, "few effective responses"),
     ],
 )
 def test_what_deserves_an_alarm_rings_it_and_no_other(towards: Line, kind: str) -> None:
@@ -135,6 +138,27 @@ def test_a_hacked_reward_that_gets_likelier_and_worse() -> None:
     assert kinds(run(reward=0.9), less_likely) == {"best above last"}
 
 
+def test_a_jump_of_the_mismatch_is_told_at_once_and_in_figures() -> None:
+    """From what float32 leaves to what one update of stale weights makes, long before that is a tenth of a nat."""
+    lines = [line | {"mismatch_mean": 1e-6 if line["step"] < 30 else 3e-4} for line in run()]
+    (alarm,) = alarms(lines, [])
+    assert (alarm.kind, alarm.step) == ("sampler mismatch", 31)
+    assert "0.0003 nats a token apart, 1e-06 at the first step" in alarm.message
+
+
+def test_a_gross_mismatch_is_told_at_the_first_step() -> None:
+    (alarm,) = alarms([line | {"mismatch_mean": 0.18} for line in run()], [])
+    assert (alarm.kind, alarm.step) == ("sampler mismatch", 1)
+    assert alarm.message == "what drew the responses and the trainer are 0.18 nats a token apart"
+
+
+@pytest.mark.parametrize(
+    ("first", "then"), [(0.0, 5e-5), (1e-7, 2e-5), (1e-3, 5e-3), (0.01, 0.03)], ids=["0", "float32", "fp16", "bf16"]
+)
+def test_what_rounding_makes_is_no_mismatch(first: float, then: float) -> None:
+    assert not kinds([line | {"mismatch_mean": then if line["step"] else first} for line in run()])
+
+
 def test_one_bad_batch_rings_nothing() -> None:
     lines = run()
     lines[30] |= {"length": 1.0, "entropy": 0.0, "no_signal": 1.0}
@@ -166,4 +190,4 @@ def test_a_run_taken_up_again_rings_the_same() -> None:
 
 
 def test_all_kinds_are_tried_here() -> None:
-    assert len(get_args(Kind)) == 9
+    assert len(get_args(Kind)) == 11

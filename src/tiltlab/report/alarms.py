@@ -15,6 +15,8 @@ ON_CURVE: dict[Kind, str] = {
     "no signal": "reward",
     "reward-scale imbalance": "reward",
     "best above last": "accuracy",
+    "sampler mismatch": "mismatch_mean",
+    "few effective responses": "ess",
 }
 
 

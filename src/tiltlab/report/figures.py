@@ -31,6 +31,22 @@ CURVES: tuple[Curve, ...] = (
     ("metrics", "entropy", "entropy, nats a token"),
 )
 
+OF_DRAWING: tuple[Curve, ...] = (
+    ("metrics", "mismatch_mean", "sampler and trainer apart, nats a token"),
+    ("metrics", "ess", "effective share of the responses"),
+    ("metrics", "kl_sampler", "KL of the sampler from the policy, nats a response"),
+)
+
+ROUNDED = 0.99
+"""Effective share of a step's responses from which on what drew them is the policy but for a little rounding."""
+
+
+def curves_of(study: Study) -> tuple[Curve, ...]:
+    """The learning curves of a study: with those of drawing, where in any step that mattered."""
+    runs = (seeded.metrics for arm in study.arms for seeded in arm.seeds)
+    shares = (line.get("ess") for lines in (*runs, *(job.metrics for job in study.failed)) for line in lines)
+    return CURVES + OF_DRAWING * any(share is not None and share < ROUNDED for share in shares)
+
 
 def learning_curves(
     study: Study, task: str, curves: Sequence[Curve] = CURVES, fired: Sequence[FiredAlarm] = ()

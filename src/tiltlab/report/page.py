@@ -12,7 +12,7 @@ from tiltlab.report.alarms import fired_alarms
 from tiltlab.report.along import along
 from tiltlab.report.card import write_cards
 from tiltlab.report.export import Table, write_tables
-from tiltlab.report.figures import CURVES, at_k_curve, cost, learning_curves
+from tiltlab.report.figures import at_k_curve, cost, curves_of, learning_curves
 from tiltlab.report.findings import Findings, findings
 from tiltlab.report.forecast import fate, lines_in_words, reason_of
 from tiltlab.report.foretold import Foretold, foretold
@@ -89,6 +89,7 @@ def render(study: Study, rows: Sequence[Row], findings: Mapping[str, Findings]) 
     """
     alarmed = {task: fired_alarms(study, task) for task in study.tasks}
     told = {task: foretold(study, task, findings[task]) for task in study.tasks}
+    curves = curves_of(study)
     figures: dict[str, go.Figure] = {}
     for i, task in enumerate(study.tasks):
         figures[f"headline-{i}"] = headline(study, rows, [task])
@@ -99,7 +100,7 @@ def render(study: Study, rows: Sequence[Row], findings: Mapping[str, Findings]) 
         figures[f"where-{i}"] = where(trained, task)
         figures[f"cost-{i}"] = cost(study, rows, task)
         figures |= _of_verdicts(i, task, findings[task], told[task])
-        figures |= {f"curves-{i}-{curve[1]}": learning_curves(study, task, [curve], alarmed[task]) for curve in CURVES}
+        figures |= {f"curves-{i}-{curve[1]}": learning_curves(study, task, [curve], alarmed[task]) for curve in curves}
         figures |= {f"at-k-{i}-{kind}": at_k_curve(study, task, kind) for kind in ("pass", "maj")}
     return render_page(
         "page.html.j2",
@@ -118,7 +119,7 @@ def render(study: Study, rows: Sequence[Row], findings: Mapping[str, Findings]) 
         colours=arm_colours(study),
         strokes={arm: STROKES[dash] for arm, dash in arm_dashes(study).items()},
         colours_in_words=IN_WORDS,
-        curves=[key for _, key, _ in CURVES],
+        curves=[key for _, key, _ in curves],
         alarmed=alarmed,
         lines_in_words=lines_in_words(next((one.forecast for one in findings.values() if one.forecast), None)),
         weighed=min((one.forecast.samples_per_problem for one in findings.values() if one.forecast), default=None),

@@ -1,9 +1,10 @@
 """What a training run tells about itself that somebody should look at: from its metrics and evaluations alone. Pure.
 
 Every alarm looks at the mean of the last few steps, most beside that of the first few, so that one noisy batch fires
-nothing; rewards and groups, the noisiest, over as many steps as it takes for enough of them. Evaluations are compared
-with an allowance for their noise. An alarm fires once a run, at the first step where it holds. docs/alarms.md says what
-to make of each.
+nothing; rewards and groups, the noisiest, over as many steps as it takes for enough of them; the mismatch of sampler
+and trainer, a mean over so many tokens that it hardly varies, at each step by itself. Evaluations are compared with an
+allowance for their noise. An alarm fires once a run, at the first step where it holds. docs/alarms.md says what to
+make of each.
 
 Left out on purpose: verdicts. A collapse of entropy may be what a regime is for; whether the gain is worth it is for
 the verdict to say.
@@ -27,6 +28,8 @@ Kind = Literal[
     "reward-scale imbalance",
     "best above last",
     "repeated text",
+    "sampler mismatch",
+    "few effective responses",
 ]
 
 WINDOW = 5
@@ -66,6 +69,15 @@ GAP = 0.1
 LEVEL = 0.01
 """Chance, at most, that a drop between evaluations of one and the same policy counts, over a whole run."""
 
+MISMATCH = 0.1
+"""Nats a token between what drew a response and the trainer: no rounding, of bf16 neither, makes so much."""
+
+JUMP, ROUNDING = 10.0, 1e-4
+"""Of the mismatch, as a multiple of that of the first step; and nats a token that rounding of float32 never makes."""
+
+FEW = 0.1
+"""Of the responses' number, the effective one: below it, an update is one of a few responses' making."""
+
 Line = Mapping[str, Any]
 
 
@@ -97,7 +109,8 @@ class Watch:
     def stepped(self, line: Line) -> list[Alarm]:
         """What fires with this line of metrics.jsonl."""
         if not self._spans:
-            self._spans = _Span(WINDOW, _CHECKS), _Span(_steps_for_rewards(line), _CHECKS_OF_REWARDS)
+            long = _steps_for_rewards(line)
+            self._spans = _Span(1, _CHECKS_OF_A_STEP), _Span(WINDOW, _CHECKS), _Span(long, _CHECKS_OF_REWARDS)
         accuracy = self._evaluations[-1]["accuracy"] if self._evaluations else nan
         said = [span.look({**line, "accuracy": accuracy}) for span in self._spans]
         return self._fire(line["step"] + 1, {kind: text for one in said for kind, text in one.items()})
@@ -233,6 +246,21 @@ def _rambling(start: _Means, now: _Means) -> str | None:
     return None
 
 
+def _not_what_is_trained(start: _Means, now: _Means) -> str | None:
+    before, mismatch = start["mismatch_mean"], now["mismatch_mean"]
+    if mismatch > MISMATCH or mismatch > max(ROUNDING, JUMP * before):
+        said = f"what drew the responses and the trainer are {mismatch:.2g} nats a token apart"
+        return said + (f", {before:.2g} at the first step" if before < mismatch else "")
+    return None
+
+
+def _few_count(_: _Means, now: _Means) -> str | None:
+    if now["ess"] < FEW:
+        said = f"under pi / q the responses of a step count as {now['ess']:.0%} of their number"
+        return said + f" (mismatch {now['mismatch_mean']:.2g} nats a token, {now['length']:.0f} tokens a response)"
+    return None
+
+
 def _fell_back(evaluations: Sequence[Line]) -> str | None:
     *before, now = evaluations
     best = max((line for line in before if line["accuracy"] > now["accuracy"]), key=_accuracy, default=now)
@@ -277,6 +305,10 @@ def _variance(line: Line) -> float:
 
 _Check = Callable[[_Means, _Means], str | None]
 
+_CHECKS_OF_A_STEP: dict[Kind, _Check] = {
+    "sampler mismatch": _not_what_is_trained,
+}
+
 _CHECKS: dict[Kind, _Check] = {
     "length collapse": _shorter,
     "length explosion": _longer,
@@ -284,6 +316,7 @@ _CHECKS: dict[Kind, _Check] = {
     "KL run-away": _far_away,
     "reward-scale imbalance": _unheard,
     "repeated text": _rambling,
+    "few effective responses": _few_count,
 }
 
 _CHECKS_OF_REWARDS: dict[Kind, _Check] = {
