@@ -1,11 +1,16 @@
 """Tests reach no network and use one thread a process, wherever they run: sums then come out the same."""
 
+import atexit
 import os
+import shutil
 import signal
+import tempfile
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["CUDA_VISIBLE_DEVICES"] = ""  # the same figures with a GPU and without
 os.environ["OMP_NUM_THREADS"] = "1"  # for the processes that tests start
+os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp()  # what one machine has measured is no part of a test
+atexit.register(shutil.rmtree, os.environ["XDG_CACHE_HOME"], ignore_errors=True)
 os.environ["TILTLAB_TESTS_PID"] = str(os.getpid())  # before any worker starts: it is never one to be killed
 
 # A job that a shell has put in the background ignores Ctrl-C, and so would all that it starts.

@@ -29,6 +29,9 @@ QUICK = {
 }
 """Run by themselves; with these options behind them, to be cheap."""
 
+PLANS = ("tiltlab plan",)
+"""Run as they stand: they cost nothing, and write nothing."""
+
 TUTORIAL = {
     "study": "--jobs 1 --set train.steps=2 --set 'test={problems: 6, n: 4, forecast_n: 4}' "
     "--set 'validation={every: 2, problems: 2}'",
@@ -102,6 +105,7 @@ def options(name: str) -> set[str]:
 def test_every_command_is_run_or_said_not_to_be() -> None:
     tutorial = {command for page, command in ALL if page.name == "tutorial.md"}
     others = {command for _, command in ALL if not is_usage(command)} - set(QUICK) - tutorial
+    others = {command for command in others if not command.startswith(PLANS)}
     begun = {command: [start for start in NEEDS if command.startswith(f"tiltlab {start}")] for command in others}
     assert not [command for command, starts in begun.items() if not starts], "neither run nor listed"
     assert set(NEEDS) == {start for starts in begun.values() for start in starts}, "listed, and in no page"
@@ -113,6 +117,13 @@ def test_what_is_quick_runs(command: str, tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.chdir(tmp_path)
     ran(f"{command} {QUICK[command]}")
     assert list(tmp_path.rglob("*.html"))
+
+
+@pytest.mark.parametrize("command", [command for _, command in ALL if command.startswith(PLANS)])
+def test_plans_are_told(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    ran(command)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.slow

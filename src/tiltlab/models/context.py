@@ -39,6 +39,11 @@ class GrowingLayer(DynamicLayer):  # type: ignore[misc]
     ROOM = 1 / 4
     """Of what it holds, room for more: copying it all each time the room is used up costs a constant a token."""
 
+    @classmethod
+    def with_room(cls, columns: int) -> int:
+        """Columns of a store that is made to hold so many."""
+        return columns + 8 + int(cls.ROOM * columns)
+
     def __init__(self) -> None:
         super().__init__()
         self.is_initialized: bool = False
@@ -55,7 +60,7 @@ class GrowingLayer(DynamicLayer):  # type: ignore[misc]
         length = self.keys.shape[-2]
         end = length + key_states.shape[-2]
         if self._store is None or self._store[0].shape[-2] < end:
-            capacity = end + 8 + int(self.ROOM * end)
+            capacity = self.with_room(end)
             self._store = (_with_room(self.keys, capacity), _with_room(self.values, capacity))
         for store, states in zip(self._store, (key_states, value_states), strict=True):
             store[:, :, length:end] = states

@@ -107,6 +107,20 @@ def load_model(model: str | ModelConfig = EMBEDDED, *, trainable: bool = False) 
     return loaded
 
 
+def load_settings(config: ModelConfig, **options: Any) -> Any:
+    """A model's own config, as transformers has it, and nothing else of the model.
+
+    options: for `from_pretrained`.
+
+    Raises UserError where there is none that can be read.
+    """
+    from transformers import AutoConfig
+
+    name, source = _source(config)
+    with _said_plainly(config.path):
+        return AutoConfig.from_pretrained(name, **source, **options)
+
+
 def load_codec(config: ModelConfig) -> Codec:
     """Tokenizer and limits of a model, without its weights.
 
@@ -203,6 +217,7 @@ def policy_from(reference: Any, config: ModelConfig, seed: int) -> Iterator[tupl
 
     Raises UserError for adapters that this model cannot have.
     """
+    from tiltlab.models.adapters import with_adapters
     from tiltlab.models.hf import HFModel
 
     given = None if config.batch_tokens == "auto" else config.batch_tokens
@@ -215,38 +230,11 @@ def policy_from(reference: Any, config: ModelConfig, seed: int) -> Iterator[tupl
         module = copy.deepcopy(reference.module).requires_grad_(True)
         yield HFModel(module, reference.codec, **keep), HFModel(reference.module, reference.codec, **keep)
         return
-    wrapped = _with_adapters(reference, config.lora, seed)
+    wrapped = with_adapters(reference.module, reference.codec.name, config.lora, seed)
     try:
         yield HFModel(wrapped, reference.codec, **keep), HFModel(wrapped, reference.codec, **keep, adapter=False)
     finally:
         wrapped.unload()
-
-
-def _with_adapters(reference: Any, config: LoraConfig, seed: int) -> Any:
-    import torch
-
-    try:
-        import peft
-    except ImportError as error:
-        raise UserError("adapters need peft; `pip install peft`, or leave out `model.lora`") from error
-    most = getattr(reference.module.config.get_text_config(), "hidden_size", config.rank)
-    if config.rank > most:
-        raise UserError(
-            f"model.lora.rank {config.rank} is more than the hidden size of {reference.codec.name} ({most}): such "
-            "adapters hold more weights than the layers that they adapt"
-        )
-    torch.manual_seed(seed)  # the adapters' first factor starts random (the second at zero)
-    lora = peft.LoraConfig(
-        r=config.rank, lora_alpha=config.alpha, target_modules=_targets(config), task_type="CAUSAL_LM"
-    )
-    try:
-        wrapped = peft.get_peft_model(reference.module, lora)
-    except (ValueError, KeyError) as error:
-        raise UserError(f"model {reference.codec.name} cannot have the adapters asked for: {brief(error)}") from error
-    for key, value in vars(wrapped.peft_config["default"]).items():
-        if isinstance(value, set):  # written in another order by each process
-            setattr(wrapped.peft_config["default"], key, sorted(value))
-    return wrapped
 
 
 def _plain(module: Any) -> Any:
@@ -312,10 +300,6 @@ def _why(error: Exception) -> str:
     if isinstance(error, OSError | ValueError | RuntimeError | SafetensorError):
         return brief(error)
     return f"{said(error)}; is its config.json as it should be?"
-
-
-def _targets(lora: LoraConfig) -> str | list[str]:
-    return lora.targets if isinstance(lora.targets, str) else list(lora.targets)
 
 
 def _as_list(value: int | list[int] | None) -> list[int]:

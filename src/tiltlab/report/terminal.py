@@ -1,14 +1,12 @@
 """The result tables on a terminal, or in whatever else the output goes to."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from math import isfinite
 from statistics import mean
 from typing import Any
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
@@ -16,6 +14,7 @@ from tiltlab.forecast.forecast import Forecast
 from tiltlab.forecast.steps import PRICE
 from tiltlab.report.alarms import FiredAlarm, fired_alarms
 from tiltlab.report.compare import Compared
+from tiltlab.report.console import new_table, print_whole
 from tiltlab.report.evaluation import Evaluation
 from tiltlab.report.findings import Findings
 from tiltlab.report.forecast import fate, in_words, reason_of
@@ -31,8 +30,6 @@ from tiltlab.system.streams import line
 from tiltlab.types import Record
 from tiltlab.verdict.verdict import Verdict
 
-_WIDE = 10_000
-
 
 def print_tables(study: Study, rows: Sequence[Row], findings: Mapping[str, Findings], console: Console) -> None:
     """Print a study: one table a task, with rows as on the page; then verdicts, alarms, and what failed.
@@ -40,7 +37,7 @@ def print_tables(study: Study, rows: Sequence[Row], findings: Mapping[str, Findi
     rows, findings: of `page.analysed`.
     """
     for task in study.tasks:
-        _print_whole(_table_of(study, task, [row for row in rows if row.task == task]), console)
+        print_whole(_table_of(study, task, [row for row in rows if row.task == task]), console)
     for row in (row for row in rows if row.which != "best"):
         for warning in row.warnings:
             console.print(line(f"{row.task} / {row.arm}: {warning}"), soft_wrap=True)
@@ -63,12 +60,12 @@ def print_sample(title: str, records: Sequence[Record], info: Mapping[str, Any],
     title: above the table.
     info: what drawing took (samplers.base.Info), as plain values.
     """
-    table = _table(title, ("accuracy", "length", "tokens used", "log p", "truncated", "seconds"))
+    table = new_table(title, ("accuracy", "length", "tokens used", "log p", "truncated", "seconds"))
     means = averages(records)
     tokens_used = (info["drawn"] + info["rescored"]) / len(records)
     figures = (means["accuracy"], means["length"], tokens_used, means["ref_logp"], means["truncated"], info["seconds"])
     table.add_row(*(number(value, digits) for value, digits in zip(figures, (3, 1, 1, 2, 3, 1), strict=True)))
-    _print_whole(table, console)
+    print_whole(table, console)
     for name, values in info["notes"].items():
         known = [value for value in values if isinstance(value, int | float) and isfinite(value)]
         if known:
@@ -81,7 +78,7 @@ def print_sample(title: str, records: Sequence[Record], info: Mapping[str, Any],
 
 def print_evaluation(evaluation: Evaluation, console: Console) -> None:
     """Print an evaluation: accuracy, pass@k and maj@k with intervals over problems."""
-    table = _table(
+    table = new_table(
         f"{evaluation.name}: {evaluation.problems} problems, n = {evaluation.n}", ("value",), names=("figure",)
     )
     table.add_row("accuracy", interval(evaluation.accuracy))
@@ -91,7 +88,7 @@ def print_evaluation(evaluation: Evaluation, console: Console) -> None:
                 table.add_row(f"{name}@{k}", interval(at))
     for reason, count in evaluation.reasons.items():
         table.add_row(reason.replace("_", " "), str(count))
-    _print_whole(table, console)
+    print_whole(table, console)
 
 
 def print_forecast(forecast: Forecast, console: Console) -> None:
@@ -100,11 +97,11 @@ def print_forecast(forecast: Forecast, console: Console) -> None:
     if forecast.lines is None:
         return
     steps = forecast.lines.steps
-    table = _table(f"a first step, for {PRICE:g} nats", ("accuracy",), names=("towards",))
+    table = new_table(f"a first step, for {PRICE:g} nats", ("accuracy",), names=("towards",))
     for name, step in (("likelihood", steps.likelihood), ("votes", steps.answers), ("reward", steps.reward)):
         if step:
             table.add_row(name, signed(step.gain))
-    _print_whole(table, console)
+    print_whole(table, console)
     for rise in forecast.lines.rises:
         console.print(line((f"{rise.method}: ", "bold"), f"{fate(rise)} ({reason_of(rise)})"), soft_wrap=True)
 
@@ -117,10 +114,10 @@ def print_verdict(verdict: Verdict, console: Console) -> None:
     if verdict.made_of:
         console.print(line(verdict.made_of), soft_wrap=True)
     if verdict.parts:
-        table = _table("the gain in its parts", ("accuracy",), names=("part",))
+        table = new_table("the gain in its parts", ("accuracy",), names=("part",))
         for part in PARTS:
             table.add_row(part.name, signed(part.interval(verdict.parts)))
-        _print_whole(table, console)
+        print_whole(table, console)
     if tax := tax_in_words(verdict):
         console.print(line(tax), soft_wrap=True)
 
@@ -129,7 +126,7 @@ def print_comparison(comparison: Compared, console: Console) -> None:
     """Print a comparison: one table a task; then what cannot be compared, and what differs between the recipes."""
     for task in dict.fromkeys(side.task for side in comparison.sides):
         figures = ("accuracy", f"against {comparison.runs[0]}", "length", "KL")
-        table = _table(task, figures, names=("arm", "run"))
+        table = new_table(task, figures, names=("arm", "run"))
         for side in (side for side in comparison.sides if side.task == task):
             row = side.row
             numbers = (
@@ -139,7 +136,7 @@ def print_comparison(comparison: Compared, console: Console) -> None:
                 number(row.kl.value, 2),
             )
             table.add_row(*map(line, (side.arm, side.run, *numbers)))
-        _print_whole(table, console)
+        print_whole(table, console)
     for note in comparison.notes:
         console.print(line(("note: ", "yellow"), note), soft_wrap=True)
     for key, values in comparison.differing.items():
@@ -150,13 +147,13 @@ def print_comparison(comparison: Compared, console: Console) -> None:
 def print_status(status: Status, console: Console) -> None:
     """Print where a study is: one row a job; then why some failed, and what fired."""
     title = f"{status.name}: last change {_time(status.changed)} ago"
-    table = _table(title, ("step", "steps a minute", "left"), names=("task", "arm", "seed", "state"))
+    table = new_table(title, ("step", "steps a minute", "left"), names=("task", "arm", "seed", "state"))
     for job in status.jobs:
         step = "–" if job.step is None else f"{job.step} of {job.of}"
         rate = "–" if job.rate is None else f"{60 * job.rate:.1f}"
         left = "–" if job.left is None else _time(job.left)
         table.add_row(*map(line, (job.task, job.arm, str(job.seed), job.state, step, rate, left)))
-    _print_whole(table, console)
+    print_whole(table, console)
     for job in status.jobs:
         name = f"{job.task} / {job.arm} / seed {job.seed}: "
         for alarm in job.alarms:
@@ -185,13 +182,13 @@ def print_estimate(estimate: Any, console: Console) -> None:
         console.print(line((f"{task}: ", "bold"), sizes), soft_wrap=True)
         for note in (note for of in splits.values() for note in of["notes"]):
             console.print(line(f"    {note}"), soft_wrap=True)
-    table = _table(
+    table = new_table(
         f"{estimate.name}: {len(estimate.jobs)} jobs", ("tokens at most",), names=("task", "arm", "seed", "")
     )
     for job in estimate.jobs:
         does = "trains" if job.trains else "samples"
         table.add_row(*map(line, (job.task, job.arm, str(job.seed), does, f"{job.tokens:,}")))
-    _print_whole(table, console)
+    print_whole(table, console)
     said = f"{estimate.tokens:,} tokens at most"
     if estimate.rate:
         said += (
@@ -212,11 +209,11 @@ def print_check(name: str, checked: Any, console: Console) -> None:
     name: of the task and the reward.
     checked: a reward_audit.Checked, which this module does not import, as it comes with models.
     """
-    table = _table(name, ("texts", "paid", "ungraded", ""), names=("probe",))
+    table = new_table(name, ("texts", "paid", "ungraded", ""), names=("probe",))
     for probe in checked.probes:
         mark = line("FAILS", style="bold red") if probe.failed else line("ok", style="green")
         table.add_row(line(probe.name), str(probe.texts), str(probe.paid), str(probe.unknown), mark)
-    _print_whole(table, console)
+    print_whole(table, console)
     console.print(line(f"{checked.milliseconds:.2f} ms a check; the slowest hostile text took {checked.slowest:.1f} s"))
     if checked.samples:
         s = checked.samples
@@ -245,7 +242,7 @@ def _first_steps(alarms: Sequence[FiredAlarm]) -> dict[str, dict[str, int]]:
 def _table_of(study: Study, task: str, rows: Sequence[Row]) -> Table:
     k = rows[0].k
     figures = ("accuracy", f"pass@{k}", f"maj@{k}", "length", "tokens used", "KL")
-    table = _table(f"{study.name}: {task}", figures, names=("arm", "step"))
+    table = new_table(f"{study.name}: {task}", figures, names=("arm", "step"))
     for row in rows:
         table.add_row(*map(line, _cells(row)))
     if not all(arm.knows_kl for arm in study.on(task)):
@@ -267,41 +264,23 @@ def _cells(row: Row) -> list[str]:
     ]
 
 
-def _table(title: str, figures: Iterable[str], names: Iterable[str] = ()) -> Table:
-    """Names are plain text, whatever they hold, and fold where room is short; figures never do."""
-    table = Table(title=line(title), title_justify="left", box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
-    for header in names:
-        table.add_column(header, overflow="fold", min_width=7)
-    for header in figures:
-        table.add_column(header, justify="right", no_wrap=True)
-    return table
-
-
-def _print_whole(table: Table, console: Console) -> None:
-    """Print without an ellipsis: in a file as wide as need be, on a terminal with names folded to its width; where not
-    even the figures have room, the terminal itself goes on in the next line."""
-    need = Measurement.get(console, console.options.update(width=_WIDE), table)
-    table.width = max(need.minimum, min(need.maximum, console.width)) if console.is_terminal else need.maximum
-    console.print(table, crop=False)
-
-
 def print_lab(results: Mapping[str, Any], console: Console) -> None:
     """Print the lab's figures in short.
 
     results: of the lab, as plain values.
     """
     lengths, path, runs = results["two_lengths"], results["reward_path"], results["commitment"]
-    mean = _table("mean length: p^alpha beside temperature 1/alpha a token", ("alpha", "p^alpha", "temperature"))
+    mean = new_table("mean length: p^alpha beside temperature 1/alpha a token", ("alpha", "p^alpha", "temperature"))
     for alpha, power, colder in zip(lengths["alphas"], lengths["power"], lengths["temperature"], strict=True):
         mean.add_row(f"{alpha:g}", f"{power:.2f}", f"{colder:.2f}")
-    reward = _table("accuracy of the tilted optimum, binary reward", ("beta", "closed form", "summed", "trained"))
+    reward = new_table("accuracy of the tilted optimum, binary reward", ("beta", "closed form", "summed", "trained"))
     columns = (path["betas"], path["formula"], path["enumerated"], path["trained"])
     for beta, formula, exact, trained in zip(*columns, strict=True):
         reward.add_row(f"{beta:g}", f"{formula:.4f}", f"{exact:.4f}", f"{trained:.4f}")
     seeds = len(runs["on_mode"][0])
     headers = ("batch", f"on a wrong response, of {seeds}", "tempered 4: distance to its optimum")
-    commitment = _table("pure sharpening: where it ends", headers)
+    commitment = new_table("pure sharpening: where it ends", headers)
     for batch, wrong, distances in zip(runs["batches"], results["wrong"], runs["tempered_distance"], strict=True):
         commitment.add_row(str(batch), str(wrong), f"{sum(distances) / seeds:.3f}")
     for table in (mean, reward, commitment):
-        _print_whole(table, console)
+        print_whole(table, console)

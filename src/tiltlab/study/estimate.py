@@ -5,12 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from tiltlab.config.recipe import Recipe
+from tiltlab.plan.work import counted, tokens_of
 from tiltlab.storage import shapes
 from tiltlab.storage.files import Json
 from tiltlab.storage.shapes import read_shaped, read_shaped_lines
-from tiltlab.study.job import Job
 from tiltlab.study.study import check, plan
-from tiltlab.types import Split
 
 
 @dataclass(frozen=True)
@@ -70,29 +69,16 @@ def estimate(recipe: Recipe, run: Path, seeds: int) -> Estimate:
         for task, of in facts.items()
     }
     jobs = tuple(
-        Planned(job.task.name, job.arm.name, job.seed, job.arm.objective() is not None, _tokens(job, recipe))
+        Planned(
+            job.task.name,
+            job.arm.name,
+            job.seed,
+            job.arm.objective() is not None,
+            tokens_of(job.arm, recipe, counted(job.task)).drawn,
+        )
         for job in plan(recipe, seeds)
     )
     return Estimate(recipe.name, splits, jobs, _rate(run))
-
-
-def _tokens(job: Job, recipe: Recipe) -> int:
-    """Responses of a job, each as long as it may be."""
-    test, train, validation = recipe.test, recipe.train, recipe.validation
-    tested = _problems(job, "test", test.problems)
-    responses = tested * job.arm.sampler().drawn(test.n)
-    if job.arm.objective() is None:
-        responses += tested * test.forecast_n * (job.arm.arm == "base")
-    else:
-        evaluations = 1 + -(-train.steps // validation.every)  # before the first step, every so many, after the last
-        responses *= 2  # of the last checkpoint and of the best
-        responses += evaluations * _problems(job, "validation", validation.problems) * validation.n
-        responses += train.steps * train.prompts * train.responses
-    return responses * train.max_tokens
-
-
-def _problems(job: Job, split: Split, wanted: int | None) -> int:
-    return len(job.task.problems(split)[:wanted])
 
 
 def _rate(run: Path) -> float | None:

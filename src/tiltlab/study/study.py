@@ -22,6 +22,8 @@ from tiltlab.engines.make import require_engine
 from tiltlab.errors import UserError, gathered
 from tiltlab.models.chat import today
 from tiltlab.models.loading import load_codec, load_reference, policy_from
+from tiltlab.plan.cards import this_machine
+from tiltlab.plan.plan import require_room
 from tiltlab.storage import shapes
 from tiltlab.storage.files import write_json, write_text
 from tiltlab.storage.folder import alone_in, require_writable
@@ -81,6 +83,8 @@ def run_study(
     asked, recipe = recipe, recipe.model_copy(update={"model": replace(recipe.model, date=date)})
     notes: list[str] = []
     facts = check(recipe, notes.append)
+    if said := require_room(_placed(recipe, devices[0]), this_machine(devices[0]), -(-jobs // len(devices))):
+        notes.append(said)
     if not (run / "study.json").exists():
         _try_model(_placed(recipe, devices[0]), keep=jobs == 1)
     for note in notes:

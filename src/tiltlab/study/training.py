@@ -9,10 +9,12 @@ from tiltlab.errors import Stopped
 from tiltlab.models.base import Policy
 from tiltlab.models.hf import HFModel
 from tiltlab.objective import Objective
+from tiltlab.plan.rates import key_of, measured, remember, way_of
 from tiltlab.storage.files import append_line, read_lines, write_json
 from tiltlab.study.evaluation import Evaluation
 from tiltlab.study.job import Work
 from tiltlab.study.resume import State, resume, save
+from tiltlab.system.devices import device_name
 from tiltlab.training.alarms import Alarm, Watch
 from tiltlab.training.optimizer import Optimizer
 from tiltlab.training.step_metrics import Metrics
@@ -120,6 +122,16 @@ class Training:
         fatal = self._fatal(self.watch)
         about = {"trained": True, "reference": reference} | asdict(self.state)
         write_json(self.folder.result, about | ({"stopped": str(fatal)} if fatal else {}))
+        self._remember_rates()
+
+    def _remember_rates(self) -> None:
+        """For the plans of later studies."""
+        model, module = self.recipe.model, self.reference.module
+        key = key_of(module.config.get_text_config(), module.get_input_embeddings().weight.dtype, model.lora)
+        way = way_of(self.recipe.engine.name, checkpointing=self.reference.checkpointing)
+        found = measured(key, device_name(str(self.reference.device)), way, read_lines(self.folder.metrics))
+        if found:
+            remember(found)
 
     def _due(self) -> bool:
         """Whether an evaluation belongs after the step that was done last."""

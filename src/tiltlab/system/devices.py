@@ -43,6 +43,18 @@ def _try_device(wanted: str, asked: str) -> None:
         raise UserError(f"{asked}, and torch cannot compute on it here") from error
 
 
+def device_name(device: str) -> str:
+    """What a device is: a GPU's name, "CPU", or torch's name of another one.
+
+    device: as torch names it.
+    """
+    import torch
+
+    if device.startswith("cuda"):
+        return torch.cuda.get_device_name(device)
+    return "CPU" if device == "cpu" else device
+
+
 def settle(threads: int, device: str) -> None:
     """Have this process compute on its device, with so many CPU threads: sums come out a little different with another
     number of them, so a study keeps to one, however few of its jobs are left."""

@@ -1,0 +1,157 @@
+"""Bytes by part, while responses are drawn and while weights are updated. Pure arithmetic.
+
+Every response is taken to be as long as it may be, so what is said is the most that a step takes. The sum of an update
+is an upper bound: gradients are whole only once most activations are gone.
+
+Left out on purpose: what a device takes for itself, which cards.py sets aside.
+"""
+
+from dataclasses import replace
+
+from tiltlab.models.context import GrowingLayer
+from tiltlab.models.decoding import LEAVE
+from tiltlab.models.vocabulary import CHUNK_BYTES
+from tiltlab.plan.shapes import Ask, Batch, Counted, Part, Phase, Shape, Where
+
+MOMENT_8BIT = 1 + 4 / 256
+"""Bytes of a moment of 8 bits: one, and a float32 scale for every 256."""
+
+ASLEEP = 1.5e9
+"""Bytes that vLLM keeps on a card while it sleeps; assumed."""
+
+
+def rollout(model: Counted, ask: Ask, memory: int) -> Phase:
+    """What is held while responses are drawn.
+
+    memory: bytes of the device that can be used, which decide how many rows there are where the recipe does not.
+    """
+    shape, batch = model.shape, ask.batch
+    parts = _standing(shape, ask)
+    if ask.engine == "vllm":
+        share = 0 if ask.apart else int(ask.engine_share * memory)
+        return Phase("rollout", (*parts, Part("engine", share, f"vLLM, {ask.engine_share:.0%} of the device")))
+    rows = rows_side_by_side(model, ask, memory - standing(shape, ask))
+    keys, copy, logits = (rows * each for each in _row(model, batch))
+    held = (
+        Part("keys and values", keys, f"{rows} rows of {batch.prompt} + {batch.tokens} tokens, with room to grow"),
+        Part("copy of them", copy, f"once {LEAVE:.0%} of the rows have ended, the others are copied"),
+        Part("logits", logits, f"of one token of each row: {DRAWING} bytes for each of {shape.vocabulary} entries"),
+    )
+    return Phase("rollout", (*parts, *held))
+
+
+DRAWING = 20
+"""Bytes an entry of the vocabulary, a row: logits as the head makes them and in float32, probabilities, their sums in
+float64."""
+
+
+def rows_side_by_side(model: Counted, ask: Ask, room: int) -> int:
+    """Responses that are drawn together, at least one.
+
+    room: bytes for them.
+    """
+    batch = ask.batch
+    tokens = model.drawing(room) if ask.batch_tokens is None else ask.batch_tokens
+    return max(1, min(batch.rows, tokens // (batch.prompt + batch.tokens)))
+
+
+def _row(model: Counted, batch: Batch) -> tuple[int, int, int]:
+    """Bytes of a row: keys and values, their copy when rows leave, logits."""
+    keys = model.keys(_columns(batch))
+    return keys, int((1 - LEAVE) * keys), DRAWING * model.shape.vocabulary
+
+
+def _columns(batch: Batch) -> int:
+    """Of a cache at the end: it is made for the prompt, and grows each time that its room is used up."""
+    columns = GrowingLayer.with_room(batch.prompt)
+    while columns < batch.prompt + batch.tokens - 1:  # the last token is not read
+        columns = GrowingLayer.with_room(columns + 1)
+    return columns
+
+
+def update(model: Counted, ask: Ask) -> Phase:
+    """What is held at most while weights are updated: the largest micro-batch, before its backward pass."""
+    if not ask.trains:
+        return Phase("update", ())
+    shape = model.shape
+    gradients = Part("gradients", 4 * shape.trained, "4 bytes a trained weight, float32")
+    passing = shape.trained_bytes * shape.rounded // max(1, shape.trained)
+    held = [*_standing(shape, ask), gradients]
+    if shape.rounded:
+        held.append(Part("gradients of a backward pass", passing, f"{shape.width} bytes a trained weight, until moved"))
+    if ask.engine == "vllm" and not ask.apart:
+        held.append(Part("engine", int(ASLEEP), "vLLM asleep; assumed"))
+    return Phase("update", (*held, *_activations(model, ask), _logits(shape, ask.micro_batch)))
+
+
+def standing(shape: Shape, ask: Ask) -> int:
+    """Bytes of the device that are held all the time."""
+    return sum(part.nbytes for part in _standing(shape, ask) if part.where == "device")
+
+
+def _standing(shape: Shape, ask: Ask) -> list[Part]:
+    """What is held all the time."""
+    where: Where = "host" if ask.state == "host" else "device"
+    moment = MOMENT_8BIT if ask.state == "8bit" else 4.0
+    base = shape.weights - shape.trained_bytes if shape.adapters else shape.weights
+    parts = [Part("weights", base, f"{shape.width} bytes a weight")]
+    if shape.adapters:
+        parts.append(Part("adapters", shape.trained_bytes, f"{shape.adapters:,} weights"))
+    if not ask.trains:
+        return parts
+    if ask.reference:
+        parts.append(Part("reference", shape.weights, f"{shape.width} bytes a weight"))
+    if shape.rounded or ask.state == "host":
+        copied = shape.trained if ask.state == "host" else shape.rounded
+        parts.append(Part("master weights", 4 * copied, "4 bytes a trained weight, float32", where))
+    moments = Part("moments", int(2 * moment * shape.trained), f"2 x {moment:.3g} bytes a trained weight", where)
+    return [*parts, moments]
+
+
+def sharded(model: Counted, ask: Ask, gpus: int) -> Phase:
+    """An update of one job over several GPUs by FSDP2, on each of them: weights gathered once a step, gradients whole
+    until they are shared out, masters and moments in parts. Arithmetic only: tiltlab does not run it yet."""
+    shape = model.shape
+    parts = [
+        Part("weights", shape.weights, f"{shape.width} bytes a weight, gathered"),
+        Part("reference", shape.weights if ask.reference else 0, f"{shape.width} bytes a weight"),
+        Part("master weights", 4 * shape.trained // gpus, f"4 bytes a trained weight, over {gpus}"),
+        Part("moments", 8 * shape.trained // gpus, f"8 bytes a trained weight, over {gpus}"),
+        Part("gradients", 4 * shape.trained, "4 bytes a trained weight, float32"),
+    ]
+    return Phase("update", (*parts, *_activations(model, ask), _logits(shape, ask.micro_batch)))
+
+
+def checkpointing(model: Counted, ask: Ask, room: int) -> bool:
+    """Whether activations are made again: as the recipe says, else where an update has no room for them otherwise.
+
+    room: bytes of the device that can be used.
+    """
+    if ask.checkpointing is not None:
+        return ask.checkpointing
+    return update(model, replace(ask, checkpointing=False)).total() > room
+
+
+def _activations(model: Counted, ask: Ask) -> list[Part]:
+    shape, batch = model.shape, ask.micro_batch
+    if not ask.checkpointing:
+        kept = model.kept(batch, whole=False)
+        said = f"{batch.groups} x {batch.responses} responses of {batch.tokens} tokens, all that autograd keeps"
+        return [Part("activations", kept, said)]
+    kept = model.kept(batch, whole=True, checkpointing=True)
+    layer = model.kept(batch, whole=True) // shape.layers
+    return [
+        Part("activations", kept, f"checkpointing: the input of each of {shape.layers} layers"),
+        Part("one layer's activations", layer, "made again, a layer at a time"),
+    ]
+
+
+def _logits(shape: Shape, batch: Batch) -> Part:
+    """From the final hidden states of a micro-batch to its log-probabilities."""
+    chunk = min(batch.response_tokens, max(1, CHUNK_BYTES // (4 * shape.vocabulary)))
+    hidden = batch.response_tokens * shape.hidden * shape.width
+    return Part(
+        "logits",
+        hidden + 8 * chunk * shape.vocabulary,
+        f"{chunk} positions x {shape.vocabulary} at a time: logits, probabilities; and hidden states of all positions",
+    )

@@ -1,0 +1,193 @@
+"""What a study would take, from its recipe and the model's config alone: no weights, no data of the hub.
+
+config -> sizes (skeleton.py) -> bytes by part (memory.py), FLOPs and seconds (compute.py) -> what fits, or what would
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cache
+
+from tiltlab.config.methods import Arm
+from tiltlab.config.recipe import Recipe
+from tiltlab.errors import UserError
+from tiltlab.models.loading import LoraConfig
+from tiltlab.plan import compute, memory
+from tiltlab.plan.asking import PROMPT, ask_of, dtype_of
+from tiltlab.plan.cards import RESERVED
+from tiltlab.plan.outcome import Plan, Source, Timed, refusal
+from tiltlab.plan.published import settings_of
+from tiltlab.plan.rates import Measured, recalled, way_of
+from tiltlab.plan.remedies import Case, on_device, remedies
+from tiltlab.plan.shapes import Ask, Counted, Device, Part, Shape
+from tiltlab.plan.skeleton import Skeleton
+from tiltlab.plan.work import Tokens, counted_offline, tokens_of
+
+BYTES_A_TOKEN = 6
+"""Of a record's text on the disk; assumed."""
+
+
+def plan_study(recipe: Recipe, device: Device, *, gpus: int = 1, seeds: int = 1, config: str | None = None) -> Plan:
+    """What a study would take. Loads no weights, writes nothing.
+
+    device: that each job runs on.
+    gpus: how many such devices there are.
+    seeds: how many, from the recipe's first.
+    config: a config.json, or its folder, to take the model's sizes from.
+
+    Raises UserError for a model whose sizes cannot be told.
+    """
+    case, source = case_of(recipe, device, config)
+    model, ask, notes = case.model, case.settled, list[str]()
+    room = device.usable - memory.standing(model.shape, ask)
+    rows = _rows(model, ask, device, room)
+    step = compute.step_of(model.shape, ask)
+    tokens = _jobs(recipe, notes)
+    way = way_of(ask.engine, checkpointing=bool(ask.checkpointing))
+    found = recalled(model.shape.key, device.name.split("-")[0], way)
+    keys = model.keys(ask.batch.prompt + ask.batch.tokens)
+    guessed = compute.assumed_seconds(model.shape, ask, step, rows, keys, device)
+    times = _times(step, tokens, found, guessed, seeds, gpus)
+    if not times:
+        notes.append(f"no time is told: how fast {device.name} is, is not known, and nothing was measured on it here")
+    rollout, update = case.phases
+    return Plan(
+        name=recipe.name,
+        model=recipe.model.path if config is None else config,
+        model_source=source,
+        shape=model.shape,
+        device=device,
+        gpus=gpus,
+        checkpointing=bool(ask.checkpointing),
+        rows=rows,
+        rollout=rollout,
+        update=update,
+        sharded=memory.sharded(model, ask, gpus) if gpus > 1 else None,
+        step=step,
+        times=tuple(times),
+        jobs=len(tokens) * seeds,
+        disk=_disk(model.shape, tokens, seeds),
+        remedies=() if case.fits else tuple(remedies(case)),
+        assumptions=tuple(_assumptions(model.shape, ask, device, found)),
+        notes=tuple(dict.fromkeys(notes)),
+    )
+
+
+def case_of(recipe: Recipe, device: Device, config: str | None = None) -> tuple[Case, str]:
+    """A recipe's model and what it asks, on a device; and where the model's sizes are from."""
+    settings, source = settings_of(recipe.model, config)
+    dtype, name = dtype_of(recipe, device), config or recipe.model.path
+
+    model = Skeleton(name, settings, dtype, recipe.model.lora)
+    with_adapters = cache(lambda: Skeleton(name, settings, dtype, LoraConfig()))
+    return Case(model, ask_of(recipe, device, model.shape.context), device, with_adapters), source
+
+
+def require_room(recipe: Recipe, device: Device, sharing: int) -> str | None:
+    """Make sure that the jobs of a study fit a device.
+
+    sharing: how many of them it holds at once.
+
+    Returns what there is to say where that cannot be told, or where a machine without a GPU may be too small: it has
+    other ways out than to fail. Raises UserError, in one line with a remedy, for a GPU that is too small.
+    """
+    try:
+        case, _ = case_of(recipe, device)
+        share = replace(device, usable=device.usable // sharing)
+        case = on_device(case, share)
+        if case.fits:
+            return None
+    except UserError as error:
+        return f"no plan of what memory this takes: {error}"
+    name = recipe.name if sharing == 1 else f"{recipe.name}, {sharing} jobs side by side,"
+    fewer = [f"--jobs {sharing - 1}"] * (sharing > 1 and on_device(case, device).fits)
+    said = refusal(name, share, case.phases, [*fewer, *remedies(case)])
+    if device.is_gpu:
+        raise UserError(said)
+    return said
+
+
+def _rows(model: Counted, ask: Ask, device: Device, room: int) -> int:
+    """Responses that are drawn side by side, by whoever draws them."""
+    if ask.engine == "hf":
+        return memory.rows_side_by_side(model, ask, room)
+    space = (1 if ask.apart else ask.engine_share) * device.usable - model.shape.weights
+    return int(max(1, min(ask.batch.rows, space // model.keys(ask.batch.prompt + ask.batch.tokens))))
+
+
+def _jobs(recipe: Recipe, notes: list[str]) -> list[tuple[Arm, Tokens]]:
+    """The jobs of one seed, with what each draws."""
+    counts = {task.name: counted_offline(task, notes) for task in recipe.tasks}
+    return [(arm, tokens_of(arm, recipe, counts[task.name])) for task in recipe.tasks for arm in recipe.arms]
+
+
+def _times(
+    step: compute.Step,
+    jobs: Sequence[tuple[Arm, Tokens]],
+    found: Measured | None,
+    guessed: dict[str, float],
+    seeds: int,
+    gpus: int,
+) -> list[Timed]:
+    measured = {phase: step.tokens / rate for phase, rate in found.rates.items()} if found else {}
+    seconds = guessed | measured
+    if not all(phase in seconds for phase in ("rollout", "reference", "update")):
+        return []
+
+    def source(*phases: str) -> Source:
+        known = [phase in measured for phase in phases]
+        return "measured" if all(known) else "partly measured" if any(known) else "assumed"
+
+    def job(tokens: Tokens) -> float:
+        drawing = seconds["rollout"] + 2 * seconds["reference"]  # what is evaluated is scored by policy and reference
+        trained, evaluated = tokens.trained / step.tokens, tokens.evaluated / step.tokens
+        return trained * sum(seconds.values()) + evaluated * drawing
+
+    times = [Timed(f"{phase} of a step", seconds[phase], source(phase)) for phase in seconds]
+    every = source(*seconds)
+    sampling = source("rollout", "reference")
+    took = [(arm, job(tokens), every if tokens.trained else sampling) for arm, tokens in jobs]
+    longest: dict[str, Timed] = {}
+    for arm, lasts, known in took:
+        what = "a job that trains" if arm.objective() else f"a job of {arm.name}"
+        if what not in longest or longest[what].seconds < lasts:
+            longest[what] = Timed(what, lasts, known)
+    total = seeds * sum(lasts for _, lasts, _ in took)
+    study = [Timed(f"the study, {seeds * len(jobs)} jobs, in device hours", total, every)]
+    if gpus > 1:
+        study.append(
+            Timed(f"the study on {gpus} devices, a job each", max(total / gpus, max(t[1] for t in took)), every)
+        )
+    return [*times, *longest.values(), *study]
+
+
+def _disk(shape: Shape, jobs: Sequence[tuple[Arm, Tokens]], seeds: int) -> tuple[Part, ...]:
+    """What the run folder takes: while a job trains, and in the end."""
+    saved = shape.trained_bytes  # with adapters, they alone
+    optimizer = 4 * (2 * shape.trained + shape.rounded)
+    trained = seeds * sum(1 for _, tokens in jobs if tokens.trained)
+    evaluated = seeds * sum(tokens.evaluated for _, tokens in jobs)
+    return (
+        Part("a job that trains, at most", 3 * (saved + optimizer), "best, last and next: weights, optimiser state"),
+        Part("checkpoints in the end", trained * 2 * saved, f"best and last of {trained} jobs, weights"),
+        Part("records", BYTES_A_TOKEN * evaluated, f"{BYTES_A_TOKEN} bytes a token, assumed"),
+    )
+
+
+def _assumptions(shape: Shape, ask: Ask, device: Device, found: Measured | None) -> list[str]:
+    said = ["every response is as long as train.max_tokens allows: times and memory are the most that it takes"]
+    said.append(f"prompts of {ask.batch.prompt} tokens" + (" (no data is read)" if ask.batch.prompt == PROMPT else ""))
+    if device.is_gpu:
+        said.append(f"{RESERVED / 1e9:g} GB of the card are set aside for CUDA and the allocator")
+    if found:
+        rates = ", ".join(f"{phase} {rate:,.0f}" for phase, rate in found.rates.items())
+        said.append(f"measured: {rates} tokens a second in {found.steps} steps on {found.device}")
+    if device.flops and not (found and {"reference", "update"} <= found.rates.keys()):
+        peak = f"{device.flops / 1e12:.3g} TFLOP/s"
+        said.append(f"assumed: reference and update run at {compute.SHARE:.0%} of {peak}")
+    if device.bandwidth and not (found and "rollout" in found.rates):
+        least = (compute.LAYER[ask.engine] if device.is_gpu else compute.LAYER_ON_CPU) * shape.layers
+        said.append(
+            f"assumed: a decoding step takes {1e3 * least:.3g} ms or more, and reads weights and keys at "
+            f"{compute.BANDWIDTH_SHARE:.0%} of {device.bandwidth / 1e12:.3g} TB/s"
+        )
+    return said

@@ -1,0 +1,167 @@
+"""What would make a plan fit: changes to a recipe, the ones that cost least first."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import combinations
+
+from tiltlab.plan import memory
+from tiltlab.plan.cards import CARDS, card
+from tiltlab.plan.shapes import Ask, Counted, Device, Phase
+
+
+@dataclass(frozen=True)
+class Case:
+    """A model, what is asked of it, and the device that it is to fit.
+
+    with_adapters: makes the same model with adapters.
+    """
+
+    model: Counted
+    ask: Ask
+    device: Device
+    with_adapters: Callable[[], Counted]
+
+    @cached_property
+    def settled(self) -> Ask:
+        """What is asked, with what is left to the device decided."""
+        return replace(self.ask, checkpointing=memory.checkpointing(self.model, self.ask, self.device.usable))
+
+    @cached_property
+    def phases(self) -> tuple[Phase, Phase]:
+        """Rollout and update."""
+        ask = self.settled
+        return memory.rollout(self.model, ask, self.device.usable), memory.update(self.model, ask)
+
+    @property
+    def fits(self) -> bool:
+        """Whether both phases do."""
+        return all(phase.total() <= self.device.usable for phase in self.phases)
+
+
+Change = tuple[str, Case]
+"""How a recipe is to be changed, as --set takes it, and what it then comes to."""
+
+
+def remedies(case: Case) -> list[str]:
+    """Changes that make a case fit which does not, each by itself, as options; the first costs least.
+
+    Where none does by itself, the fewest that do together.
+    """
+    for count in range(1, len(_CHANGES) + 1):
+        found = []
+        for chosen in combinations(_CHANGES, count):
+            changed = _all(case, chosen)
+            if changed and changed[1].fits:
+                found.append(" ".join(f"--set {one}" for one in changed[0]))
+        if found:
+            break
+    larger = [name for name in CARDS if case.device.is_gpu and on_device(case, card(name)).fits]
+    return found + [f"--gpu {name}" for name in larger if card(name).usable > case.device.usable]
+
+
+def on_device(case: Case, device: Device) -> Case:
+    """The same on another device."""
+    return Case(case.model, case.ask, device, case.with_adapters)
+
+
+def _all(case: Case, changes: tuple[Callable[[Case], Change | None], ...]) -> tuple[list[str], Case] | None:
+    """All of these changes, one after the other; None where one has nothing to change."""
+    said = []
+    for change in changes:
+        changed = change(case)
+        if changed is None:
+            return None
+        said.append(changed[0])
+        case = changed[1]
+    return said, case
+
+
+def _asking(case: Case, said: str, ask: Ask) -> Change:
+    return said, Case(case.model, ask, case.device, case.with_adapters)
+
+
+def _one_group(case: Case) -> Change | None:
+    """A group is never split."""
+    batch = case.ask.micro_batch
+    if batch.groups == 1:
+        return None
+    tokens = batch.responses * batch.tokens
+    return _asking(case, f"train.micro_batch_tokens={tokens}", replace(case.ask, micro_batch_tokens=tokens))
+
+
+def _fewer_rows(case: Case) -> Change | None:
+    ask = case.ask
+    if ask.engine != "hf" or ask.batch_tokens is None or case.phases[0].total() <= case.device.usable:
+        return None
+    standing = memory.standing(case.model.shape, ask)
+    rows = memory.rows_side_by_side(case.model, replace(ask, batch_tokens=None), case.device.usable - standing)
+    tokens = rows * (ask.batch.prompt + ask.batch.tokens)
+    return _asking(case, f"model.batch_tokens={tokens}", replace(ask, batch_tokens=tokens))
+
+
+def _checkpointing(case: Case) -> Change | None:
+    if case.ask.checkpointing is not False:
+        return None
+    return _asking(case, "model.checkpointing=true", replace(case.ask, checkpointing=True))
+
+
+def _smaller_engine(case: Case) -> Change | None:
+    ask, device = case.ask, case.device
+    if ask.engine != "vllm" or ask.apart:
+        return None
+    share = (device.usable - memory.standing(case.model.shape, ask)) / device.usable
+    share = int(20 * share) / 20  # twentieths
+    needed = case.model.shape.weights / device.usable
+    if not needed < share < ask.engine_share:
+        return None
+    return _asking(case, f"engine.memory={share:g}", replace(ask, engine_share=share))
+
+
+def _host(case: Case) -> Change | None:
+    if case.ask.state != "device":
+        return None
+    return _asking(case, "train.optimizer.state=host", replace(case.ask, state="host"))
+
+
+def _eight_bits(case: Case) -> Change | None:
+    if case.ask.state != "device":
+        return None
+    return _asking(case, "train.optimizer.state=8bit", replace(case.ask, state="8bit"))
+
+
+def _adapters(case: Case) -> Change | None:
+    if case.model.shape.adapters:
+        return None
+    model = case.with_adapters()
+    said = "model.lora={rank: 16, alpha: 32}"
+    return f"'{said}'", Case(model, replace(case.ask, reference=False), case.device, case.with_adapters)
+
+
+def _smaller_groups(case: Case) -> Change | None:
+    """Half as many responses to a prompt, a quarter, ... at least 2: a group is never split."""
+    given = case.ask.batch
+    fewer = [given.responses >> halvings for halvings in range(1, 17) if given.responses >> halvings >= 2]
+    changed = None
+    for responses in fewer:
+        tokens = responses * given.tokens
+        ask = replace(case.ask, batch=replace(given, responses=responses), micro_batch_tokens=tokens)
+        said = f"train.responses={responses} --set train.micro_batch_tokens={tokens}"
+        changed = _asking(case, said, ask)
+        if changed[1].fits:
+            break
+    return changed
+
+
+_CHANGES: tuple[Callable[[Case], Change | None], ...] = (
+    _one_group,
+    _fewer_rows,
+    _checkpointing,
+    _smaller_engine,
+    _host,
+    _eight_bits,
+    _adapters,
+    _smaller_groups,
+)
+"""The ones that cost least first: nothing, time, memory elsewhere, precision, another way to train, a
+louder gradient."""

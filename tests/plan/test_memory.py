@@ -1,0 +1,136 @@
+"""What a plan says is held, against a dry count of what is."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoConfig
+
+from tests.plan import dry
+from tiltlab.errors import UserError
+from tiltlab.models.loading import LoraConfig, ModelConfig
+from tiltlab.plan import memory
+from tiltlab.plan.published import PUBLISHED, settings_of
+from tiltlab.plan.shapes import Ask, Batch
+from tiltlab.plan.skeleton import Skeleton
+
+SHAPES = [("llama", True), ("llama", False), ("qwen2", True), ("qwen2", False), ("qwen3", True), ("qwen3", False)]
+BATCH = Batch(4, 4, 24, 80)
+MICRO = 2 * 4 * 80  # two groups
+
+
+def planned(config: Any, dtype: torch.dtype, ask: Ask, lora: LoraConfig | None = None) -> dict[str, int]:
+    """Bytes by part, of both phases."""
+    model = Skeleton("dry", config, dtype, lora)
+    phases = memory.rollout(model, ask, 10**12), memory.update(model, ask)
+    return {part.name: part.nbytes for phase in phases for part in phase.parts}
+
+
+def compare(found: dict[str, int], told: dict[str, int]) -> None:
+    for name, nbytes in found.items():
+        if nbytes or told.get(name):
+            assert told.get(name, 0) == pytest.approx(nbytes, rel=0.1), (name, found, told)
+
+
+@pytest.mark.parametrize(("family", "tied"), SHAPES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_each_part_is_what_a_step_holds(family: str, tied: bool, dtype: torch.dtype, checkpointing: bool) -> None:
+    config = dry.settings(family, tied=tied)
+    ask = Ask(BATCH, MICRO, 32768, checkpointing, "device", reference=True)
+    found = dry.step(config, BATCH, MICRO, dtype=dtype, checkpointing=checkpointing)
+    compare(found, planned(config, dtype, ask))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_each_part_is_what_a_step_with_adapters_holds(dtype: torch.dtype, checkpointing: bool) -> None:
+    config, lora = dry.settings("qwen3", tied=True), LoraConfig(rank=4)
+    ask = Ask(BATCH, MICRO, 32768, checkpointing, "device", reference=False)
+    found = dry.step(config, BATCH, MICRO, dtype=dtype, checkpointing=checkpointing, lora=lora)
+    assert found["adapters"]
+    assert not found["reference"]
+    compare(found, planned(config, dtype, ask, lora))
+
+
+def test_logits_are_made_a_chunk_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = dry.settings("llama", tied=True)
+    chunk = 4 * 600 * 100  # of 100 positions
+    monkeypatch.setattr("tiltlab.models.vocabulary.CHUNK_BYTES", chunk)
+    monkeypatch.setattr("tiltlab.plan.memory.CHUNK_BYTES", chunk)
+    ask = Ask(BATCH, MICRO, 32768, False, "device", reference=True)
+    told = planned(config, torch.float32, ask)
+    assert told["logits"] < 3 * chunk
+    compare(dry.step(config, BATCH, MICRO, dtype=torch.float32, least=100), told)
+
+
+def test_rows_that_a_recipe_bounds_are_fewer() -> None:
+    config, tokens = dry.settings("llama", tied=True), 3 * (BATCH.prompt + BATCH.tokens)
+    ask = Ask(BATCH, MICRO, tokens, False, "device", reference=True)
+    found = dry.step(config, BATCH, MICRO, dtype=torch.float32, batch_tokens=tokens)
+    compare({name: found[name] for name in ("keys and values", "moments")}, planned(config, torch.float32, ask))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(PUBLISHED))
+def test_a_quarter_of_a_published_model_is_as_planned(name: str) -> None:
+    """A quarter of the layers and of each width, which is what two cores train in seconds."""
+    given = PUBLISHED[name]
+    heads = max(2, given["num_attention_heads"] // 4)
+    pairs = 2 if heads % 2 == 0 else 1
+    sizes = {key: given[key] // 4 for key in ("num_hidden_layers", "hidden_size", "intermediate_size")}
+    sizes |= {"num_attention_heads": heads, "num_key_value_heads": pairs, "vocab_size": 16000}
+    sizes["hidden_size"] -= sizes["hidden_size"] % heads
+    config = dry.settings(given["model_type"], tied=True, **sizes)
+    for checkpointing in (False, True):
+        ask = Ask(BATCH, MICRO, 32768, checkpointing, "device", reference=True)
+        found = dry.step(config, BATCH, MICRO, dtype=torch.bfloat16, checkpointing=checkpointing)
+        compare(found, planned(config, torch.bfloat16, ask))
+
+
+SMALL = Batch(32, 8, 256, 2048)
+
+
+def model_of(name: str, lora: LoraConfig | None = None) -> Skeleton:
+    return Skeleton(name, settings_of(ModelConfig(path=name))[0], torch.bfloat16, lora)
+
+
+@pytest.mark.parametrize(
+    ("name", "billions", "keys"),
+    [
+        ("meta-llama/Llama-3.2-3B-Instruct", 3.21, 112),
+        ("Qwen/Qwen2.5-3B-Instruct", 3.09, 36),
+        ("Qwen/Qwen3-4B-Instruct-2507", 4.02, 144),
+    ],
+)
+def test_published_models_have_the_sizes_that_people_know(name: str, billions: float, keys: int) -> None:
+    model = model_of(name)
+    assert model.shape.parameters / 1e9 == pytest.approx(billions, abs=0.005)
+    assert model.keys(100) == 100 * keys * 1024
+    ask = Ask(SMALL, 16384, None, True, "device", reference=True)
+    parts = {part.name: part.nbytes for part in memory.update(model, ask).parts}
+    held = ["weights", "reference", "master weights", "moments", "gradients", "gradients of a backward pass"]
+    assert sum(parts[name] for name in held) == pytest.approx(22 * model.shape.parameters)  # float32 and bf16 copies
+    on_host = memory.update(model, replace(ask, state="host"))
+    assert on_host.total("host") == 12 * model.shape.parameters
+    assert memory.update(model, ask).total() - on_host.total() == 12 * model.shape.parameters
+    bits = {part.name: part.nbytes for part in memory.update(model, replace(ask, state="8bit")).parts}
+    assert bits["moments"] == pytest.approx(2 * model.shape.parameters, rel=0.02)
+    sharded = {part.name: part.nbytes for part in memory.sharded(model, ask, 4).parts}
+    held.remove("gradients of a backward pass")
+    assert sum(sharded[name] for name in held) == pytest.approx((8 + 12 / 4) * model.shape.parameters)
+
+
+def test_checkpointing_is_left_to_the_device() -> None:
+    model = model_of("Qwen/Qwen2.5-0.5B-Instruct")
+    ask = Ask(SMALL, 16384, None, None, "device", reference=True)
+    needed = memory.update(model, replace(ask, checkpointing=False)).total()
+    assert not memory.checkpointing(model, ask, needed)
+    assert memory.checkpointing(model, ask, needed - 1)
+    assert memory.checkpointing(model, replace(ask, checkpointing=True), needed)
+
+
+def test_a_model_that_its_data_steer_is_refused_in_a_line() -> None:
+    with pytest.raises(UserError, match="model odd: its config makes no causal language model"):
+        Skeleton("odd", AutoConfig.for_model("vit"), torch.float32, None)
