@@ -68,6 +68,11 @@ class Program:
         with suppress(OSError):  # it has died already, as who waits for its answer will see
             self.pipe.send_bytes(pickle.dumps((main, arguments)))
 
+    @property
+    def pid(self) -> int:
+        """The number of its process."""
+        return self._process.pid
+
     def kill(self, patience: float = 0.0) -> int:
         """End the program, and return its exit code: its own, where it ends by itself in time.
 
