@@ -7,7 +7,7 @@ PYTHON ?= python3
 PIP_ARGS ?=
 BIN := .venv/bin
 
-.PHONY: study test test-fast lab check smollm2 embedded pictures requirements docs wheel
+.PHONY: study test test-fast contract lab check smollm2 embedded pictures requirements docs wheel
 
 study: .venv/ready
 	$(BIN)/tiltlab study
@@ -22,6 +22,11 @@ test: check
 # samples). It is `make test` that counts.
 test-fast: .venv/ready
 	$(BIN)/python -m pytest -n 2 -m "not slow"
+
+# What vLLM must hold to as an engine (docs/engines.md), on its CPU build: an environment of its own of 3 GB, and a quarter
+# of an hour. PIP_ARGS must lead to PyTorch's CPU build.
+contract: .venv-vllm/ready
+	.venv-vllm/bin/python -m pytest tests/contract
 
 check: .venv/ready
 	$(BIN)/ruff format --check src tests benchmarks
@@ -47,14 +52,15 @@ embedded: .venv/ready
 pictures: .venv/ready
 	$(BIN)/python docs/pictures.py runs/sums docs/pictures
 
-# requirements.txt and requirements-docs.txt, made again of what is installed in .venv and .venv-docs: each package but torch
-# pinned, with the hashes of all its files. Add or upgrade there what should change, and run this. uv, which reads the
+# requirements.txt, requirements-docs.txt and requirements-vllm.txt, made again of what is installed in .venv, .venv-docs and
+# .venv-vllm: each package but torch pinned, with the hashes of all its files. Add or upgrade there what should change, and run this. uv, which reads the
 # hashes, lives as long as it takes.
-requirements: .venv/ready .venv-docs/ready
+requirements: .venv/ready .venv-docs/ready .venv-vllm/ready
 	$(PYTHON) -m venv .venv/uv
 	.venv/uv/bin/pip install --quiet $(PIP_ARGS) uv
 	$(call pin,.venv,requirements.txt,3.11)
 	$(call pin,.venv-docs,requirements-docs.txt,3.11.5)
+	$(call pin,.venv-vllm,requirements-vllm.txt,3.11)
 	rm -r .venv/uv
 
 define pin
@@ -85,6 +91,14 @@ wheel: .venv/ready
 	$(BIN)/pip install --quiet $(PIP_ARGS) -r requirements-torch.txt
 	$(BIN)/pip install --quiet $(PIP_ARGS) -r requirements.txt
 	$(BIN)/pip install --quiet --no-deps --editable .
+	touch $@
+
+# --no-deps: vLLM asks for torchvision, torchaudio and torchcodec, which must fit the build of torch, and are not needed
+.venv-vllm/ready: requirements-torch.txt requirements-vllm.txt pyproject.toml
+	$(PYTHON) -m venv .venv-vllm
+	.venv-vllm/bin/pip install --quiet $(PIP_ARGS) -r requirements-torch.txt
+	.venv-vllm/bin/pip install --quiet $(PIP_ARGS) --no-deps -r requirements-vllm.txt
+	.venv-vllm/bin/pip install --quiet --no-deps --editable .
 	touch $@
 
 .venv-docs/ready: requirements-docs.txt

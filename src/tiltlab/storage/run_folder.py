@@ -57,11 +57,6 @@ class JobDir:
         """Why the job could not be finished."""
         return self.path / "failed.json"
 
-    @property
-    def engine(self) -> Path:
-        """A folder of an engine's own, while it draws for this job."""
-        return self.path / "engine"
-
     def records(self, which: str) -> Path:
         """Graded responses on the test split; `which` is "last", "best" or "forecast"."""
         return self.path / f"records-{which}.jsonl"

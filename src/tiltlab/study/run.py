@@ -49,7 +49,7 @@ def run_job(work: Work) -> None:
 def _run(work: Work) -> None:
     base, objective = load_base(work.recipe.model), work.job.arm.objective()
     if objective is None:
-        with drawn_by(work.recipe.engine, base, work.folder.engine) as model:
+        with drawn_by(work.recipe.engine, base) as model:
             evaluation = Evaluation(work, model, model)
             evaluation.report("last")
             if isinstance(work.job.arm, Base):
@@ -58,7 +58,7 @@ def _run(work: Work) -> None:
         return
     with (
         policy_from(base, work.recipe.model, derive(work.job.seed, "adapters")) as (policy, reference),
-        drawn_by(work.recipe.engine, policy, work.folder.engine) as model,
+        drawn_by(work.recipe.engine, policy) as model,
     ):
         Training(work, objective, model, reference).run()
 

@@ -1,4 +1,4 @@
-"""A folder in shared memory, for what two processes of this machine hand to each other, that does not outlive its owner.
+"""A folder in shared memory, for what two processes of a machine hand to each other, that does not outlive its owner.
 
 One whose owner was killed (SIGKILL leaves no time to tidy up) is removed when the next one is made.
 """
@@ -15,7 +15,7 @@ PREFIX = "tiltlab-"
 
 
 class SharedFolder:
-    """A new folder that only this user can read, in /dev/shm where there is one, else in the folder for temporary files.
+    """A new folder that only this user can read: in /dev/shm where there is one, else where temporary files are.
 
     path: of the folder, until `close`, or the end of this process.
     """
