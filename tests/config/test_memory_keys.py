@@ -12,7 +12,13 @@ def plain(*overrides: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize(
     "override",
-    ["model.batch_tokens=77", "model.checkpointing=true", "train.micro_batch_tokens=8", "train.optimizer.state=host"],
+    [
+        "model.batch_tokens=77",
+        "model.checkpointing=true",
+        "model.decoding=slots",
+        "train.micro_batch_tokens=8",
+        "train.optimizer.state=host",
+    ],
 )
 def test_how_a_study_is_held_is_not_what_it_is(override: str) -> None:
     assert plain(override) != plain()

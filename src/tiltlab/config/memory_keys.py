@@ -1,4 +1,4 @@
-"""The keys of a recipe that say how it is held in memory and not what it comes to.
+"""The keys of a recipe that say how it is held in memory, or decoded, and not what it comes to.
 
 A run that ran out of memory is to go on with other values of these, so they are left out where a run folder's recipe is
 held against the one given. They change figures by rounding at most, and on CPU most of them by nothing.
@@ -17,7 +17,7 @@ def without_memory_keys(recipe: Json) -> Json:
     """
     kept = dict(recipe)
     if isinstance(model := kept.get("model"), dict):
-        kept["model"] = {key: model[key] for key in model.keys() - {"batch_tokens", "checkpointing"}}
+        kept["model"] = {key: model[key] for key in model.keys() - {"batch_tokens", "checkpointing", "decoding"}}
     if isinstance(train := kept.get("train"), dict):
         kept["train"] = {key: train[key] for key in train.keys() - {"micro_batch_tokens"}}
         if isinstance(optimizer := train.get("optimizer"), dict) and optimizer.get("state", EXACT[0]) in EXACT:

@@ -18,15 +18,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tiltlab.models import decoding
 from tiltlab.models.base import TokenLogprobs, pad_tokens
 from tiltlab.models.codec import Codec
 from tiltlab.models.context import Context, read, read_prompts, read_whole
+from tiltlab.models.decoding import decode, noise
 from tiltlab.models.engine import Drawn, Request, grouped, requests
 from tiltlab.models.fitness import checkpoint_layers, quiet_dropout, refusing, require_right_logprobs
 from tiltlab.models.head import Head
 from tiltlab.models.saved import restore_adapters, restore_module
 from tiltlab.models.sizes import ON_CPU, Sizes
+from tiltlab.models.slot_decoding import Decoding, slot_decoder
 from tiltlab.models.stepping import Stepper
 from tiltlab.models.vocabulary import chosen_logprobs
 from tiltlab.models.weights import merged, take
@@ -44,10 +45,12 @@ class HFModel:
         does; the same number where left out. Policy and reference must have one between them: where their rows are
         divided alike, equal weights give equal log-probabilities to the last bit.
     checkpointing: recompute activations in the backward pass; saves memory, costs a forward and the shared prompt.
+    decoding: "plain", or "slots" (slot_decoding.py), or "auto": slots on a GPU for models that allow them.
     adapter: of a module that carries a LoRA adapter, whether this view uses it. The reference of a LoRA policy is the
         same module with the adapter off; adapters are never merged into the weights.
 
-    Raises UserError for a model whose log-probabilities come out differently than from its own plain forward.
+    Raises UserError for a model whose log-probabilities come out differently than from its own plain forward, and where
+    slots are asked for by name and cannot be had.
     """
 
     def __init__(
@@ -58,6 +61,7 @@ class HFModel:
         batch_tokens: int = ON_CPU,
         scoring_tokens: int | None = None,
         checkpointing: bool = False,
+        decoding: Decoding = "auto",
         adapter: bool = True,
     ) -> None:
         self.module, self.codec = module, codec
@@ -73,6 +77,7 @@ class HFModel:
             if checkpointing:
                 checkpoint_layers(base)
             require_right_logprobs(self, base)
+        self.decoding, self._slots = decoding, slot_decoder(self, base, decoding)
 
     # LanguageModel
 
@@ -110,6 +115,9 @@ class HFModel:
         """As the protocol says (`Engine.draw`), `batch_tokens` at a time; rows with like limits side by side."""
         drawn: dict[int, Drawn] = {}
         with self._ready():
+            if self._slots is not None:
+                ends_V = self._ends() & (not ignore_eos)
+                return self._slots.draw(requests_N, temperature, ends_V, self.batch_tokens)
             for rows in _lots(requests_N, self.batch_tokens):
                 drawn |= zip(rows, self._draw([requests_N[row] for row in rows], temperature, ignore_eos), strict=True)
         return [drawn[row] for row in range(len(requests_N))]
@@ -118,9 +126,9 @@ class HFModel:
         prompts = sorted({request.ids for request in requests_N}, key=[request.ids for request in requests_N].index)
         context = self._read_prompts(prompts, growing=True)
         context = context.select(self._indices([prompts.index(request.ids) for request in requests_N]))
-        noise_NT = decoding.noise(requests_N).to(self.device)
+        noise_NT = noise(requests_N).to(self.device)
         ends_V = self._ends() & (not ignore_eos)
-        return decoding.decode(self._head, self._read_on, context, noise_NT, temperature, ends_V, self.tell)
+        return decode(self._head, self._read_on, context, noise_NT, temperature, ends_V, self.tell)
 
     @torch.no_grad()
     def decoder(self, prompts: Sequence[Prompt], *, n: int, max_tokens: int) -> Stepper:

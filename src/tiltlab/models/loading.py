@@ -66,6 +66,8 @@ class ModelConfig:
         would not fit a GPU, and nowhere else.
     batch_tokens: tokens that one forward without gradients may hold; auto is as many as a GPU has free memory for, and
         32768 on CPU.
+    decoding: how responses are drawn: plain, many rows side by side; or slots, in buffers that stay, rows entering as
+        others leave, each step a CUDA graph; auto is slots on a GPU where the model allows, and else plain.
     trust_remote_code: whether code that comes with a model on the hub or in a folder is run.
     date: what a chat template that writes the date is told; the day a run began where left out.
 
@@ -80,6 +82,7 @@ class ModelConfig:
     lora: LoraConfig | None = None
     checkpointing: bool | Literal["auto"] = "auto"
     batch_tokens: int | Literal["auto"] = "auto"
+    decoding: Literal["auto", "plain", "slots"] = "auto"
     trust_remote_code: bool = False
     date: dt.date | None = None
     __pydantic_config__: ClassVar = {"extra": "forbid"}
@@ -196,7 +199,9 @@ def load_reference(config: ModelConfig, codec: Codec) -> Any:
     with _said_plainly(config.path):
         module = module.to(device).requires_grad_(False)
     held = ON_CPU if config.batch_tokens == "auto" else config.batch_tokens
-    model = HFModel(module, codec, batch_tokens=held, checkpointing=config.checkpointing is True)
+    model = HFModel(
+        module, codec, batch_tokens=held, checkpointing=config.checkpointing is True, decoding=config.decoding
+    )
     if config.batch_tokens == "auto":
         model.fit()
     return model
@@ -225,6 +230,7 @@ def policy_from(reference: Any, config: ModelConfig, seed: int) -> Iterator[tupl
         "batch_tokens": given or reference.batch_tokens,
         "scoring_tokens": given or reference.scoring_tokens,
         "checkpointing": config.checkpointing is True,
+        "decoding": config.decoding,
     }
     if config.lora is None:
         module = copy.deepcopy(reference.module).requires_grad_(True)

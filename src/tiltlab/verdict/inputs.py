@@ -175,7 +175,7 @@ def _adapted(reference: HFModel, folder: str) -> tuple[HFModel, HFModel]:
         module = load_adapters(reference.module, Path(folder))
     except UserError as error:
         raise UserError(f"adapters {folder} do not fit model {reference.codec.name}: {error}") from error
-    keep: dict[str, Any] = {"batch_tokens": reference.batch_tokens, "scoring_tokens": reference.scoring_tokens}
+    keep: dict[str, Any] = {name: getattr(reference, name) for name in ("batch_tokens", "scoring_tokens", "decoding")}
     return HFModel(module, reference.codec, **keep, adapter=False), HFModel(module, reference.codec, **keep)
 
 
