@@ -10,7 +10,7 @@ from tiltlab.config.recipe import Recipe, load_recipe, load_sample_recipe
 from tiltlab.config.tasks import load_task
 from tiltlab.errors import UserError
 from tiltlab.objective import Objective, sharpening, task_reward, tempered, tilted
-from tiltlab.storage.shapes import nature_of
+from tiltlab.storage.natures import nature_of
 from tiltlab.tasks.addition import Addition
 
 RECIPES = sorted(Path("recipes").glob("*.yaml"))

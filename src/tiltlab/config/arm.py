@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from tiltlab.objective import Objective
 from tiltlab.samplers.base import Sampler
 from tiltlab.samplers.temperature import Temperature
-from tiltlab.storage.shapes import Nature
+from tiltlab.storage.natures import Nature
 
 MOST = 100_000
 """Of responses, particles and the like that are held side by side: more is a slip of the finger, and fills memory."""

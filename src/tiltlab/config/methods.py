@@ -35,7 +35,7 @@ from tiltlab.samplers.greedy import Greedy
 from tiltlab.samplers.power_mcmc import PowerMCMC
 from tiltlab.samplers.power_smc import PowerSMC
 from tiltlab.samplers.temperature import Temperature
-from tiltlab.storage.shapes import Nature
+from tiltlab.storage.natures import Nature
 
 
 class Base(AnyArm):

@@ -10,7 +10,7 @@ from tiltlab import objective as objectives
 from tiltlab.config.arm import AnyArm
 from tiltlab.errors import shown
 from tiltlab.objective import Length, Objective
-from tiltlab.storage.shapes import Nature
+from tiltlab.storage.natures import Nature
 from tiltlab.training.advantage import Advantage, PassK
 from tiltlab.training.signals import Signal
 

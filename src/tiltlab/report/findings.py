@@ -10,7 +10,7 @@ from tiltlab.forecast.forecast import Forecast, base_forecast
 from tiltlab.forecast.frontier import least_kl
 from tiltlab.report.load import ArmOnTask, Study
 from tiltlab.report.tables import Row
-from tiltlab.storage.shapes import Nature, nature_of
+from tiltlab.storage.natures import Nature, nature_of
 from tiltlab.types import Record
 from tiltlab.verdict.verdict import OUTCOMES, Evidence, Verdict, base_path, decide
 

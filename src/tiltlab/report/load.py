@@ -6,10 +6,11 @@ from pathlib import Path
 from tiltlab.errors import UserError
 from tiltlab.storage import shapes
 from tiltlab.storage.files import Json
+from tiltlab.storage.natures import Nature, nature_of
 from tiltlab.storage.old_names import renamed_study
 from tiltlab.storage.records import read_records
 from tiltlab.storage.run_folder import JobDir
-from tiltlab.storage.shapes import Nature, nature_of, or_else, read_shaped, read_shaped_lines, read_steps, require_end
+from tiltlab.storage.shapes import or_else, read_shaped, read_shaped_lines, read_steps, require_end
 from tiltlab.types import Record
 
 

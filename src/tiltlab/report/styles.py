@@ -8,7 +8,7 @@ from typing import Literal, get_args
 
 from tiltlab.report.load import Study
 from tiltlab.storage.files import Json
-from tiltlab.storage.shapes import Trained
+from tiltlab.storage.natures import Trained
 
 Family = Literal["base", "null control", "sampler", "likelihood", "reward", "own reward", "objective"]
 

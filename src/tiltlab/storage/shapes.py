@@ -9,46 +9,14 @@ from contextlib import contextmanager
 from itertools import pairwise
 from math import isfinite, isnan
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from tiltlab.errors import UserError
 from tiltlab.storage.files import Json, read_json, read_lines, whole_object
+from tiltlab.storage.natures import Kind, Nature
 from tiltlab.system.visible import on_one_line
-
-Trained = Literal["tempered", "sharpening", "task_reward", "tilted", "entropy_minimization", "objective"]
-Kind = (
-    Trained
-    | Literal[
-        "base", "greedy", "best_of_n", "majority", "answer_power", "beam", "power_mcmc", "power_smc", "temperature"
-    ]
-)
-
-
-Nature = Literal["base", "plain", "likelihood", "answers", "power", "reward", "trained"]
-"""What an arm is, as it says itself in study.json: the base; an arm that samples from the base's own distribution all
-the same; one that sharpens it by its likelihood alone, by its answers alone, or towards a p^alpha; one that looks at
-the reward; one that trains."""
-
-
-def nature_of(arm: Json) -> Nature:
-    """What an arm is, for a study.json that was written before arms said so.
-
-    arm: as a recipe has it.
-    """
-    match arm:
-        case {"arm": "base"}:
-            return "base"
-        case {"arm": "temperature", "temperature": 1} if arm.get("top_p", 1) == 1 and arm.get("top_k") is None:
-            return "plain"
-        case {"arm": "best_of_n", "by": "reward"}:
-            return "reward"
-        case {"arm": "majority" | "answer_power"}:
-            return "answers"
-        case {"arm": "power_mcmc" | "power_smc"}:
-            return "power" if arm.get("beta") is None else "reward"
-    return "trained" if arm["arm"] in get_args(Trained) else "likelihood"
 
 
 def _log_probability(value: float) -> float:
@@ -226,12 +194,19 @@ class Shown(_Shape):
 
 
 class Step(_Shape):
-    """A line of metrics.jsonl: figures of one step, some of them in groups (tiltlab.training.step_metrics)."""
+    """A line of metrics.jsonl: figures of one step, some of them in groups (tiltlab.training.step_metrics).
+
+    ess, capped, weight_mean, kl_sampler: how far what drew the responses is from the policy; older versions wrote none.
+    """
 
     __pydantic_extra__: dict[str, Number | dict[str, Number]]
     step: Count
     responses: Strength = 1
     groups: Strength = 1
+    ess: Share | None = None
+    capped: Share | None = None
+    weight_mean: Number = None
+    kl_sampler: Number = None
 
 
 class Validated(_Shape):

@@ -24,8 +24,9 @@ from tiltlab.samplers.base import Sampler
 from tiltlab.samplers.power_smc import PowerSMC
 from tiltlab.samplers.temperature import Temperature
 from tiltlab.seeds import derive
+from tiltlab.storage.natures import nature_of
 from tiltlab.storage.records import read_records
-from tiltlab.storage.shapes import TokenLine, Told, nature_of, or_else, read_shaped, read_shaped_lines, require_end
+from tiltlab.storage.shapes import TokenLine, Told, or_else, read_shaped, read_shaped_lines, require_end
 from tiltlab.tasks.base import LenientReading, Task, grade_texts
 from tiltlab.types import UNKNOWN, Problem, Record
 from tiltlab.verdict.verdict import Evidence
