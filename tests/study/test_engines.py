@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Sequence
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +35,7 @@ class Copy(Replica):
 
     made: list["Copy"] = []  # noqa: RUF012
 
-    def __init__(self, config: EngineConfig, model: HFModel, folder: Path) -> None:
-        assert folder.parent.is_dir()
+    def __init__(self, config: EngineConfig, model: HFModel) -> None:
         same = HFModel(copy.deepcopy(model.module).requires_grad_(False), model.codec, batch_tokens=model.batch_tokens)
         super().__init__(same)
         self.updates, self.closed = 0, 0
@@ -146,8 +146,12 @@ def test_stale_weights_end_a_run_that_stops_on_them(tmp_path: Path, monkeypatch:
 def test_an_engine_that_is_not_installed_is_one_line_before_anything_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(make, "find_spec", lambda name: None)
+    def missing(name: str) -> str:
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(metadata, "version", missing)
     assert command(monkeypatch, "study", "--out", str(tmp_path / "run"), "--set", "engine=vllm") == 2
     said = " ".join(capsys.readouterr().err.split())
-    assert "engine vllm is not installed; `pip install 'tiltlab[vllm]'`, or set engine.name to hf" in said
+    assert "vLLM is not installed" in said
+    assert "set engine.name to hf" in said
     assert not (tmp_path / "run").exists()
