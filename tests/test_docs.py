@@ -14,8 +14,10 @@ from typer.testing import CliRunner
 import tiltlab
 from tiltlab.cli.main import app
 from tiltlab.config import recipe as recipes
+from tiltlab.config.engine import EngineConfig
 from tiltlab.models.loading import LoraConfig, ModelConfig
 from tiltlab.storage.run_folder import read_json
+from tiltlab.training.importance import Correction
 from tiltlab.training.optimizer import OptimizerConfig
 
 ROOT = Path(__file__).parent.parent
@@ -177,7 +179,11 @@ def test_recipes_md_names_every_key() -> None:
     text = " ".join(re.findall(r"`([^`]+)`", (ROOT / "docs" / "recipes.md").read_text(encoding="utf-8")))
     sections = [recipes.Recipe, recipes.Training, recipes.Validation, recipes.Testing]
     keys = {key for section in sections for key in section.model_fields}
-    keys |= {field.name for kind in (ModelConfig, LoraConfig, OptimizerConfig) for field in fields(kind)}
+    keys |= {
+        field.name
+        for kind in (ModelConfig, LoraConfig, OptimizerConfig, EngineConfig, Correction)
+        for field in fields(kind)
+    }
     assert {key for key in keys if not re.search(rf"\b{key}\b", text)} == set()
     evaluation = (ROOT / "docs" / "samplers.md").read_text(encoding="utf-8")
     (told,) = re.findall(r"# keys: (.*)", evaluation)

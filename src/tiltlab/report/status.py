@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 from tiltlab.report.load import about_study
 from tiltlab.storage import shapes
 from tiltlab.storage.files import Json, whole_lines
+from tiltlab.storage.natures import Trained
 from tiltlab.storage.run_folder import JobDir
 from tiltlab.storage.shapes import or_else, read_shaped, read_shaped_lines, read_steps
 from tiltlab.training.alarms import alarms
@@ -123,7 +124,7 @@ def status_of(run: Path) -> Status:
     arms = list(zip(about["arms"], recipe["arms"], strict=True))
     with or_else("remove its job's folder, and the study's command makes it again"):
         jobs = tuple(
-            _job(run, task, arm, seed, config["arm"] in get_args(shapes.Trained), recipe["train"]["steps"])
+            _job(run, task, arm, seed, config["arm"] in get_args(Trained), recipe["train"]["steps"])
             for seed in numbers
             for task in about["data"]
             for arm, config in arms

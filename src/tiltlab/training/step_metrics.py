@@ -51,13 +51,10 @@ class Scored:
     log_ratio_PGT: Tensor
 
 
-def batch_metrics(parts: Sequence[Scored], correction: Correction) -> Metrics:
+def batch_metrics(parts: Sequence[Scored]) -> Metrics:
     """Figures of a batch: averages over the responses that count (those with a score), unless said otherwise.
 
-    parts: its micro-batches, at least one.
-    correction: that the update is weighted by.
-
-    Returns, by name:
+    parts: its micro-batches, at least one. Returns, by name:
 
     reward: what training is rewarded by, over all responses that have one.
     term_*: the parts of R, whose sum is `score`.
@@ -68,11 +65,6 @@ def batch_metrics(parts: Sequence[Scored], correction: Correction) -> Metrics:
     reward_spread, score_spread: standard deviation within a group, averaged; spread_*: likewise of the parts of R.
     repeated: share of all responses that end in a loop.
     no_signal: share of groups whose scores are all the same (or too few to compare).
-    mismatch_mean, mismatch_max: |sampler's log-probability - this forward's|, in nats a token, over all tokens.
-    kl_sampler: KL of what drew from the policy, in nats a response, over all of them; never negative.
-    weight_mean: mean of pi / q over all responses, without a cap; 1 in expectation.
-    ess: effective share of the responses under pi / q, without a cap.
-    capped: share of the weights that lay beyond the cap.
     """
     columns = [_columns(part) for part in parts]
     flat = {name: torch.cat([column[name].flatten() for column in columns]) for name in columns[0]}
@@ -80,8 +72,6 @@ def batch_metrics(parts: Sequence[Scored], correction: Correction) -> Metrics:
     mean = {name: _mean(values[counted]) for name, values in flat.items()}
     groups = torch.cat([part.scores_PG for part in parts])
     rewards = torch.cat([part.rewards_PG for part in parts])
-    mismatch = torch.cat([part.log_ratio_PGT[part.current.mask_PGT].abs() for part in parts])
-    weights = flat["log_weight"].exp()
     drawn = [rollout for part in parts for group in part.rollouts_PG for rollout in group]
     tokens = flat["length"][counted].sum().item() or float("nan")
     return {
@@ -106,12 +96,37 @@ def batch_metrics(parts: Sequence[Scored], correction: Correction) -> Metrics:
         **{f"spread_{term}": _spread_of(columns, term) for term in ("reward", "sharpen", "kl")},
         "repeated": sum(map(ends_in_a_loop, drawn)) / len(drawn),
         "no_signal": _no_signal(groups),
+    }
+
+
+def sampler_metrics(parts: Sequence[Scored], correction: Correction) -> Metrics:
+    """How far what drew the responses, q, is from the policy, pi.
+
+    parts: micro-batches of a batch, at least one.
+    correction: that the update is weighted by.
+
+    Returns, by name:
+
+    mismatch_mean, mismatch_max: |log pi - log q|, in nats a token, over all tokens.
+    kl_sampler: KL(q || pi), in nats a response, over all of them: the mean of w - 1 - log w, which is never negative.
+    weight_mean: mean of w = pi / q over all responses, without a cap; 1 in expectation.
+    ess: effective share under w of the responses that count, without a cap.
+    capped: share of the weights in the update that lay beyond the cap.
+    """
+    mismatch = torch.cat([part.log_ratio_PGT[part.current.mask_PGT].abs() for part in parts])
+    logs = torch.cat([part.log_ratio_PGT.double().sum(-1).flatten() for part in parts])
+    counted_PGs = [~part.scores_PG.isnan() for part in parts]
+    capped = [
+        correction.capped(part.log_ratio_PGT, part.current.mask_PGT & counted_PG[..., None])
+        for part, counted_PG in zip(parts, counted_PGs, strict=True)
+    ]
+    return {
         "mismatch_mean": _mean(mismatch),
         "mismatch_max": mismatch.max().item(),
-        "kl_sampler": _mean(weights - 1 - flat["log_weight"]),
-        "weight_mean": _mean(weights),
-        "ess": effective_share(flat["log_weight"][counted]),
-        "capped": _mean(torch.cat([_capped(part, correction) for part in parts])),
+        "kl_sampler": _mean(logs.exp() - 1 - logs),
+        "weight_mean": _mean(logs.exp()),
+        "ess": effective_share(logs[torch.cat([counted_PG.flatten() for counted_PG in counted_PGs])]),
+        "capped": _mean(torch.cat(capped)),
     }
 
 
@@ -172,13 +187,7 @@ def _columns(part: Scored) -> dict[str, Tensor]:
         "entropy": part.current.entropy_PGT.sum(-1),
         "length": part.current.length_PG,
         "complete": complete.float(),
-        "log_weight": part.log_ratio_PGT.double().sum(-1),
     }
-
-
-def _capped(part: Scored, correction: Correction) -> Tensor:
-    counted_PG = ~part.scores_PG.isnan()
-    return correction.capped(part.log_ratio_PGT, part.current.mask_PGT & counted_PG[..., None])
 
 
 def _mean(values: Tensor) -> float:

@@ -29,7 +29,7 @@ from tiltlab.training.advantage import Advantage, advantages
 from tiltlab.training.importance import NOTHING, Correction, log_ratio
 from tiltlab.training.optimizer import Optimizer
 from tiltlab.training.signals import Signal, signal_rewards
-from tiltlab.training.step_metrics import Metrics, Phases, Scored, accuracy, batch_metrics
+from tiltlab.training.step_metrics import Metrics, Phases, Scored, accuracy, batch_metrics, sampler_metrics
 from tiltlab.types import Problem, Rollout
 
 Item = TypeVar("Item")
@@ -130,7 +130,7 @@ def train_step(
         grad_norm = optimizer.step(step)
     policy.updated()
     update = {"step": step, "lr": optimizer.lr(step), "grad_norm": grad_norm}
-    figures = batch_metrics(parts, config.correction) | {"accuracy": accuracy(grades_PG)}
+    figures = batch_metrics(parts) | sampler_metrics(parts, config.correction) | {"accuracy": accuracy(grades_PG)}
     return update | figures | phases.metrics(rollouts_PG)
 
 
