@@ -13,6 +13,7 @@ from tiltlab.cli.look import list_, status
 from tiltlab.cli.output import print_error
 from tiltlab.cli.plan import plan
 from tiltlab.cli.progress import errors
+from tiltlab.cli.score import score
 from tiltlab.cli.study import compare, lab, report, study
 from tiltlab.cli.verdict import check, forecast, verdict
 from tiltlab.errors import Interrupted, Stopped, UserError
@@ -39,7 +40,7 @@ def _options(
     """Was the model taught something, or only sharpened?"""
 
 
-for command in (study, plan, evaluate, check, forecast, verdict, report, status, compare, lab):
+for command in (study, plan, evaluate, score, check, forecast, verdict, report, status, compare, lab):
     app.command()(command)
 app.command("list")(list_)
 app.command("sample", help="The same as evaluate, by another name.")(evaluate)

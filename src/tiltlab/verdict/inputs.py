@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from math import isnan
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -28,7 +28,7 @@ from tiltlab.storage.natures import nature_of
 from tiltlab.storage.records import read_records
 from tiltlab.storage.shapes import TokenLine, Told, or_else, read_shaped, read_shaped_lines, require_end
 from tiltlab.tasks.base import LenientReading, Task, grade_texts
-from tiltlab.types import UNKNOWN, Problem, Record
+from tiltlab.types import UNKNOWN, Problem, Record, Split
 from tiltlab.verdict.verdict import Evidence
 
 POWERS: dict[str, PowerSMC] = {f"power SMC {alpha}": PowerSMC(alpha, 16) for alpha in (2, 4, 8)}
@@ -76,6 +76,34 @@ def from_files(base: Path, tuned: Path, rivals: Sequence[Path] = ()) -> Examined
         tokens={"base": [], "tuned": _tokens(tuned)} | ({"base": _tokens(base)} if _alone(base) else {}),
         questions=_questions(base) | _questions(tuned),
     )
+
+
+class DrawnBy(NamedTuple):
+    """What a folder says of how its records came about.
+
+    task: whose problems they answer; None where nobody says.
+    split: of the task.
+    """
+
+    task: Task | None
+    split: Split
+
+
+def read_for_scoring(path: Path) -> tuple[list[Record], DrawnBy]:
+    """Records of a file or folder, whatever they lack, and what they are of.
+
+    Raises UserError for a file or folder that holds none.
+    """
+    recipe = _about(path).get("recipe") or {}
+    return _read(path), DrawnBy(_task_of(recipe), recipe.get("split", "test"))
+
+
+def _task_of(recipe: Mapping[str, Any]) -> Task | None:
+    try:
+        task: Task = TypeAdapter(AnyTask).validate_python(recipe.get("task"))
+    except ValidationError:
+        return None
+    return task
 
 
 def _in_common(of_base: Sequence[Record], base: Path | str, of_tuned: Sequence[Record], tuned: Path | str) -> None:
@@ -206,9 +234,8 @@ def _is_voted(path: Path) -> bool:
 def _told_leniently(path: Path, records: Sequence[Record]) -> list[Record] | None:
     """Records of a folder, graded leniently by the task that it names; None where nobody says which."""
     about = _about(path)
-    try:
-        task: Task = TypeAdapter(AnyTask).validate_python((about.get("recipe") or {}).get("task"))
-    except ValidationError:
+    task = _task_of(about.get("recipe") or {})
+    if task is None:
         return None
     questions = about.get("questions", {})
     return read_leniently(task, {name: Problem(name, *both) for name, both in questions.items()}, records)

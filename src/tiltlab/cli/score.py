@@ -1,0 +1,105 @@
+"""`tiltlab score`: log-probabilities of responses that exist, under a model of one's own."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from tiltlab.cli.output import AsJson, Output, print_note
+from tiltlab.cli.progress import bars
+from tiltlab.errors import UserError
+from tiltlab.storage.files import slug
+from tiltlab.storage.folder import alone_in
+from tiltlab.system.devices import usable_devices
+
+if TYPE_CHECKING:
+    from tiltlab.evaluation.score import Of, Scored
+    from tiltlab.models.hf import HFModel
+
+
+def score(
+    records: Annotated[list[Path], typer.Argument(help="records.jsonl, or the folder that holds it.")],
+    model: Annotated[str, typer.Option(help="That scores: a hub id, a folder, or a .gguf file.")],
+    of: Annotated[
+        Literal["base", "own", "both"],
+        typer.Option("--as", help="The model is their base (fills ref_logp), the one that drew them (logp), or both."),
+    ] = "base",
+    task: Annotated[str | None, typer.Option(help="The task, where the records' folder does not say.")] = None,
+    data: Annotated[str | None, typer.Option(help="A file with the task's problems.")] = None,
+    map_: Annotated[str | None, typer.Option("--map", help="Its columns: problem=question,answer=final")] = None,
+    stop: Annotated[str | None, typer.Option(help="A text that ends a response, as in a recipe's model.stop.")] = None,
+    out: Annotated[Path | None, typer.Option(help="The folder; runs/score-MODEL-RECORDS where left out.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Log-probabilities of responses that another program drew, from their tokens, or from their text.
+
+    Stopped or killed, the same command goes on where it was.
+    """
+    from tiltlab.models.loading import ModelConfig, load_codec, load_reference
+
+    output = Output(as_json)
+    config = ModelConfig(path=model, device=usable_devices("auto")[0], stop=stop)
+    loaded: HFModel = load_reference(config, load_codec(config))
+    told = {}
+    for path in records:
+        folder = _folder(out, path, model, alone=len(records) == 1)
+        with alone_in(folder):
+            result = scored(loaded, path, folder, of, (task, data, map_))
+        output.say(f"{path}: {_said(result)}")
+        output.say(f"records: {folder / 'records.jsonl'}")
+        told[str(path)] = {"records": folder / "records.jsonl", "faults": result.faults, "of": len(result.records)}
+    output.figures({"model": model, "scored": told})
+
+
+def scored(
+    model: "HFModel", path: Path, folder: Path, of: "Of", task: tuple[str | None, str | None, str | None]
+) -> "Scored":
+    """Records with their log-probabilities under a model, written to a folder.
+
+    path: of the records.
+    of: what the model is to them.
+    task: its name, file and columns as options give them; the one that the records' folder names where left out.
+
+    Raises UserError for records that cannot be scored.
+    """
+    from tiltlab.config.tasks import load_task
+    from tiltlab.evaluation.score import responses_to
+    from tiltlab.evaluation.score import score as fill
+    from tiltlab.storage.run_folder import kept_date
+    from tiltlab.verdict.inputs import read_for_scoring
+
+    read, drawn_by = read_for_scoring(path)
+    chosen = load_task(*task) if any(task) else drawn_by.task
+    if chosen is None:
+        raise UserError(f"{path} does not say what its problems are; name their task by --task, or --data")
+    date = kept_date(path / "sample.json") if path.is_dir() else None
+    if date:
+        model.codec = replace(model.codec, date=date)
+    responses, source = responses_to(chosen, drawn_by.split, read, str(path))
+    for note in model.codec.notes([responses[0].prompt]):
+        print_note(note)
+    with bars() as shown:
+        bar = shown.add_task(f"scoring {path}", total=len(read))
+        return fill(model, read, responses, of, folder, source, lambda done: shown.update(bar, completed=done))
+
+
+def _folder(out: Path | None, path: Path, model: str, *, alone: bool) -> Path:
+    name = path.parent.name if path.name == "records.jsonl" else path.stem
+    if out is None:
+        return Path("runs") / slug(f"score {Path(model).name} {name}")
+    return out if alone else out / slug(name)
+
+
+def _said(result: "Scored") -> str:
+    """How many responses were scored, and why the others were not."""
+    few = {
+        "text": "whose tokens, made of the text, give back another text",
+        "length": "that were drawn as another number of tokens than their text makes",
+        "empty": "that hold no token",
+    }
+    lost = sum(result.faults.values())
+    said = f"{len(result.records) - lost} of {len(result.records)} responses scored"
+    if result.by_ids:
+        said += f", {result.by_ids} by the token ids of the file"
+    return said + "".join(f"; {count} {few[fault]} have no log p" for fault, count in result.faults.items())
