@@ -76,7 +76,7 @@ def scored(
     date = kept_date(path / "sample.json") if path.is_dir() else None
     if date:
         model.codec = replace(model.codec, date=date)
-    responses, source = responses_to(chosen, drawn_by.split, read, str(path))
+    responses, source = responses_to(chosen, drawn_by.split, read, drawn_by.ids, str(path))
     for note in model.codec.notes([responses[0].prompt]):
         print_note(note)
     with bars() as shown:

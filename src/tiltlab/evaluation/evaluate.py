@@ -44,6 +44,7 @@ def evaluate(
     seed: int,
     reward: Reward | None = None,
     on_progress: Callable[[int], None] = lambda _: None,
+    on_rollouts: Callable[[Sequence[Problem], Sequence[Sequence[Rollout]]], None] = lambda *_: None,
 ) -> Evaluated:
     """Draw and grade responses to each problem, and score them under the model and the reference.
 
@@ -53,6 +54,7 @@ def evaluate(
     seed: of the draws.
     reward: of the user's own, in place of the task's.
     on_progress: told how many problems are done.
+    on_rollouts: given some problems and the responses to each, as they were drawn.
 
     Both models score the responses that the sampler gave, whatever distribution it drew them from, by the same code:
     where the weights agree, so do the two log-probabilities (nats, at temperature 1).
@@ -78,6 +80,7 @@ def evaluate(
             for p, group in enumerate(rollouts)
             for g, rollout in enumerate(group)
         ]
+        on_rollouts(some, rollouts)
         infos.append(samples.info)
         first_P += [group[0] for group in rollouts]
         on_progress(min(start + CHUNK, len(problems)))

@@ -1,5 +1,5 @@
-"""Model x sampler x task -> a folder: records.jsonl, tokens.jsonl (a few of them token by token), and sample.json that
-says how they were made.
+"""Model x sampler x task -> a folder: records.jsonl, ids.jsonl (their token ids), tokens.jsonl (a few of them token by
+token), and sample.json that says how they were made.
 
 Problems are done some at a time, and each lot is on the disk before the next begins: stopped or killed, the same
 command goes on where it was, and ends with the same records. Responses of other engines (`from_elsewhere`) are graded
@@ -37,7 +37,7 @@ from tiltlab.storage.run_folder import kept_date
 from tiltlab.storage.shapes import or_else, read_shaped, read_shaped_lines
 from tiltlab.system.provenance import provenance
 from tiltlab.tasks.base import Task, grade_texts
-from tiltlab.types import Problem, Record
+from tiltlab.types import Problem, Record, Rollout
 
 LOT = 16
 """Problems between two writes, at most: fewer where their responses do not fit one forward side by side."""
@@ -138,10 +138,19 @@ def _draw_lot(
     """Draw and grade the responses to some problems, and add them to the folder."""
     seed = derive(recipe.seed, split_key(recipe.split))
     settings: dict[str, Any] = {"n": recipe.n, "max_tokens": recipe.max_tokens, "seed": seed, "reward": reward}
-    records, info, first_P = evaluate(model, other, recipe.sampler.sampler(), recipe.task, lot, **settings)
+    ids: list[Json] = []
+
+    def keep(problems: Sequence[Problem], rollouts_PG: Sequence[Sequence[Rollout]]) -> None:
+        for problem, group in zip(problems, rollouts_PG, strict=True):
+            ids.extend({"problem": problem.id, "sample": g, "ids": r.tokens} for g, r in enumerate(group))
+
+    sampler = recipe.sampler.sampler()
+    records, info, first_P = evaluate(model, other, sampler, recipe.task, lot, **settings, on_rollouts=keep)
     prompts = [recipe.task.render(problem) for problem in lot]
     told = len(read_lines(folder / "tokens.jsonl"))
     append_lines(folder / "tokens.jsonl", token_lines(other, lot, prompts, first_P, told))
+    if (folder / "ids.jsonl").exists() or not (folder / "records.jsonl").exists():  # never some of them
+        append_lines(folder / "ids.jsonl", ids)
     append_lines(folder / "records.jsonl", [record_line(record) for record in records])
     append_lines(folder / "lots.jsonl", [asdict(info)])
 
@@ -246,19 +255,23 @@ def _lots(folder: Path) -> list[Json]:
 
 
 def _done(folder: Path, n: int, lots: Sequence[Sequence[Problem]]) -> int:
-    """How many lots are whole on the disk: records, tokens and notes. What was written of others is dropped."""
-    paths = [folder / name for name in ("records.jsonl", "tokens.jsonl", "lots.jsonl")]
-    records, tokens, notes = (whole_lines(path) for path in paths)
+    """How many lots are whole on the disk: records, ids, tokens and notes. What was written of others is dropped."""
+    paths = [folder / name for name in ("records.jsonl", "tokens.jsonl", "lots.jsonl", "ids.jsonl")]
+    records, tokens, notes, ids = (whole_lines(path) for path in paths)
+    with_ids = paths[-1].exists()  # folders of older versions have none
     kept = rows = shown = 0
     for lot in lots[: len(notes)]:
         own = records[rows : rows + len(lot) * n]
         told = [row.get("problem") for row in own if row.get("sample") == 0 and row.get("tokens")][: COUNTED - shown]
-        drawn = [row.get("problem") for row in own] == [problem.id for problem in lot for _ in range(n)]
-        if not drawn or [line.get("problem") for line in tokens[shown : shown + len(told)]] != told:
+        wanted = [problem.id for problem in lot for _ in range(n)]
+        drawn = [own, ids[rows : rows + len(own)]] if with_ids else [own]
+        whole = all([row.get("problem") for row in part] == wanted for part in drawn)
+        if not whole or [line.get("problem") for line in tokens[shown : shown + len(told)]] != told:
             break
         kept, rows, shown = kept + 1, rows + len(own), shown + len(told)
-    for path, count in zip(paths, (rows, shown, kept), strict=True):
-        keep_first(path, count)
+    for path, count in zip(paths, (rows, shown, kept, rows), strict=True):
+        if path.exists():
+            keep_first(path, count)
     return kept
 
 

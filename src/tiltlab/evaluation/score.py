@@ -24,6 +24,7 @@ from tiltlab.storage import shapes
 from tiltlab.storage.files import Json, append_lines, keep_first, make_folder, whole_lines, write_json
 from tiltlab.storage.records import write_records
 from tiltlab.storage.shapes import or_else, read_shaped
+from tiltlab.storage.token_ids import TokenIds
 from tiltlab.system.provenance import provenance
 from tiltlab.tasks.base import Task
 from tiltlab.types import Problem, Record, Split
@@ -87,9 +88,12 @@ def score(
     return Scored(filled, dict(faults), sum(bool(response.ids) for response in responses))
 
 
-def responses_to(task: Task, split: Split, records: Sequence[Record], named: str) -> tuple[list[Response], Json]:
+def responses_to(
+    task: Task, split: Split, records: Sequence[Record], ids: TokenIds, named: str
+) -> tuple[list[Response], Json]:
     """The records as responses to the prompts of a task, and what sample.json says of their problems.
 
+    ids: token ids by problem and sample, as far as they are known.
     named: what messages call the records.
 
     Raises UserError for a record whose problem the task does not have.
@@ -103,7 +107,9 @@ def responses_to(task: Task, split: Split, records: Sequence[Record], named: str
             )
     asked: Mapping[str, Problem] = {record.problem: problems[record.problem] for record in records}
     prompts = {name: task.render(problem) for name, problem in asked.items()}
-    responses = [Response(prompts[r.problem], r.text, r.complete, r.tokens) for r in records]
+    responses = [
+        Response(prompts[r.problem], r.text, r.complete, r.tokens, ids.get((r.problem, r.sample), ())) for r in records
+    ]
     return responses, {"questions": {name: [p.question, p.answer] for name, p in asked.items()}}
 
 

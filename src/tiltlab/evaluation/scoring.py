@@ -4,8 +4,9 @@ Left out on purpose: grades, and drawing. A response is scored as it stands; one
 text has no log-probability, which is better than that of another response.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 from math import nan
 
@@ -13,11 +14,11 @@ import torch
 
 from tiltlab.errors import UserError
 from tiltlab.models.hf import HFModel
-from tiltlab.models.retokenize import Fault, ending, retokenized
+from tiltlab.models.retokenize import Fault, Retokenized, ending, retokenized
 from tiltlab.types import Prompt, Rollout
 
-LOT = 16
-"""Prompts that are scored side by side, at most."""
+LOT = 8192
+"""Tokens that are scored between two reports of progress, about."""
 
 
 @dataclass(frozen=True)
@@ -65,38 +66,48 @@ def scores(model: HFModel, responses_N: Sequence[Response]) -> Iterator[list[Sco
     Raises UserError for a prompt that the model has no room for, and for token ids that it does not know.
     """
     end = ending(model.codec, [response.prompt for response in responses_N[:1]])
-    for lot in _lots(responses_N):
+    for lot in _lots(responses_N, partial(_tokens, model, end=end)):
         yield _scored(model, lot, end)
 
 
-def _lots(responses_N: Sequence[Response]) -> Iterator[list[list[Response]]]:
-    """Groups of responses to one prompt, as many to each, LOT at a time."""
-    groups = [list(group) for _, group in groupby(responses_N, key=lambda response: response.prompt)]
-    for _, alike in groupby(groups, key=len):
-        some = list(alike)
-        yield from (some[start : start + LOT] for start in range(0, len(some), LOT))
+Group = tuple[Prompt, list[Retokenized]]
+"""A prompt and its responses."""
+
+
+def _lots(responses_N: Sequence[Response], tokens: Callable[[Response], Retokenized]) -> Iterator[list[Group]]:
+    """Groups with as many responses each, in lots of at most LOT tokens (one group at least)."""
+    lot: list[Group] = []
+    size = held = 0
+    for prompt, group in groupby(responses_N, key=lambda response: response.prompt):
+        told = [tokens(response) for response in group]
+        longest = max(len(one.ids) for one in told) * len(told)
+        if lot and (len(told) != size or held + longest > LOT):
+            yield lot
+            lot, held = [], 0
+        lot.append((prompt, told))
+        size, held = len(told), held + longest
+    if lot:
+        yield lot
 
 
 @torch.no_grad()
-def _scored(model: HFModel, groups: Sequence[Sequence[Response]], end: int) -> list[Scores]:
-    told = [[_tokens(model, response, end) for response in group] for group in groups]
-    rollouts = [[Rollout(ids or (end,), "", True, ()) for ids, _ in group] for group in told]  # none may be empty
-    token_PGT = model.logprobs([group[0].prompt for group in groups], rollouts).token_PGT.tolist()
+def _scored(model: HFModel, lot: Sequence[Group], end: int) -> list[Scores]:
+    rollouts = [[Rollout(one.ids or (end,), "", True, ()) for one in told] for _, told in lot]  # none may be empty
+    token_PGT = model.logprobs([prompt for prompt, _ in lot], rollouts).token_PGT.tolist()
     return [
-        Scores(ids, tuple(token_PGT[p][g][: len(ids)]), fault)
-        for p, group in enumerate(told)
-        for g, (ids, fault) in enumerate(group)
+        Scores(one.ids, tuple(token_PGT[p][g][: len(one.ids)]), one.fault)
+        for p, (_, told) in enumerate(lot)
+        for g, one in enumerate(told)
     ]
 
 
-def _tokens(model: HFModel, response: Response, end: int) -> tuple[tuple[int, ...], Fault | None]:
+def _tokens(model: HFModel, response: Response, end: int) -> Retokenized:
     codec = model.codec
     if not response.ids:
-        told = retokenized(codec, response.text, end=end, complete=response.complete, tokens=response.tokens)
-        return told.ids, told.fault
+        return retokenized(codec, response.text, end=end, complete=response.complete, tokens=response.tokens)
     if not all(0 <= token < codec.vocabulary for token in response.ids):
         raise UserError(
             f"a response holds the token {max(response.ids, key=abs)}, and model {codec.name} knows "
             f"{codec.vocabulary}, from 0; score it with a model of the same vocabulary"
         )
-    return response.ids, None
+    return Retokenized(response.ids, None)

@@ -27,6 +27,7 @@ from tiltlab.seeds import derive
 from tiltlab.storage.natures import nature_of
 from tiltlab.storage.records import read_records
 from tiltlab.storage.shapes import TokenLine, Told, or_else, read_shaped, read_shaped_lines, require_end
+from tiltlab.storage.token_ids import TokenIds, read_ids
 from tiltlab.tasks.base import LenientReading, Task, grade_texts
 from tiltlab.types import UNKNOWN, Problem, Record, Split
 from tiltlab.verdict.verdict import Evidence
@@ -83,10 +84,12 @@ class DrawnBy(NamedTuple):
 
     task: whose problems they answer; None where nobody says.
     split: of the task.
+    ids: token ids of responses by problem and sample, as far as they are known.
     """
 
     task: Task | None
     split: Split
+    ids: TokenIds
 
 
 def read_for_scoring(path: Path) -> tuple[list[Record], DrawnBy]:
@@ -95,7 +98,9 @@ def read_for_scoring(path: Path) -> tuple[list[Record], DrawnBy]:
     Raises UserError for a file or folder that holds none.
     """
     recipe = _about(path).get("recipe") or {}
-    return _read(path), DrawnBy(_task_of(recipe), recipe.get("split", "test"))
+    with or_else("remove it, and responses are taken from their text"):
+        ids = read_ids(path / "ids.jsonl") if path.is_dir() else {}
+    return _read(path), DrawnBy(_task_of(recipe), recipe.get("split", "test"), ids)
 
 
 def _task_of(recipe: Mapping[str, Any]) -> Task | None:
