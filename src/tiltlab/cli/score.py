@@ -1,5 +1,6 @@
 """`tiltlab score`: log-probabilities of responses that exist, under a model of one's own."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -16,6 +17,7 @@ from tiltlab.system.devices import usable_devices
 if TYPE_CHECKING:
     from tiltlab.evaluation.score import Of, Scored
     from tiltlab.models.hf import HFModel
+    from tiltlab.tasks.base import Task
 
 
 def score(
@@ -46,7 +48,7 @@ def score(
         folder = _folder(out, path, model, alone=len(records) == 1)
         with alone_in(folder):
             result = scored(loaded, path, folder, of, (task, data, map_))
-        output.say(f"{path}: {_said(result)}")
+        output.say(f"{path}: {said(result)}")
         output.say(f"records: {folder / 'records.jsonl'}")
         told[str(path)] = {"records": folder / "records.jsonl", "faults": result.faults, "of": len(result.records)}
     output.figures({"model": model, "scored": told})
@@ -63,16 +65,13 @@ def scored(
 
     Raises UserError for records that cannot be scored.
     """
-    from tiltlab.config.tasks import load_task
     from tiltlab.evaluation.score import responses_to
     from tiltlab.evaluation.score import score as fill
     from tiltlab.storage.run_folder import kept_date
     from tiltlab.verdict.inputs import read_for_scoring
 
     read, drawn_by = read_for_scoring(path)
-    chosen = load_task(*task) if any(task) else drawn_by.task
-    if chosen is None:
-        raise UserError(f"{path} does not say what its problems are; name their task by --task, or --data")
+    chosen = _task(task, drawn_by.task, path)
     date = kept_date(path / "sample.json") if path.is_dir() else None
     if date:
         model.codec = replace(model.codec, date=date)
@@ -84,6 +83,57 @@ def scored(
         return fill(model, read, responses, of, folder, source, lambda done: shown.update(bar, completed=done))
 
 
+def beside_records(
+    base: str,
+    tuned: Path,
+    task: tuple[str | None, str | None, str | None],
+    stop: str | None,
+    out: Path,
+    settings: dict[str, int],
+    output: Output,
+) -> tuple[Path, Path]:
+    """What a verdict on records takes of their base model: its own responses to the same problems, and the records
+    with their log-probabilities under it. Returns the folders of both, within `out`.
+
+    task: its name, file and columns as options give them; the one that the records' folder names where left out.
+    settings: n, max_tokens and seed of the base's responses.
+
+    Raises UserError for records or a model that cannot be used.
+    """
+    from tiltlab.cli.evaluate import changes, draw
+    from tiltlab.config.recipe import load_sample_recipe
+    from tiltlab.models.loading import ModelConfig, load_codec, load_reference
+    from tiltlab.verdict.inputs import read_for_scoring
+
+    read, drawn_by = read_for_scoring(tuned)
+    chosen = _task(task, drawn_by.task, tuned)
+    ids = [problem.id for problem in chosen.problems(drawn_by.split)]
+    wanted = {record.problem for record in read}
+    last = max((i for i, name in enumerate(ids, start=1) if name in wanted), default=0)
+    config = ModelConfig(path=base, device=usable_devices("auto")[0], stop=stop)
+    model: HFModel = load_reference(config, load_codec(config))
+    result = scored(model, tuned, out / "tuned", "base", task)
+    output.say(f"{tuned}: {said(result)}")
+    del model
+    keys = changes(model=base, sampler="base", limit=last, n=settings["n"], max_tokens=settings["max_tokens"])
+    keys += [f"seed={settings['seed']}", f"split={drawn_by.split}"] + (
+        [f"model.stop={json.dumps(stop)}"] if stop else []
+    )
+    plan = load_sample_recipe(None, keys).model_copy(update={"task": chosen})
+    draw(plan, out / "base", output)
+    return out / "base", out / "tuned"
+
+
+def _task(options: tuple[str | None, str | None, str | None], named: "Task | None", path: Path) -> "Task":
+    """The task that options name, or else the records' folder. Raises UserError where neither does."""
+    from tiltlab.config.tasks import load_task
+
+    chosen = load_task(*options) if any(options) else named
+    if chosen is None:
+        raise UserError(f"{path} does not say what its problems are; name their task by --task, or --data")
+    return chosen
+
+
 def _folder(out: Path | None, path: Path, model: str, *, alone: bool) -> Path:
     name = path.parent.name if path.name == "records.jsonl" else path.stem
     if out is None:
@@ -91,7 +141,7 @@ def _folder(out: Path | None, path: Path, model: str, *, alone: bool) -> Path:
     return out if alone else out / slug(name)
 
 
-def _said(result: "Scored") -> str:
+def said(result: "Scored") -> str:
     """How many responses were scored, and why the others were not."""
     few = {
         "text": "whose tokens, made of the text, give back another text",

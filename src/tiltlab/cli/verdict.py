@@ -8,6 +8,7 @@ import typer
 from tiltlab.cli.evaluate import changes, draw
 from tiltlab.cli.output import AsJson, Output, are_records, print_note, print_notes
 from tiltlab.cli.progress import bars, errors
+from tiltlab.cli.score import beside_records
 from tiltlab.errors import UserError
 from tiltlab.storage.folder import alone_in, require_writable
 from tiltlab.system.devices import usable_devices
@@ -114,11 +115,14 @@ def verdict(
     from tiltlab.report.terminal import print_verdict
     from tiltlab.verdict.inputs import from_files
 
-    drawn = not are_records(base)
+    output = Output(as_json)
+    drawn = not are_records(base) and not are_records(tuned)
     if drawn and task is None and data is None:
         raise UserError("two models need problems: add --task, --data or both")
-    output = Output(as_json)
     with alone_in(out):
+        if not drawn and not are_records(base):
+            limits = {"n": n, "max_tokens": max_tokens, "seed": seed}
+            base, tuned = map(str, beside_records(base, Path(tuned), (task, data, map_), stop, out, limits, output))
         if drawn:
             settings = {"problems": limit, "n": n, "max_tokens": max_tokens, "seed": seed}
             examined = _examined(base, tuned, (task, data, map_), stop, settings)
