@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from tiltlab.cli.export import To, exported
 from tiltlab.cli.output import AsJson, Output, print_note, print_notes
 from tiltlab.cli.progress import bars
 from tiltlab.errors import UserError
@@ -40,6 +41,7 @@ def evaluate(
     responses: Annotated[Path | None, typer.Option(help="Grade responses of another engine (a JSONL file).")] = None,
     out: Annotated[Path | None, typer.Option(help="The folder; runs/evaluate-TASK-SAMPLER where left out.")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="Change a key: sampler.temperature=0.7")] = None,
+    export: Annotated[list[To] | None, typer.Option(help="Write them in this format too.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Graded responses of a model, with any sampler: records.jsonl, figures with intervals, and a page.
@@ -54,7 +56,7 @@ def evaluate(
     if responses and chosen:
         folder = out or Path("runs") / slug(f"evaluate {chosen.name} {responses.stem}")
         with alone_in(folder):
-            output.figures(_grade(responses, chosen, folder, output))
+            output.figures(_grade(responses, chosen, folder, output) | exported(folder, export or (), output))
         return
     keys = changes(model=model, sampler=sampler, n=n, limit=limit, max_tokens=max_tokens, reference=reference)
     plan = load_sample_recipe(recipe, keys + (set_ or []), print_note)
@@ -62,7 +64,7 @@ def evaluate(
         plan = plan.model_copy(update={"task": chosen})
     folder = out or Path("runs") / slug(f"evaluate {plan.task.name} {plan.sampler.name}")
     with alone_in(folder):
-        output.figures(draw(plan, folder, output))
+        output.figures(draw(plan, folder, output) | exported(folder, export or (), output))
 
 
 _KEYS = {"model": "model.path", "sampler": "sampler", "limit": "problems"}

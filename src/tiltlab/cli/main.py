@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from tiltlab.cli.evaluate import evaluate
+from tiltlab.cli.export import export, push
 from tiltlab.cli.look import list_, status
 from tiltlab.cli.output import print_error
 from tiltlab.cli.plan import plan
@@ -40,7 +41,8 @@ def _options(
     """Was the model taught something, or only sharpened?"""
 
 
-for command in (study, plan, evaluate, score, check, forecast, verdict, report, status, compare, lab):
+_COMMANDS = (study, plan, evaluate, score, check, forecast, verdict, report, status, compare, export, push, lab)
+for command in _COMMANDS:
     app.command()(command)
 app.command("list")(list_)
 app.command("sample", help="The same as evaluate, by another name.")(evaluate)

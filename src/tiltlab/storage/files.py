@@ -142,13 +142,18 @@ def write_text(path: Path, text: str) -> None:
 
     Raises UserError where it cannot be written.
     """
+    write_bytes(path, text.encode("utf-8", errors="backslashreplace"))  # half a character: its number
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a file whole or not at all. Raises UserError where it cannot be written."""
     make_folder(path.parent)
     begins = path.name[:40]
     part = path.with_name(f"{begins}.{secrets.token_hex(4)}.{os.getpid()}.part")  # others may be writing the same file
     try:
         _clear_parts(path.parent, begins)
-        with part.open("w", encoding="utf-8", errors="backslashreplace") as file:  # half a character: its number
-            file.write(text)
+        with part.open("wb") as file:
+            file.write(data)
             file.flush()
             os.fsync(file.fileno())
         part.replace(path)

@@ -97,7 +97,7 @@ def read_for_scoring(path: Path) -> tuple[list[Record], DrawnBy]:
 
     Raises UserError for a file or folder that holds none.
     """
-    recipe = _about(path).get("recipe") or {}
+    recipe = about_records(path).get("recipe") or {}
     with or_else("remove it, and responses are taken from their text"):
         ids = read_ids(path / "ids.jsonl") if path.is_dir() else {}
     return _read(path), DrawnBy(_task_of(recipe), recipe.get("split", "test"), ids)
@@ -227,18 +227,18 @@ def _tokens(path: Path) -> list[dict[str, Any]]:
 
 def _alone(path: Path) -> bool:
     """Whether the model of a folder was its own reference, so that its token lines are about itself."""
-    return not (_about(path).get("recipe") or {}).get("reference")
+    return not (about_records(path).get("recipe") or {}).get("reference")
 
 
 def _is_voted(path: Path) -> bool:
     """Whether what drew these records looks at answers and at nothing else, as far as their folder says."""
-    arm = (_about(path if path.is_dir() else path.parent).get("recipe") or {}).get("sampler")
+    arm = (about_records(path if path.is_dir() else path.parent).get("recipe") or {}).get("sampler")
     return isinstance(arm, dict) and "arm" in arm and nature_of(arm) == "answers"
 
 
 def _told_leniently(path: Path, records: Sequence[Record]) -> list[Record] | None:
     """Records of a folder, graded leniently by the task that it names; None where nobody says which."""
-    about = _about(path)
+    about = about_records(path)
     task = _task_of(about.get("recipe") or {})
     if task is None:
         return None
@@ -270,11 +270,11 @@ def _both_or_none(base: list[Record] | None, tuned: list[Record] | None) -> tupl
 
 
 def _questions(path: Path) -> dict[str, str]:
-    return {name: question for name, (question, _) in _about(path).get("questions", {}).items()}
+    return {name: question for name, (question, _) in about_records(path).get("questions", {}).items()}
 
 
-def _about(path: Path) -> dict[str, Any]:
-    """sample.json of a folder, empty where there is none."""
+def about_records(path: Path) -> dict[str, Any]:
+    """sample.json of a folder, empty where there is none. Raises UserError for a damaged one."""
     if not (path.is_dir() and (path / "sample.json").is_file()):
         return {}
     with or_else("put a copy of it back, or name its records.jsonl alone"):

@@ -1,0 +1,109 @@
+"""`tiltlab export`: records for other programs. `tiltlab push`: records on the hub."""
+
+import datetime as dt
+import shutil
+from collections.abc import Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from tiltlab.cli.output import AsJson, Output
+from tiltlab.errors import UserError
+from tiltlab.storage.folder import require_writable
+
+
+class To(StrEnum):
+    """What records can be written as."""
+
+    PARQUET = "parquet"
+    DATASETS = "datasets"
+    INSPECT = "inspect"
+    EVAL_RESULTS = "eval-results"
+
+
+_NAMES = {
+    To.PARQUET: "records.parquet",
+    To.DATASETS: "dataset",
+    To.INSPECT: "inspect.json",
+    To.EVAL_RESULTS: "eval_results.yaml",
+}
+
+
+def export(
+    records: Annotated[Path, typer.Argument(help="A folder of `tiltlab evaluate`, or records.jsonl.")],
+    to: Annotated[To, typer.Option(help="parquet, datasets (a folder), inspect (a log), eval-results (for the hub).")],
+    out: Annotated[Path | None, typer.Option(help="Where to; beside the records where left out.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Records as other programs read them."""
+    output = Output(as_json)
+    path = out or (records if records.is_dir() else records.parent) / _NAMES[to]
+    write(records, to, path)
+    output.say(f"{to.value}: {path}")
+    output.figures({"to": to.value, "path": path})
+
+
+def push(
+    records: Annotated[Path, typer.Argument(help="A folder of `tiltlab evaluate`.")],
+    repository: Annotated[str, typer.Option(help="OWNER/NAME of a data set on the hub.")],
+    public: Annotated[bool, typer.Option("--public", help="Let everybody see a new one.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Put records and their page on the Hugging Face hub, as a data set."""
+    from tiltlab.export.hub import push as put
+
+    output, folder = Output(as_json), records / _NAMES[To.DATASETS]
+    write(records, To.DATASETS, folder)
+    if (records / "report.html").is_file():
+        shutil.copyfile(records / "report.html", folder / "report.html")
+    address = put(folder, repository, private=not public)
+    output.say(f"on the hub: {address}")
+    output.figures({"address": address})
+
+
+def exported(folder: Path, formats: Sequence[To], output: Output) -> dict[str, Any]:
+    """Records in other formats, each beside them. Returns what --json says of it."""
+    for to in formats:
+        write(folder, to, folder / _NAMES[to])
+        output.say(f"{to.value}: {folder / _NAMES[to]}")
+    return {"exported": {to.value: folder / _NAMES[to] for to in formats}} if formats else {}
+
+
+def write(records: Path, to: To, path: Path) -> None:
+    """Records in another format, written to a file or folder.
+
+    records: a file, or the folder that holds it.
+
+    Raises UserError for records that cannot be read, or that the format cannot hold.
+    """
+    from tiltlab.export.eval_results import write_eval_results
+    from tiltlab.export.inspect_log import write_inspect_log
+    from tiltlab.export.tables import write_dataset, write_parquet
+    from tiltlab.verdict.inputs import about_records, read_for_scoring
+
+    read, _ = read_for_scoring(records)
+    about = about_records(records)
+    recipe, questions = about.get("recipe") or {}, about.get("questions", {})
+    model = str((recipe.get("model") or {}).get("path", "unknown"))
+    drawn_by = str((recipe.get("sampler") or {}).get("arm", "another engine"))
+    made = _when(records)
+    match to:
+        case To.PARQUET:
+            require_writable(path)
+            write_parquet(path, read, questions)
+        case To.DATASETS:
+            if path.exists() and not path.is_dir():
+                raise UserError(f"{path} is no folder; choose another --out")
+            write_dataset(path, read, questions, f"{read[0].task}: {model}, {drawn_by}")
+        case To.INSPECT:
+            write_inspect_log(path, read, questions, model, recipe, made)
+        case To.EVAL_RESULTS:
+            write_eval_results(path, read, f"tiltlab, sampler {drawn_by}", made.date())
+
+
+def _when(records: Path) -> dt.datetime:
+    """When the records were written."""
+    file = records / "records.jsonl" if records.is_dir() else records
+    return dt.datetime.fromtimestamp(file.stat().st_mtime, tz=dt.UTC)
