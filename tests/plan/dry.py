@@ -25,8 +25,8 @@ from tiltlab.training.optimizer import Optimizer, OptimizerConfig
 from tiltlab.training.train import TrainConfig, train_step
 from tiltlab.types import Grade, Problem
 
-FIRST = 0x4E00
-"""Of a block of 20 000 letters, each a token."""
+FIRST = 0x10000
+"""Of the letters beyond those of two bytes, of which each is a token."""
 
 
 def settings(family: str, *, tied: bool, **sizes: Any) -> Any:

@@ -11,6 +11,7 @@ from tests.plan import dry
 from tiltlab.errors import UserError
 from tiltlab.models.loading import LoraConfig, ModelConfig
 from tiltlab.plan import memory
+from tiltlab.plan.cards import card
 from tiltlab.plan.published import PUBLISHED, settings_of
 from tiltlab.plan.shapes import Ask, Batch
 from tiltlab.plan.skeleton import Skeleton
@@ -18,12 +19,13 @@ from tiltlab.plan.skeleton import Skeleton
 SHAPES = [("llama", True), ("llama", False), ("qwen2", True), ("qwen2", False), ("qwen3", True), ("qwen3", False)]
 BATCH = Batch(4, 4, 24, 80)
 MICRO = 2 * 4 * 80  # two groups
+WAYS = [(False, False), (True, False), (True, True)]
 
 
 def planned(config: Any, dtype: torch.dtype, ask: Ask, lora: LoraConfig | None = None) -> dict[str, int]:
     """Bytes by part, of both phases."""
     model = Skeleton("dry", config, dtype, lora)
-    phases = memory.rollout(model, ask, 10**12), memory.update(model, ask)
+    phases = memory.rollout(model, ask, card("h200")), memory.update(model, ask)
     return {part.name: part.nbytes for phase in phases for part in phase.parts}
 
 
@@ -134,3 +136,20 @@ def test_checkpointing_is_left_to_the_device() -> None:
 def test_a_model_that_its_data_steer_is_refused_in_a_line() -> None:
     with pytest.raises(UserError, match="model odd: its config makes no causal language model"):
         Skeleton("odd", AutoConfig.for_model("vit"), torch.float32, None)
+
+
+@pytest.mark.parametrize("lora", [None, LoraConfig(rank=4)])
+@pytest.mark.parametrize("family", ["llama", "qwen3", "gemma3_text"])
+def test_layers_that_are_alike_are_counted_from_two_of_them(
+    family: str, lora: LoraConfig | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = dry.settings(family, tied=True)
+
+    def counts() -> list[int]:
+        model = Skeleton("dry", config, torch.bfloat16, lora)
+        kept = [model.kept(BATCH, whole=whole, checkpointing=again) for whole, again in WAYS]
+        return [model.keys(100), *kept]
+
+    quick = counts()
+    monkeypatch.setattr("tiltlab.plan.skeleton._few", lambda *_: [])
+    assert counts() == quick

@@ -254,3 +254,21 @@ def test_rates_are_tokens_over_seconds_of_steps_with_a_clock() -> None:
     assert measured("m", "d", "hf", [{"step": 0}]) is None
     config = tiny.llama().config
     assert key_of(config, torch.float32, None) == "llama 2 x 32 x 48 x 9, float32"
+
+
+def test_an_engine_beside_the_trainer_has_its_share_while_it_draws_and_little_while_it_sleeps(tmp_path: Path) -> None:
+    settings = ["model.checkpointing=true", "train.max_tokens=512"]
+    alone = paper(tmp_path, *settings)
+    beside = paper(tmp_path, *settings, "engine={name: vllm, memory: 0.3}")
+    rollout = {part.name: part.nbytes for part in beside.rollout.parts}
+    assert rollout["engine"] == int(0.3 * beside.device.memory)
+    assert "keys and values" not in rollout
+    assert beside.update.total() == alone.update.total() + 1.5e9
+    assert beside.times[0].seconds < alone.times[0].seconds  # its decoding steps cost less
+    apart = paper(tmp_path, *settings, "engine={name: vllm, device: 'cuda:1'}")
+    assert apart.update.total() == alone.update.total()
+    assert not {part.nbytes for part in apart.rollout.parts if part.name == "engine"} - {0}
+    greedy = paper(tmp_path, *settings, "engine={name: vllm, memory: 0.9}")
+    assert not greedy.fits
+    assert greedy.remedies[0].startswith("--set engine.memory=")
+    assert paper(tmp_path, *settings, "engine={name: vllm, memory: 0.9}", greedy.remedies[0].split()[1]).fits

@@ -11,9 +11,6 @@ from tiltlab.plan.shapes import Ask, Batch, Device
 PROMPT = 256
 """Tokens of a prompt, where nobody has read any; assumed."""
 
-HALF = 0.5
-"""Of a card, for an engine of its own, where a recipe does not say."""
-
 
 def dtype_of(recipe: Recipe, device: Device) -> torch.dtype:
     """Of the weights, as `ModelConfig` says."""
@@ -37,7 +34,7 @@ def ask_of(recipe: Recipe, device: Device, context: int | None) -> Ask:
         reference=model.lora is None,
         trains=any(arm.objective() for arm in recipe.arms),
         engine=engine.name,
-        engine_share=engine.memory or HALF,
+        engine_share=engine.share,
         apart=engine.device != "same",
     )
 

@@ -11,7 +11,7 @@ from dataclasses import replace
 from tiltlab.models.context import GrowingLayer
 from tiltlab.models.decoding import LEAVE
 from tiltlab.models.vocabulary import CHUNK_BYTES
-from tiltlab.plan.shapes import Ask, Batch, Counted, Part, Phase, Shape, Where
+from tiltlab.plan.shapes import Ask, Batch, Counted, Device, Part, Phase, Shape, Where
 
 MOMENT_8BIT = 1 + 4 / 256
 """Bytes of a moment of 8 bits: one, and a float32 scale for every 256."""
@@ -20,17 +20,17 @@ ASLEEP = 1.5e9
 """Bytes that vLLM keeps on a card while it sleeps; assumed."""
 
 
-def rollout(model: Counted, ask: Ask, memory: int) -> Phase:
+def rollout(model: Counted, ask: Ask, device: Device) -> Phase:
     """What is held while responses are drawn.
 
-    memory: bytes of the device that can be used, which decide how many rows there are where the recipe does not.
+    device: whose room decides how many rows there are, where the recipe does not.
     """
     shape, batch = model.shape, ask.batch
     parts = _standing(shape, ask)
     if ask.engine == "vllm":
-        share = 0 if ask.apart else int(ask.engine_share * memory)
+        share = 0 if ask.apart else int(ask.engine_share * device.memory)
         return Phase("rollout", (*parts, Part("engine", share, f"vLLM, {ask.engine_share:.0%} of the device")))
-    rows = rows_side_by_side(model, ask, memory - standing(shape, ask))
+    rows = rows_side_by_side(model, ask, device.usable - standing(shape, ask))
     keys, copy, logits = (rows * each for each in _row(model, batch))
     held = (
         Part("keys and values", keys, f"{rows} rows of {batch.prompt} + {batch.tokens} tokens, with room to grow"),
@@ -74,14 +74,24 @@ def update(model: Counted, ask: Ask) -> Phase:
     if not ask.trains:
         return Phase("update", ())
     shape = model.shape
-    gradients = Part("gradients", 4 * shape.trained, "4 bytes a trained weight, float32")
-    passing = shape.trained_bytes * shape.rounded // max(1, shape.trained)
-    held = [*_standing(shape, ask), gradients]
-    if shape.rounded:
-        held.append(Part("gradients of a backward pass", passing, f"{shape.width} bytes a trained weight, until moved"))
+    held = [*_standing(shape, ask), *_gradients(shape)]
     if ask.engine == "vllm" and not ask.apart:
         held.append(Part("engine", int(ASLEEP), "vLLM asleep; assumed"))
     return Phase("update", (*held, *_activations(model, ask), _logits(shape, ask.micro_batch)))
+
+
+def without_activations(shape: Shape, ask: Ask) -> int:
+    """Bytes of the device that an update takes before its first forward and after its last."""
+    return standing(shape, ask) + (sum(part.nbytes for part in _gradients(shape)) if ask.trains else 0)
+
+
+def _gradients(shape: Shape) -> list[Part]:
+    gradients = [Part("gradients", 4 * shape.trained, "4 bytes a trained weight, float32")]
+    passing = shape.trained_bytes * shape.rounded // max(1, shape.trained)
+    if shape.rounded:
+        said = f"{shape.width} bytes a trained weight, until moved"
+        gradients.append(Part("gradients of a backward pass", passing, said))
+    return gradients
 
 
 def standing(shape: Shape, ask: Ask) -> int:

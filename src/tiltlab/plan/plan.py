@@ -49,7 +49,6 @@ def plan_study(recipe: Recipe, device: Device, *, gpus: int = 1, seeds: int = 1,
     times = _times(step, tokens, found, guessed, seeds, gpus)
     if not times:
         notes.append(f"no time is told: how fast {device.name} is, is not known, and nothing was measured on it here")
-    rollout, update = case.phases
     return Plan(
         name=recipe.name,
         model=recipe.model.path if config is None else config,
@@ -59,8 +58,8 @@ def plan_study(recipe: Recipe, device: Device, *, gpus: int = 1, seeds: int = 1,
         gpus=gpus,
         checkpointing=bool(ask.checkpointing),
         rows=rows,
-        rollout=rollout,
-        update=update,
+        rollout=case.rollout,
+        update=case.update,
         sharded=memory.sharded(model, ask, gpus) if gpus > 1 else None,
         step=step,
         times=tuple(times),
@@ -100,7 +99,7 @@ def require_room(recipe: Recipe, device: Device, sharing: int) -> str | None:
         return f"no plan of what memory this takes: {error}"
     name = recipe.name if sharing == 1 else f"{recipe.name}, {sharing} jobs side by side,"
     fewer = [f"--jobs {sharing - 1}"] * (sharing > 1 and on_device(case, device).fits)
-    said = refusal(name, share, case.phases, [*fewer, *remedies(case)])
+    said = refusal(name, share, (case.rollout, case.update), [*fewer, *remedies(case)])
     if device.is_gpu:
         raise UserError(said)
     return said
@@ -110,7 +109,7 @@ def _rows(model: Counted, ask: Ask, device: Device, room: int) -> int:
     """Responses that are drawn side by side, by whoever draws them."""
     if ask.engine == "hf":
         return memory.rows_side_by_side(model, ask, room)
-    space = (1 if ask.apart else ask.engine_share) * device.usable - model.shape.weights
+    space = ask.engine_share * device.memory - model.shape.weights
     return int(max(1, min(ask.batch.rows, space // model.keys(ask.batch.prompt + ask.batch.tokens))))
 
 

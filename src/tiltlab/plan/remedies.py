@@ -28,15 +28,22 @@ class Case:
         return replace(self.ask, checkpointing=memory.checkpointing(self.model, self.ask, self.device.usable))
 
     @cached_property
-    def phases(self) -> tuple[Phase, Phase]:
-        """Rollout and update."""
-        ask = self.settled
-        return memory.rollout(self.model, ask, self.device.usable), memory.update(self.model, ask)
+    def rollout(self) -> Phase:
+        """What is held while responses are drawn."""
+        return memory.rollout(self.model, self.ask, self.device)
+
+    @cached_property
+    def update(self) -> Phase:
+        """What is held while weights are updated."""
+        return memory.update(self.model, self.settled)
 
     @property
     def fits(self) -> bool:
-        """Whether both phases do."""
-        return all(phase.total() <= self.device.usable for phase in self.phases)
+        """Whether both phases do. Activations are counted last, and not at all where there is no room for the rest."""
+        usable = self.device.usable
+        if memory.without_activations(self.model.shape, self.ask) > usable:
+            return False
+        return self.rollout.total() <= usable and self.update.total() <= usable
 
 
 Change = tuple[str, Case]
@@ -92,7 +99,7 @@ def _one_group(case: Case) -> Change | None:
 
 def _fewer_rows(case: Case) -> Change | None:
     ask = case.ask
-    if ask.engine != "hf" or ask.batch_tokens is None or case.phases[0].total() <= case.device.usable:
+    if ask.engine != "hf" or ask.batch_tokens is None or case.rollout.total() <= case.device.usable:
         return None
     standing = memory.standing(case.model.shape, ask)
     rows = memory.rows_side_by_side(case.model, replace(ask, batch_tokens=None), case.device.usable - standing)
@@ -110,9 +117,9 @@ def _smaller_engine(case: Case) -> Change | None:
     ask, device = case.ask, case.device
     if ask.engine != "vllm" or ask.apart:
         return None
-    share = (device.usable - memory.standing(case.model.shape, ask)) / device.usable
-    share = int(20 * share) / 20  # twentieths
-    needed = case.model.shape.weights / device.usable
+    room = device.usable - memory.standing(case.model.shape, ask)
+    share = int(20 * room / device.memory) / 20  # twentieths
+    needed = case.model.shape.weights / device.memory
     if not needed < share < ask.engine_share:
         return None
     return _asking(case, f"engine.memory={share:g}", replace(ask, engine_share=share))

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -44,42 +45,50 @@ class Skeleton:
     """
 
     def __init__(self, name: str, settings: Any, dtype: torch.dtype, lora: LoraConfig | None) -> None:
-        self._name = name
         AttentionInterface.register(_FUSED, _fused)
         AttentionMaskInterface.register(_FUSED, sdpa_mask)
-        try:
-            with META:
-                own = copy.deepcopy(settings)  # it is written into
-                module = AutoModelForCausalLM.from_config(own, dtype=dtype, attn_implementation=_FUSED)
-        except Exception as error:  # a config may be any nonsense
-            raise UserError(f"model {name}: its config makes no causal language model ({brief(error, 200)})") from error
-        quiet_dropout(module)
-        checkpoint_layers(module)
-        module.eval()
-        self._config, self._body = module.config, module.base_model
-        self.shape = _shape(module, key_of(settings.get_text_config(), dtype, lora))
+        whole = _built(name, settings, dtype)
+        self.shape = _shape(whole, key_of(settings.get_text_config(), dtype, lora))
+        self._sizes = Sizes.of(settings, self.shape.width)
+        few = _few(name, settings, dtype, self.shape)
         if lora:
-            wrapped = with_adapters(module, name, lora, seed=0)
+            wrapped = with_adapters(whole, name, lora, seed=0)
             self.shape = _adapted(self.shape, [p for p in wrapped.parameters() if p.requires_grad])
+            for module in few:
+                with_adapters(module, name, lora, seed=0)
+        self._bodies = [_Body(name, module) for module in few or [whole]]
         self.keys = cache(self._keys)
         self.kept = cache(self._kept)
 
     def drawing(self, free: int) -> int:
         """As `Counted.drawing`."""
-        return Sizes.of(self._config, self.shape.width).fit(max(0, free)).drawing
+        return self._sizes.fit(max(0, free)).drawing
+
+    def _keys(self, columns: int) -> int:
+        return self._of_all_layers([body.keys(columns) for body in self._bodies])
+
+    def _kept(self, batch: Batch, *, whole: bool, checkpointing: bool = False) -> int:
+        return self._of_all_layers([body.kept(batch, whole, checkpointing) for body in self._bodies])
+
+    def _of_all_layers(self, counts: list[int]) -> int:
+        """From a count of the whole model, or from counts of its first layer and of its first two."""
+        return counts[0] + sum((self.shape.layers - 1) * (two - one) for one, two in pairwise(counts))
+
+
+class _Body:
+    """The layers of a model without weights, read as the trainer reads them."""
+
+    def __init__(self, name: str, module: Any) -> None:
+        self._name, self._body, self.config = name, module.base_model, module.config
 
     @torch.no_grad()
-    def _keys(self, columns: int) -> int:
+    def keys(self, columns: int) -> int:
         self._body.eval()
         with _counting(self._name):
             context = self._read(1, columns)
             return sum(layer.keys.nbytes + layer.values.nbytes for layer in context.cache.layers)
 
-    def _read(self, rows: int, columns: int) -> Context:
-        ids_N = [[row, *[0] * (columns - 1)] for row in range(rows)]  # no two begin alike: nothing is read for several
-        return read_prompts(self._body, self._config, ids_N, META, growing=False)
-
-    def _kept(self, batch: Batch, *, whole: bool, checkpointing: bool = False) -> int:
+    def kept(self, batch: Batch, whole: bool, checkpointing: bool) -> int:
         self._body.train(checkpointing)  # only in training mode does it happen
         kept = _Kept([*self._body.parameters(), *self._body.buffers()])
         with _counting(self._name), kept:
@@ -91,6 +100,40 @@ class Skeleton:
                 if batch.tokens > 1:
                     read(self._body, context, torch.zeros(batch.rows, batch.tokens - 1, dtype=torch.long, device=META))
         return kept.nbytes
+
+    def _read(self, rows: int, columns: int) -> Context:
+        ids_N = [[row, *[0] * (columns - 1)] for row in range(rows)]  # no two begin alike: nothing is read for several
+        return read_prompts(self._body, self.config, ids_N, META, growing=False)
+
+
+def _built(name: str, settings: Any, dtype: torch.dtype) -> Any:
+    """The model on the meta device, ready to be read."""
+    try:
+        with META:
+            own = copy.deepcopy(settings)  # it is written into
+            module = AutoModelForCausalLM.from_config(own, dtype=dtype, attn_implementation=_FUSED)
+    except Exception as error:  # a config may be any nonsense
+        raise UserError(f"model {name}: its config makes no causal language model ({brief(error, 200)})") from error
+    quiet_dropout(module)
+    checkpoint_layers(module)
+    return module
+
+
+def _few(name: str, settings: Any, dtype: torch.dtype, shape: Shape) -> list[Any]:
+    """The same model with its first layer, and with its first two, which are read much faster: where all of its layers
+    are alike; else none."""
+    if shape.layers < 3 or len(set(getattr(settings.get_text_config(), "layer_types", None) or [""])) > 1:
+        return []
+    modules = []
+    for layers in (1, 2):
+        shorter = copy.deepcopy(settings)
+        text = shorter.get_text_config()
+        text.num_hidden_layers = layers
+        if getattr(text, "layer_types", None):
+            text.layer_types = text.layer_types[:layers]
+        modules.append(_built(name, shorter, dtype))
+    one, two = (sum(p.numel() for p in module.parameters()) for module in modules)
+    return modules if one + (shape.layers - 1) * (two - one) == shape.parameters else []
 
 
 @contextmanager
