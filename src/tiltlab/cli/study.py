@@ -39,7 +39,7 @@ def study(
     Stopped or killed, the same command goes on where it was.
     """
     from tiltlab.config.recipe import load_recipe
-    from tiltlab.study.study import run_study, splits_of
+    from tiltlab.study.study import run_study, splits_of, taught
 
     plan = load_recipe(recipe, set_ or (), print_note)
     run = out or Path("runs") / shortened(plan.name)
@@ -48,9 +48,10 @@ def study(
         return
     devices = _devices(plan)
     on_gpu = devices[0].startswith("cuda")
-    for task in plan.tasks:
-        with suppress(UserError):  # told below, with whatever else is wrong
-            print_notes(task, splits_of(plan))
+    for task in taught(plan):
+        for needed in splits_of(plan, task):
+            with suppress(UserError):  # told below, with whatever else is wrong
+                print_notes(needed.task, [needed.split])
     mirror = _mirror(track, run, plan) if track else None
     with jobs_progress(run, mirror) as on_progress:
         failed = run_study(

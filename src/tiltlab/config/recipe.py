@@ -10,9 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     PositiveFloat,
     PositiveInt,
@@ -21,12 +19,14 @@ from pydantic import (
     model_validator,
 )
 
-from tiltlab.config.arm import MOST, Count
+from tiltlab.config.arm import Count
 from tiltlab.config.complaints import complaints
 from tiltlab.config.engine import EngineConfig
 from tiltlab.config.methods import Arm, Sampled, Taught, named
 from tiltlab.config.reading import yaml_value
+from tiltlab.config.section import Section, Tokens
 from tiltlab.config.tasks import Task, tagged
+from tiltlab.config.testing import Tested, Testing, tested_on
 from tiltlab.config.trained import Trained
 from tiltlab.errors import UserError, brief, gathered, shown, words
 from tiltlab.models.loading import ModelConfig
@@ -36,30 +36,24 @@ from tiltlab.storage.old_names import NEW, OLD, renamed, renamed_override
 from tiltlab.training.advantage import PassK
 from tiltlab.training.alarms import Kind
 from tiltlab.training.optimizer import OptimizerConfig
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-Tokens = Annotated[int, Field(ge=1, le=10**7)]
-"""A response's, at most. The model's own context, where it names one, is found to be too short later on."""
+from tiltlab.training.signals import Truncated
 
 Weight = Annotated[float, Field(allow_inf_nan=False)]
 LONGEST_NAME = 200
 """Bytes: file systems take 255 in a name, and some files are named after it with more behind."""
 
-Section = TypeVar("Section", bound=_Section)
+Made = TypeVar("Made", bound=Section)
 
 
-class Training(_Section):
+class Training(Section):
     """The budget that every trained arm gets.
 
     steps: updates, one a batch.
     prompts: in a batch.
     responses: to each prompt of a batch.
-    max_tokens: of a response; while testing too, and for arms that do not train.
+    max_tokens: of a response; while validating and testing too, where these do not say otherwise.
     micro_batch_tokens: response tokens (padding included) that one backward pass may hold.
+    truncated: whether responses that max_tokens cuts off are left out of training, or count as they stand.
     optimizer: learning rate and the like.
     reward: a function of one's own, "package.module:function", in place of the task's; or several with weights.
     reward_deadline: seconds for one call of it.
@@ -71,6 +65,7 @@ class Training(_Section):
     responses: Annotated[Count, Field(ge=2)]
     max_tokens: Tokens
     micro_batch_tokens: PositiveInt = 4096
+    truncated: Truncated = "drop"
     optimizer: OptimizerConfig = OptimizerConfig()
     reward: str | dict[str, Weight] | None = None
     reward_deadline: PositiveFloat = Field(DEADLINE, allow_inf_nan=False)
@@ -95,34 +90,22 @@ class Training(_Section):
         return load_reward(self.reward, self.reward_deadline) if self.reward else None
 
 
-class Validation(_Section):
+class Validation(Section):
     """How the best checkpoint is chosen: by accuracy on the validation split.
 
     every: training steps between two evaluations.
     problems: of the split, the first ones.
     n: responses to each.
+    max_tokens: of a response; `train.max_tokens` where left out.
     """
 
     every: PositiveInt
     problems: PositiveInt = 64
     n: Count = 4
+    max_tokens: Tokens | None = None
 
 
-class Testing(_Section):
-    """What is reported, on the test split.
-
-    problems: of the split, the first ones; all where left out.
-    n: responses to each.
-    forecast_n: responses to each that the base arm draws besides, from which the forecast and the verdicts tell its
-        sharpening.
-    """
-
-    problems: PositiveInt | None = None
-    n: Count = 16
-    forecast_n: Annotated[int, Field(ge=0, le=MOST)] = 48
-
-
-class Recipe(_Section):
+class Recipe(Section):
     """Everything that decides what a study comes to, but for the number of seeds.
 
     name: of the study; its folder is called so.
@@ -132,7 +115,7 @@ class Recipe(_Section):
     arms: what is held side by side; at least one, each with a name of its own.
     train: the budget of the arms that train.
     validation: how the best checkpoint is chosen.
-    test: what is reported.
+    test: what is reported: one test set or several.
     seed: the first one of the study.
 
     Raises pydantic's ValidationError for values that cannot be; `load_recipe` tells them in the recipe's own terms.
@@ -168,6 +151,20 @@ class Recipe(_Section):
         return self
 
     @model_validator(mode="after")
+    def _tested(self) -> "Recipe":
+        for task in self.tasks:
+            self.tests_of(task.name)
+        return self
+
+    def tests_of(self, task: str) -> tuple[Tested, ...]:
+        """The test sets of a training.
+
+        task: that is trained on, by name.
+        """
+        number = [one.name for one in self.tasks].index(task)
+        return tested_on(self.test, number, self.tasks, self.train.max_tokens)
+
+    @model_validator(mode="after")
     def _enough_responses(self) -> "Recipe":
         for arm in self.arms:
             if isinstance(arm, Trained) and isinstance(arm.advantage, PassK):
@@ -177,7 +174,7 @@ class Recipe(_Section):
         return self
 
 
-def with_defaults(kind: type[_Section], recipe: Json) -> Json:
+def with_defaults(kind: type[Section], recipe: Json) -> Json:
     """A recipe as it was kept, with what it may leave out: one of an older version knows nothing of newer keys."""
     try:
         return kind.model_validate(recipe).model_dump(mode="json")
@@ -193,7 +190,7 @@ def _samples(value: Any) -> Any:
     return value
 
 
-class SampleRecipe(_Section):
+class SampleRecipe(Section):
     """What `tiltlab evaluate` draws: n responses to each problem of a split, by one sampler.
 
     model: that is drawn from.
@@ -242,7 +239,7 @@ def load_sample_recipe(
     return _load(SampleRecipe, path, "sample.yaml", overrides, on_note)
 
 
-def _load(kind: type[Section], path: str | None, default: str, overrides: Sequence[str], on_note: OnNote) -> Section:
+def _load(kind: type[Made], path: str | None, default: str, overrides: Sequence[str], on_note: OnNote) -> Made:
     name = path or "the options given"
     text = _read(path) if path else (files("tiltlab.embedded") / default).read_text(encoding="utf-8")
     data = yaml_value(text, name)

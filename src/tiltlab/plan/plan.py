@@ -115,8 +115,8 @@ def _rows(model: Counted, ask: Ask, device: Device, room: int) -> int:
 
 def _jobs(recipe: Recipe, notes: list[str]) -> list[tuple[Arm, Tokens]]:
     """The jobs of one seed, with what each draws."""
-    counts = {task.name: counted_offline(task, notes) for task in recipe.tasks}
-    return [(arm, tokens_of(arm, recipe, counts[task.name])) for task in recipe.tasks for arm in recipe.arms]
+    count = counted_offline(notes)
+    return [(arm, tokens_of(arm, recipe, task, count)) for task in recipe.tasks for arm in recipe.arms]
 
 
 def _times(

@@ -18,13 +18,14 @@ SIZES = {
     "gsm8k": 1319,
     "aime24": 30,
     "aime25": 30,
+    "hmmt_feb24": 30,
     "hmmt_feb25": 30,
     "olympiadbench": 674,
 }
 """Problems in the test splits of named sets, as published: a plan asks nothing of the hub."""
 
-Count = Callable[[Split, int | None], int]
-"""How many problems of a split are taken, where so many are wanted (None: all)."""
+Count = Callable[[Task, Split, int | None], int]
+"""How many problems of a task's split are taken, where so many are wanted (None: all)."""
 
 
 @dataclass(frozen=True)
@@ -44,39 +45,45 @@ class Tokens:
         return self.trained + self.evaluated
 
 
-def tokens_of(arm: Arm, recipe: Recipe, count: Count) -> Tokens:
-    """What a job of an arm draws, each response as long as it may be."""
-    test, train, validation = recipe.test, recipe.train, recipe.validation
-    tested = count("test", test.problems)
-    responses = tested * arm.sampler().drawn(test.n)
-    if arm.objective() is None:
-        responses += tested * test.forecast_n * isinstance(arm, Base)
-        return Tokens(0, responses * train.max_tokens)
+def tokens_of(arm: Arm, recipe: Recipe, task: Task, count: Count) -> Tokens:
+    """What a job of an arm draws, each response as long as it may be.
+
+    task: that it is of.
+    """
+    train, validation = recipe.train, recipe.validation
+    trains = arm.objective() is not None
+    tested = 0
+    for test in recipe.tests_of(task.name):
+        responses = arm.sampler().drawn(test.n) * (2 if trains else 1)  # of the last checkpoint and of the best
+        responses += test.forecast_n * isinstance(arm, Base)
+        tested += count(test.task, "test", test.problems) * responses * test.max_tokens
+    if not trains:
+        return Tokens(0, tested)
     evaluations = 1 + -(-train.steps // validation.every)  # before the first step, every so many, after the last
-    responses *= 2  # of the last checkpoint and of the best
-    responses += evaluations * count("validation", validation.problems) * validation.n
-    return Tokens(train.steps * train.prompts * train.responses * train.max_tokens, responses * train.max_tokens)
+    validated = evaluations * count(task, "validation", validation.problems) * validation.n
+    validated *= validation.max_tokens or train.max_tokens
+    return Tokens(train.steps * train.prompts * train.responses * train.max_tokens, validated + tested)
 
 
-def counted(task: Task) -> Count:
-    """The problems of a task, counted."""
-    return lambda split, wanted: len(task.problems(split)[:wanted])
+def counted(task: Task, split: Split, wanted: int | None) -> int:
+    """The problems of a task's split that are taken, as its data has them."""
+    return len(task.problems(split)[:wanted])
 
 
-def counted_offline(task: Task, notes: list[str]) -> Count:
+def counted_offline(notes: list[str]) -> Count:
     """The problems of a task as far as they are known without the hub: those of a named set as published.
 
     notes: gets a line where it had to be taken for something.
     """
 
-    def count(split: Split, wanted: int | None) -> int:
+    def count(task: Task, split: Split, wanted: int | None) -> int:
         if isinstance(task, Data) and _on_the_hub(task, split):
             there = SIZES.get(str(task.test or task.task)) if split == "test" else wanted
             if there is None:
                 notes.append(f"{task.name}: how many problems its test split has is not known; evaluation is left out")
             return min(there or 0, wanted or there or 0)
         try:
-            return counted(task)(split, wanted)
+            return counted(task, split, wanted)
         except UserError as error:
             notes.append(f"{error}; its {split} split is left out")
             return 0

@@ -12,7 +12,7 @@ from tiltlab.report.export import Table, in_markdown, markdown
 from tiltlab.report.findings import Findings
 from tiltlab.report.load import Study
 from tiltlab.report.outcome import called
-from tiltlab.report.tables import Row
+from tiltlab.report.tables import Row, at_k
 from tiltlab.storage.files import write_text
 from tiltlab.storage.run_folder import JobDir
 from tiltlab.system.visible import visible
@@ -28,10 +28,10 @@ def write_cards(run: Path, study: Study, rows: Sequence[Row], findings: Mapping[
     rows: of the result table.
     findings: by task.
     """
-    for row in (row for row in rows if row.steps):
+    for row in (row for row in rows if row.steps and study.tests[row.task].leads):
         arm = next(arm for arm in study.on(row.task) if arm.name == row.arm)
         for seeded in arm.seeds:
-            job = JobDir.of(run, row.task, row.arm, seeded.seed)
+            job = JobDir.of(run, study.tests[row.task].task, row.arm, seeded.seed)
             folder = job.checkpoints.step((seeded.steps or {})[row.which])
             if folder.is_dir():
                 write_text(folder / "README.md", card(study, row, arm.config, seeded.seed, rows, findings[row.task]))
@@ -45,7 +45,7 @@ def card(
     row: of the checkpoint.
     config: the arm, as the recipe has it.
     seed: of the training.
-    rows: of the result table, of which those of the base are shown beside the card's own.
+    rows: of the result table, of which those of the checkpoint and of the base are shown, on every test set.
     findings: of the row's task.
     """
     model, made = study.recipe["model"], study.made[-1]
@@ -55,22 +55,15 @@ def card(
         **({"base_model": model["path"]} if hub_id else {}),
         "tags": ["tiltlab", "reinforcement-learning"],
     }
-    base = study.base(row.task)
-    shown = [r for r in rows if r.task == row.task and (r is row or (base and r.arm == base.name))]
-    table = Table(
-        ("model", "accuracy", f"pass@{row.k}", "length", "KL to the base"),
-        [(r.arm, r.accuracy, r.pass_k, r.length.value, r.kl.value) for r in shown],
-        {"length": 1, "KL to the base": 2},
-        f"Test split of {row.task}, {study.recipe['test']['n']} samples a problem at temperature 1, over {study.seeds} "
-        "seed(s); 95 % intervals over problems; KL in nats a response.",
-    )
+    task = study.tests[row.task].task
+    table = _results(study, row, rows)
     verdict = findings.verdicts.get(row.arm) if row.which == "last" else None
-    data = ", ".join(f"{split} {fact['sha256'][:12]}" for split, fact in study.data[row.task].items())
+    data = ", ".join(f"{split} {fact['sha256'][:12]}" for split, fact in study.data[task].items())
     versions = ", ".join(f"{name} {version}" for name, version in made["versions"].items())
     settings = {"arm": dict(config), "train": study.recipe["train"], "seed": seed}
     parts = [
         f"---\n{yaml.safe_dump(front, sort_keys=False)}---",
-        f"# {in_markdown(f'{row.arm}, {row.task}')}",
+        f"# {in_markdown(f'{row.arm}, {task}')}",
         f"The {row.checkpoint.replace(' = ', ' and ')} checkpoint (step {row.steps[0]}) of arm "
         f"*{in_markdown(row.arm)}* in the study "
         f"*{in_markdown(study.name)}*, trained from `{_as_code(str(model['path']))}`. {_CITED}",
@@ -84,6 +77,24 @@ def card(
         + f". Problems (SHA-256): {data}.",
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _results(study: Study, row: Row, rows: Sequence[Row]) -> Table:
+    """The base and the checkpoint on every test set."""
+    sets = [test for test in study.tests.values() if test.task == study.tests[row.task].task]
+    shown = []
+    for test in sets:
+        base = study.base(test.label)
+        models = {(row.arm, row.which)} | ({(base.name, "")} if base else set())
+        shown += [r for r in rows if r.task == test.label and (r.arm, r.which) in models]
+    names = ", ".join(f"{test.name} ({test.n} samples a problem)" for test in sets)
+    return Table(
+        ("test set", "model", "accuracy", at_k(shown, "pass"), "length", "KL to the base"),
+        [(study.tests[r.task].name, r.arm, r.accuracy, r.pass_k, r.length.value, r.kl.value) for r in shown],
+        {"length": 1, "KL to the base": 2},
+        f"Test problems of {names} at temperature 1, over {study.seeds} seed(s); 95 % intervals over problems; KL in "
+        "nats a response.",
+    )
 
 
 def _told(verdict: Verdict) -> str:

@@ -170,7 +170,8 @@ def _records(study: Study, task: str, arm: str) -> list[Record]:
 
 
 def _problems(study: Study, task: str) -> Any:
-    return study.data.get(task, {}).get("test", {}).get("sha256")
+    test = study.tests.get(task)
+    return test and test.sha256
 
 
 def _notes(names: Sequence[str], studies: Sequence[Study]) -> list[str]:

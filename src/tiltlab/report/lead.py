@@ -100,6 +100,23 @@ def caveats(study: Study, findings: Mapping[str, Findings]) -> list[str]:
     return said
 
 
+def samples_in_words(study: Study) -> str:
+    """How many samples of a problem there are: "16 samples", or "16 (math500), 4 (minerva) samples"."""
+    return f"{_by_set({test.name: test.n for test in study.tests.values()})} samples"
+
+
+def limits_in_words(study: Study) -> str:
+    """The most tokens of a response while testing: "2048", or "2048 (math500), 4096 (aime24)"."""
+    return _by_set({test.name: test.max_tokens for test in study.tests.values()})
+
+
+def _by_set(numbers: Mapping[str, int | None]) -> str:
+    """A number where it is one for all test sets, else each with its set's name."""
+    if len(set(numbers.values())) == 1:
+        return str(next(iter(numbers.values())))
+    return ", ".join(f"{number} ({name})" for name, number in numbers.items())
+
+
 def cost_in_words(study: Study) -> str:
     """Seconds and tokens that training and sampling took, over all jobs."""
     jobs = [seeded for arm in study.arms for seeded in arm.seeds]

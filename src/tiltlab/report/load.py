@@ -1,5 +1,6 @@
 """A run folder as plain values. What is missing (a study still running) is simply not there; what failed is told."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,8 +23,8 @@ class Seeded:
     last: records of the last checkpoint.
     best: records of the best one, the same as `last` where that is the best.
     steps: which steps "last" and "best" are of; None for an arm that is not trained.
-    metrics: lines of metrics.jsonl.
-    validation: lines of select.jsonl.
+    metrics: lines of metrics.jsonl; none beside a second test set, as a training has one course (`TestSet.leads`).
+    validation: likewise of select.jsonl.
     sampling: of the last checkpoint: tokens drawn and rescored, seconds, responses, notes and warnings.
     sampling_best: likewise of the best one.
     tokens: of the last checkpoint: the first response to some problems, token by token (token_logprobs.TokenLine).
@@ -45,10 +46,38 @@ class Seeded:
 
 
 @dataclass(frozen=True)
+class TestSet:
+    """One test set of a training.
+
+    label: what it is called beside all others of the study: as the task is that was trained on, or "SET, from TASK".
+    task: that was trained on.
+    name: of the set.
+    n: samples of a problem.
+    max_tokens: of a response; None where nobody wrote it down.
+    sha256: of its problems.
+    leads: whether the training itself is told of beside it; the task's own test split where there is that, else the
+        first set.
+    """
+
+    label: str
+    task: str
+    name: str
+    n: int
+    max_tokens: int | None
+    sha256: str
+    leads: bool
+
+    def folder(self, job: JobDir) -> JobDir:
+        """Where a job's records of it are."""
+        return job if self.label == self.task else job.test(self.name)
+
+
+@dataclass(frozen=True)
 class ArmOnTask:
     """All seeds of one arm on one task.
 
-    task, name: of the task and of the arm.
+    task: the label of its test set (`TestSet`).
+    name: of the arm.
     config: the arm, as the recipe has it.
     nature: what the arm says that it is.
     seeds: those that are done.
@@ -87,7 +116,8 @@ class ArmOnTask:
 class Failure:
     """A job that could not be finished, and its curves up to there.
 
-    task, arm: by name.
+    task: the label of the test set that the training is told of beside.
+    arm: by name.
     config: the arm, as the recipe has it.
     seed: of the job.
     error: why, as one line.
@@ -115,9 +145,10 @@ class Study:
     recipe: as plain values.
     made: how, once for each time that it was begun or went on (tiltlab.system.provenance).
     data: number and hash of the problems, by task and split.
+    tests: the test sets, by label. With several of them, each is a task in what follows.
     seeds: how many.
     arms: for each task its arms, in the recipe's order.
-    problems: question and gold answer by (task, problem id).
+    problems: question and gold answer by (name of the test set, problem id).
     missing: jobs that are not done yet.
     failed: jobs that could not be finished.
     """
@@ -126,6 +157,7 @@ class Study:
     recipe: Json
     made: list[Json]
     data: Json
+    tests: dict[str, TestSet]
     seeds: int
     arms: list[ArmOnTask]
     problems: dict[tuple[str, str], Json]
@@ -151,6 +183,11 @@ class Study:
         """The untouched model at temperature 1, which everything is compared with; None without one."""
         return next((arm for arm in self.on(task) if arm.nature == "base"), None)
 
+    @property
+    def keeps_truncated(self) -> bool:
+        """Whether truncated responses were trained on, as responses like any other."""
+        return self.recipe["train"].get("truncated") == "keep"
+
 
 def load_study(run: Path) -> Study:
     """Read a run folder. Raises UserError where it holds no study, or no finished job, or a damaged file."""
@@ -160,21 +197,44 @@ def load_study(run: Path) -> Study:
     arms: list[ArmOnTask] = []
     failed: list[Failure] = []
     missing = 0
-    for task in about["data"]:
+    tests = {test.label: test for test in _tests(about)}
+    for test in tests.values():
         for config, name, nature in zip(recipe["arms"], about["arms"], natures, strict=True):
-            jobs = {seed: JobDir.of(run, task, name, seed) for seed in seeds}
+            jobs = {seed: JobDir.of(run, test.task, name, seed) for seed in seeds}
             done = {seed: job for seed, job in jobs.items() if job.result.exists()}
             broken = {seed: job for seed, job in jobs.items() if seed not in done and job.failed.exists()}
-            missing += len(jobs) - len(done) - len(broken)
-            failed += [_failure(job, task, name, config, seed) for seed, job in broken.items()]
+            if test.leads:
+                missing += len(jobs) - len(done) - len(broken)
+                failed += [_failure(job, test.label, name, config, seed) for seed, job in broken.items()]
             if done:
-                seeded = [_seeded(job, config, nature, seed) for seed, job in done.items()]
-                arms.append(ArmOnTask(task, name, config, nature, seeded))
+                seeded = [_seeded(job, test, config, nature, seed) for seed, job in done.items()]
+                arms.append(ArmOnTask(test.label, name, config, nature, seeded))
     if not arms:
         why = f"; failed: {failed[0]}" if failed else " yet"
         raise UserError(f"{run} holds no finished job{why}")
     problems = _problems(run / "problems.jsonl")
-    return Study(recipe["name"], recipe, about["made"], about["data"], about["seeds"], arms, problems, missing, failed)
+    made, data = about["made"], about["data"]
+    return Study(recipe["name"], recipe, made, data, tests, about["seeds"], arms, problems, missing, failed)
+
+
+def _tests(about: Json) -> Iterator[TestSet]:
+    """The test sets of a study, task by task."""
+    recipe = about["recipe"]
+    plain = {"own": True, "n": recipe["test"]["n"], "max_tokens": recipe["train"].get("max_tokens")}
+    for task, splits in about["data"].items():
+        sets = (about.get("tests") or {}).get(task) or [plain | {"name": task}]
+        leading = next((one for one in sets if one["own"]), sets[0])
+        for one in sets:
+            fact = splits.get("test" if one["own"] else f"test {one['name']}", {})
+            yield TestSet(
+                label=task if one["own"] else f"{one['name']}, from {task}",
+                task=task,
+                name=one["name"],
+                n=one["n"],
+                max_tokens=one["max_tokens"],
+                sha256=fact.get("sha256", ""),
+                leads=one is leading,
+            )
 
 
 def about_study(run: Path) -> Json:
@@ -195,16 +255,16 @@ def _problems(path: Path) -> dict[tuple[str, str], Json]:
         return {(line["task"], line["id"]): line for line in read_shaped_lines(path, shapes.Shown)}
 
 
-def _seeded(folder: JobDir, config: Json, nature: Nature, seed: int) -> Seeded:
-    with or_else(f"remove {folder.path}, and the study's command makes it again"):
-        return _read(folder, config, nature, seed)
+def _seeded(job: JobDir, test: TestSet, config: Json, nature: Nature, seed: int) -> Seeded:
+    with or_else(f"remove {job.path}, and the study's command makes it again"):
+        return _read(job, test, config, nature, seed)
 
 
-def _read(folder: JobDir, config: Json, nature: Nature, seed: int) -> Seeded:
-    result = read_shaped(folder.result, shapes.Result)
+def _read(job: JobDir, test: TestSet, config: Json, nature: Nature, seed: int) -> Seeded:
+    result, folder = read_shaped(job.result, shapes.Result), test.folder(job)
     trained = nature == "trained"
     if result["trained"] != trained:
-        raise UserError(f"{folder.result}: trained cannot be {result['trained']} for arm {config['arm']}")
+        raise UserError(f"{job.result}: trained cannot be {result['trained']} for arm {config['arm']}")
     steps = {"last": result["step"], "best": result["best_step"]} if trained else None
     sampling = read_shaped(folder.sampling("last"), shapes.Sampling)
     last = _records(folder, "last", sampling["responses"])
@@ -215,7 +275,7 @@ def _read(folder: JobDir, config: Json, nature: Nature, seed: int) -> Seeded:
     best = _records(folder, "best", sampling_best["responses"]) if has_best else last
     more = _records(folder, "forecast") if folder.records("forecast").exists() else []
     tokens = read_shaped_lines(folder.tokens("last"), shapes.TokenLine)
-    metrics, validation = _curves(folder, result["step"] if trained else 0)
+    metrics, validation = _curves(job, result["step"] if trained else 0) if test.leads else ([], [])
     return Seeded(
         seed, last, best, steps, metrics, validation, sampling, sampling_best, tokens, more, result.get("stopped")
     )

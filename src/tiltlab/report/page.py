@@ -19,12 +19,12 @@ from tiltlab.report.foretold import Foretold, foretold
 from tiltlab.report.frontier import Reached, frontier
 from tiltlab.report.headline import headline
 from tiltlab.report.html import render_page
-from tiltlab.report.lead import caveats, cost_in_words, lead
+from tiltlab.report.lead import caveats, cost_in_words, lead, limits_in_words, samples_in_words
 from tiltlab.report.load import ArmOnTask, Study
 from tiltlab.report.outcome import by_which
 from tiltlab.report.parts import PARTS, parts_of_arms
 from tiltlab.report.styles import IN_WORDS, STROKES, arm_colours, arm_dashes, is_trained
-from tiltlab.report.tables import Row, result_rows
+from tiltlab.report.tables import Row, at_k, result_rows
 from tiltlab.report.tokens import Shown, line_of, ranks, shown, where
 from tiltlab.storage.files import write_text
 
@@ -57,15 +57,14 @@ def table_of(study: Study, rows: Sequence[Row], findings: Mapping[str, Findings]
 
     rows, findings: of `analysed`.
     """
-    k = rows[0].k
     columns = (
         "task",
         "arm",
         "checkpoint",
         "accuracy",
         "gain",
-        f"pass@{k}",
-        f"maj@{k}",
+        at_k(rows, "pass"),
+        at_k(rows, "maj"),
         "length",
         "KL",
         "tokens used",
@@ -76,8 +75,8 @@ def table_of(study: Study, rows: Sequence[Row], findings: Mapping[str, Findings]
         verdict = findings[row.task].verdicts.get(row.arm) if row.which == "last" else None
         figures = (row.accuracy, row.gain, row.pass_k, row.maj_k, row.length.value, row.kl.value, row.tokens_used)
         lines.append((row.task, row.arm, row.checkpoint or None, *figures, verdict.outcome if verdict else None))
-    test = study.recipe["test"]
-    caption = f"{study.name}: {test['n']} samples on each problem of the test split, {study.seeds} seed(s); "
+    caption = f"{study.name}: {samples_in_words(study)} on each problem of the test split, "
+    caption += f"{study.seeds} seed(s); "
     caption += "95 % intervals over problems; length in tokens, KL to the base in nats a response."
     return Table(columns, lines, {"length": 1, "KL": 2, "tokens used": 1}, caption)
 
@@ -100,7 +99,9 @@ def render(study: Study, rows: Sequence[Row], findings: Mapping[str, Findings]) 
         figures[f"where-{i}"] = where(trained, task)
         figures[f"cost-{i}"] = cost(study, rows, task)
         figures |= _of_verdicts(i, task, findings[task], told[task])
-        figures |= {f"curves-{i}-{curve[1]}": learning_curves(study, task, [curve], alarmed[task]) for curve in curves}
+        if study.tests[task].leads:
+            told_of = {curve[1]: learning_curves(study, task, [curve], alarmed[task]) for curve in curves}
+            figures |= {f"curves-{i}-{key}": figure for key, figure in told_of.items()}
         figures |= {f"at-k-{i}-{kind}": at_k_curve(study, task, kind) for kind in ("pass", "maj")}
     return render_page(
         "page.html.j2",
@@ -116,6 +117,9 @@ def render(study: Study, rows: Sequence[Row], findings: Mapping[str, Findings]) 
         leads={task: lead(study, rows, task, findings[task]) for task in study.tasks},
         caveats=caveats(study, findings),
         cost=cost_in_words(study),
+        at_k=at_k,
+        samples_in_words=samples_in_words(study),
+        limits=limits_in_words(study),
         colours=arm_colours(study),
         strokes={arm: STROKES[dash] for arm, dash in arm_dashes(study).items()},
         colours_in_words=IN_WORDS,
@@ -178,7 +182,7 @@ def _differing(study: Study) -> dict[str, list[Any]]:
 
 def _curved(study: Study, task: str) -> list[str]:
     """The arms that have learning curves."""
-    curved = {arm.name for arm in study.on(task) if arm.trained}
+    curved = {arm.name for arm in study.on(task) if arm.trained} if study.tests[task].leads else set()
     curved |= {job.arm for job in study.failed if job.task == task and job.metrics}
     return [name for name in study.configs if name in curved]
 
@@ -193,7 +197,7 @@ def _samples(study: Study, task: str) -> list[dict[str, Any]]:
     problems = list(dict.fromkeys(record.problem for record in arms[0].seeds[0].last))[:SAMPLES]
     return [
         {
-            "problem": study.problems.get((task, problem), {"question": problem, "answer": "?"}),
+            "problem": study.problems.get((study.tests[task].name, problem), {"question": problem, "answer": "?"}),
             "responses": [
                 (arm.name, next(r for r in arm.seeds[0].last if r.problem == problem), _tokens(arm, problem))
                 for arm in arms

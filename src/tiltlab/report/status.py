@@ -129,7 +129,11 @@ def status_of(run: Path) -> Status:
             for task in about["data"]
             for arm, config in arms
         )
-    return Status(recipe["name"], jobs, _since([run / "study.json", *run.glob("cells/*/*/*/*")]))
+    return Status(
+        recipe["name"],
+        jobs,
+        _since([run / "study.json", *run.glob("cells/*/*/*/*"), *run.glob("cells/*/*/*/tests/*/*")]),
+    )
 
 
 def _since(files: Iterable[Path]) -> float:

@@ -40,8 +40,9 @@ class Row:
     k: the fewest samples of a problem.
     length: of a response, in tokens; NaN where nobody knows it.
     truncated, ungraded: shares of responses.
-    logp: log p under the base, in nats a response, over complete responses.
-    kl: log pi - log p, in nats a response, over complete responses: how far the arm went from the base. NaN for an arm
+    logp: log p under the base, in nats a response, over complete responses; over all where truncated ones were trained
+        on.
+    kl: log pi - log p, in nats a response, over the same: how far the arm went from the base. NaN for an arm
         that samples at a temperature: the records' log pi is then not of the distribution that was sampled. For
         PowerSMC by its own estimate of Z, which makes it a little too large where populations are small (log is
         concave).
@@ -87,7 +88,7 @@ def result_rows(study: Study) -> list[Row]:
         base = study.base(task)
         baseline = accuracies(base, "last") if base else None
         rows += [
-            _row(arm, which, None if arm is base else baseline)
+            _row(arm, which, None if arm is base else baseline, study.keeps_truncated)
             for arm in study.on(task)
             for which in (("last",) if _last_is_best(arm) else ("last", "best"))
         ]
@@ -133,19 +134,29 @@ def _maj_at(arm: ArmOnTask, which: str, k: int) -> dict[str, float]:
     return _all_over_seeds(arm, which, of_problems)
 
 
+def at_k(rows: Sequence[Row], kind: str) -> str:
+    """What the column of pass@k or maj@k is called: with its k where that is one for all rows, else pass@n, n being the
+    samples of the row's test set.
+
+    kind: "pass" or "maj".
+    """
+    ks = {row.k for row in rows}
+    return f"{kind}@{ks.pop() if len(ks) == 1 else 'n'}"
+
+
 def _last_is_best(arm: ArmOnTask) -> bool:
     return all(not seeded.steps or seeded.steps["last"] == seeded.steps["best"] for seeded in arm.seeds)
 
 
-def _row(arm: ArmOnTask, which: str, baseline: dict[str, float] | None) -> Row:
+def _row(arm: ArmOnTask, which: str, baseline: dict[str, float] | None, keeps_truncated: bool) -> Row:
     shares = accuracies(arm, which)
     records = [record for seeded in arm.seeds for record in getattr(seeded, which)]
     seeds = [_mean([accuracy(group) for group in by_problem(getattr(seeded, which)).values()]) for seeded in arm.seeds]
     k = min(len(group) for group in by_problem(arm.seeds[0].last).values())
 
-    def mean(value: Callable[[Record], float], complete: bool = False) -> Interval:
+    def mean(value: Callable[[Record], float], truncated: bool = True) -> Interval:
         def of_problem(group: Group) -> float:
-            return _mean([value(r) for r in group if r.complete or not complete])
+            return _mean([value(r) for r in group if r.complete or truncated])
 
         return mean_interval(list(_over_seeds(arm, which, of_problem).values()))
 
@@ -163,8 +174,8 @@ def _row(arm: ArmOnTask, which: str, baseline: dict[str, float] | None) -> Row:
         length=mean(lambda r: float(r.tokens or "nan")),
         truncated=_mean([float(not r.complete) for r in records]),
         ungraded=_mean([float(np.isnan(r.reward)) for r in records]),
-        logp=mean(lambda r: r.ref_logp, complete=True),
-        kl=mean(lambda r: r.logp - r.ref_logp, complete=True) if arm.own_distribution else _kl_by_z(arm),
+        logp=mean(lambda r: r.ref_logp, keeps_truncated),
+        kl=mean(lambda r: r.logp - r.ref_logp, keeps_truncated) if arm.own_distribution else _kl_by_z(arm),
         tokens_used=_mean(
             [_tokens_used(seeded.sampling_best if which == "best" else seeded.sampling) for seeded in arm.seeds]
         ),

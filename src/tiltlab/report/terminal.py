@@ -23,7 +23,7 @@ from tiltlab.report.load import Study
 from tiltlab.report.outcome import called, tax_in_words
 from tiltlab.report.parts import PARTS
 from tiltlab.report.status import EvaluationStatus, Status
-from tiltlab.report.tables import Row
+from tiltlab.report.tables import Row, at_k
 from tiltlab.report.text import interval, number, signed
 from tiltlab.stats.metrics import averages
 from tiltlab.system.streams import line
@@ -240,8 +240,7 @@ def _first_steps(alarms: Sequence[FiredAlarm]) -> dict[str, dict[str, int]]:
 
 
 def _table_of(study: Study, task: str, rows: Sequence[Row]) -> Table:
-    k = rows[0].k
-    figures = ("accuracy", f"pass@{k}", f"maj@{k}", "length", "tokens used", "KL")
+    figures = ("accuracy", at_k(rows, "pass"), at_k(rows, "maj"), "length", "tokens used", "KL")
     table = new_table(f"{study.name}: {task}", figures, names=("arm", "step"))
     for row in rows:
         table.add_row(*map(line, _cells(row)))

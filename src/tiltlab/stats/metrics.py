@@ -68,25 +68,29 @@ def answer_entropy(answers: Iterable[str | None]) -> float:
     return float(-(share * np.log(share)).sum())
 
 
-def averages(records: Sequence[Record]) -> dict[str, float]:
+def averages(records: Sequence[Record], *, truncated: bool = False) -> dict[str, float]:
     """Plain means over responses, for curves; at least one response.
 
+    truncated: whether truncated responses count as responses like any other, as with `train.truncated: keep`.
+
+    Returns, by name:
     accuracy: over those that could be graded.
     reward: over those that have one.
     length: in tokens, over all.
     truncated: share of all.
-    logp, ref_logp: in nats a response, over complete ones.
-    kl: mean of logp - ref_logp, over complete ones.
+    logp, ref_logp: in nats a response, over complete ones, or over all with `truncated`.
+    kl: mean of logp - ref_logp, over the same.
     """
     complete = [r for r in records if r.complete]
+    whole = records if truncated else complete
     return {
         "accuracy": _mean([float(r.reason == "correct") for r in records if r.reason not in UNKNOWN]),
         "reward": _mean([r.reward for r in records if not isnan(r.reward)]),
         "length": _mean([float(r.tokens) for r in records]),
         "truncated": 1 - len(complete) / len(records),
-        "logp": _mean([r.logp for r in complete]),
-        "ref_logp": _mean([r.ref_logp for r in complete]),
-        "kl": _mean([r.logp - r.ref_logp for r in complete]),
+        "logp": _mean([r.logp for r in whole]),
+        "ref_logp": _mean([r.ref_logp for r in whole]),
+        "kl": _mean([r.logp - r.ref_logp for r in whole]),
     }
 
 

@@ -8,6 +8,7 @@
         records-last.jsonl records-best.jsonl   graded responses on the test split
         records-forecast.jsonl              of the base alone: further responses, for the forecast
         sampling-last.json sampling-best.json   what drawing them took: tokens, seconds, the sampler's notes
+        tests/SET/                          records and what drawing took, for each test set but the task's own
         result.json                         written last: a job that has it is done
         failed.json                         instead, where it could not be finished: why. The next try removes it
 
@@ -68,6 +69,14 @@ class JobDir:
     def sampling(self, which: str) -> Path:
         """What drawing the records took; `which` is "last" or "best"."""
         return self.path / f"sampling-{which}.json"
+
+    def test(self, name: str) -> "JobDir":
+        """Where the records of a test set are that is not the task's own, by its name."""
+        return JobDir(self.path / "tests" / slug(name))
+
+    def tests(self) -> list["JobDir"]:
+        """Folders with records: the job's own, for the task's own test split, and those of the other test sets."""
+        return [self, *map(JobDir, sorted(self.path.glob("tests/*")))]
 
     @property
     def checkpoints(self) -> Checkpoints:

@@ -126,6 +126,13 @@ class _Recipe(_Shape):
     test: _Test
 
 
+class _Tested(_Shape):
+    name: str
+    own: bool
+    n: Positive
+    max_tokens: Positive
+
+
 class Study(_Shape):
     """study.json.
 
@@ -134,6 +141,7 @@ class Study(_Shape):
     natures: what each arm is; None where an older version wrote the file.
     seeds: how many.
     data: problems and hash of each split, by task and split.
+    tests: what each task is tested on; its own test split alone where an older version wrote the file.
     made: how, once for each time that the study was begun or went on.
     """
 
@@ -142,12 +150,15 @@ class Study(_Shape):
     natures: list[Nature] | None = None
     seeds: int = Field(ge=1, le=10_000)
     data: dict[str, dict[str, _Fact]] = Field(min_length=1)
+    tests: dict[str, Annotated[list[_Tested], Field(min_length=1)]] | None = None
     made: list[Made] = Field(min_length=1)
 
     @model_validator(mode="after")
     def _named(self) -> Self:
         if len(self.arms) != len(self.recipe.arms) or len(set(self.arms)) < len(self.arms):
             raise ValueError("arms needs a name of its own for each arm of the recipe")
+        if self.tests is not None and self.tests.keys() != self.data.keys():
+            raise ValueError("tests needs an entry for each task of data")
         if self.natures is not None and len(self.natures) != len(self.arms):
             raise ValueError("natures needs one for each arm of the recipe")
         return self

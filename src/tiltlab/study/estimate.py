@@ -74,7 +74,7 @@ def estimate(recipe: Recipe, run: Path, seeds: int) -> Estimate:
             job.arm.name,
             job.seed,
             job.arm.objective() is not None,
-            tokens_of(job.arm, recipe, counted(job.task)).drawn,
+            tokens_of(job.arm, recipe, job.task, counted).drawn,
         )
         for job in plan(recipe, seeds)
     )
@@ -89,7 +89,7 @@ def _rate(run: Path) -> float | None:
             seconds_by_phase = line.get("seconds", {})
             seconds += sum(seconds_by_phase.values())
             tokens += max(line.get("tokens", {}).values(), default=0) if seconds_by_phase else 0
-    for path in run.glob("cells/*/*/*/sampling-*.json"):
+    for path in [*run.glob("cells/*/*/*/sampling-*.json"), *run.glob("cells/*/*/*/tests/*/sampling-*.json")]:
         drawn: Json = read_shaped(path, shapes.Sampling)
         tokens, seconds = tokens + drawn["drawn"], seconds + drawn["seconds"]
     return tokens / seconds if tokens and seconds else None

@@ -7,6 +7,7 @@ from typing import Protocol
 
 from tiltlab.config.methods import Arm
 from tiltlab.config.recipe import Recipe
+from tiltlab.config.testing import Tested
 from tiltlab.storage.run_folder import JobDir
 from tiltlab.tasks.base import Task
 
@@ -58,3 +59,12 @@ class Work:
     folder: JobDir
     tell: Tell
     stopping: Callable[[], bool]
+
+    @property
+    def tests(self) -> tuple[Tested, ...]:
+        """What the job is tested on."""
+        return self.recipe.tests_of(self.job.task.name)
+
+    def tested(self, test: Tested) -> JobDir:
+        """Where the records of a test set are."""
+        return self.folder if test.is_own else self.folder.test(test.name)

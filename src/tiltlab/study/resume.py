@@ -172,5 +172,6 @@ def _lines(path: Path, steps: Sequence[int]) -> list[Json]:
 
 def _forget_end(folder: JobDir) -> None:
     """Remove the records of the end of a training that will come to another."""
-    for which in ("last", "best"):
-        folder.records(which).unlink(missing_ok=True)
+    for tested in folder.tests():
+        for which in ("last", "best"):
+            tested.records(which).unlink(missing_ok=True)

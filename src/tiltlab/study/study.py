@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, NamedTuple
 
 from tiltlab.config.memory_keys import without_memory_keys
 from tiltlab.config.recipe import Recipe, with_defaults
@@ -36,6 +36,7 @@ from tiltlab.study.run import load_base, run_job
 from tiltlab.system.devices import settle
 from tiltlab.system.process_pool import run_all
 from tiltlab.system.provenance import provenance
+from tiltlab.tasks.apart import Apart
 from tiltlab.tasks.base import Task, notes_of, try_on_gold
 from tiltlab.types import Problem, Prompt, Split
 
@@ -51,7 +52,16 @@ def plan(recipe: Recipe, seeds: int) -> list[Job]:
     """
     arms = sorted(recipe.arms, key=lambda arm: arm.objective() is None)
     numbers = range(recipe.seed, recipe.seed + seeds)
-    return [Job(task, arm, seed) for seed in numbers for task in recipe.tasks for arm in arms]
+    return [Job(task, arm, seed) for seed in numbers for task in taught(recipe) for arm in arms]
+
+
+def taught(recipe: Recipe) -> list[Task]:
+    """The recipe's tasks, none of which learns from what it is tested on."""
+    tasks: list[Task] = []
+    for task in recipe.tasks:
+        others = tuple(test.task for test in recipe.tests_of(task.name) if not test.is_own)
+        tasks.append(Apart(task, others) if others else task)
+    return tasks
 
 
 def run_study(
@@ -150,17 +160,21 @@ def check(recipe: Recipe, on_note: Callable[[str], None] = lambda _: None) -> di
         reward = recipe.train.own_reward()
     facts: dict[str, Any] = {}
     rendered: list[Prompt] = []
-    for number, task in enumerate(recipe.tasks):
+    for number, task in enumerate(taught(recipe)):
         with gathered(wrong, f"tasks.{number}"):
-            splits = {split: _some_problems(task, split) for split in splits_of(recipe)}
-            require_votable(task, splits["test"], recipe.arms)
+            facts[task.name] = {}
+            needed = splits_of(recipe, task)
+            for of in needed:
+                problems = _some_problems(of.task, of.split)
+                prompts = [of.task.render(problem) for problem in problems]
+                if of.split == "test":
+                    require_votable(of.task, problems, recipe.arms)
+                for prompt in prompts if codec else ():
+                    codec.encode(prompt, of.max_tokens)
+                rendered.append(prompts[0])
+                facts[task.name][of.name] = _fact(of.task, of.split, problems)
             if reward:
-                try_on_gold(reward, task, splits_of(recipe)[0])
-            for prompt in (task.render(problem) for problems in splits.values() for problem in problems):
-                if codec:
-                    codec.encode(prompt, recipe.train.max_tokens)
-            rendered += [task.render(problems[0]) for problems in splits.values()]
-            facts[task.name] = {split: _fact(task, split, problems) for split, problems in splits.items()}
+                try_on_gold(reward, needed[0].task, needed[0].split)
     if wrong or not codec:
         raise UserError(*wrong)
     for note in codec.notes(rendered):
@@ -175,9 +189,36 @@ def _some_problems(task: Task, split: Split) -> Sequence[Problem]:
     return problems
 
 
-def splits_of(recipe: Recipe) -> Sequence[Split]:
-    """The splits that a study needs: where no arm trains, a task may have nothing but a test split."""
-    return get_args(Split) if any(arm.objective() for arm in recipe.arms) else ("test",)
+class Needed(NamedTuple):
+    """A split that a study needs.
+
+    name: what study.json calls it: train, validation, test, or the name of another test set behind "test ".
+    task: whose split it is.
+    split: which of the task's.
+    max_tokens: of a response to its problems.
+    """
+
+    name: str
+    task: Task
+    split: Split
+    max_tokens: int
+
+
+def splits_of(recipe: Recipe, task: Task) -> list[Needed]:
+    """The splits that a study of a task needs: where no arm trains, test sets alone.
+
+    task: as `taught` has it.
+    """
+    limit = recipe.train.max_tokens
+    learning = [
+        Needed("train", task, "train", limit),
+        Needed("validation", task, "validation", recipe.validation.max_tokens or limit),
+    ]
+    tests = [
+        Needed("test" if test.is_own else f"test {test.name}", test.task, "test", test.max_tokens)
+        for test in recipe.tests_of(task.name)
+    ]
+    return [*(learning if any(arm.objective() for arm in recipe.arms) else ()), *tests]
 
 
 def _fact(task: Task, split: Split, problems: Sequence[Problem]) -> dict[str, Any]:
@@ -225,10 +266,12 @@ def _open(recipe: Recipe, run: Path, seeds: int, facts: dict[str, Any], made: di
     if not history or history[-1] != made:
         history = [*history, made]
     names = [arm.name for arm in recipe.arms]
+    tests = {task.name: recipe.tests_of(task.name) for task in recipe.tasks}
+    sets = {test.name: test for of in tests.values() for test in of}
     shown = [
-        {"task": task.name, "id": problem.id, "question": problem.question, "answer": problem.answer}
-        for task in recipe.tasks
-        for problem in task.problems("test")[: recipe.test.problems]
+        {"task": name, "id": problem.id, "question": problem.question, "answer": problem.answer}
+        for name, test in sets.items()
+        for problem in test.task.problems("test")[: test.problems]
     ]
     write_text(run / "problems.jsonl", "".join(json.dumps(problem) + "\n" for problem in shown))
     natures = [arm.nature for arm in recipe.arms]
@@ -238,6 +281,10 @@ def _open(recipe: Recipe, run: Path, seeds: int, facts: dict[str, Any], made: di
         "natures": natures,
         "seeds": seeds,
         "data": facts,
+        "tests": {
+            task: [{"name": t.name, "own": t.is_own, "n": t.n, "max_tokens": t.max_tokens} for t in of]
+            for task, of in tests.items()
+        },
         "made": history,
         "date": str(date),
     }

@@ -173,6 +173,7 @@ def _train_config(work: Work) -> TrainConfig:
         seed=work.job.seed,
         fixed_length=arm.fixed_length,
         micro_batch_tokens=budget.micro_batch_tokens,
+        truncated=budget.truncated,
         signal=arm.signal,
         advantage=arm.estimator,
         correction=work.recipe.engine.corrects,

@@ -9,9 +9,11 @@ Every regime goes through the same lines; only the three weights of the Objectiv
 Reference and policy are scored on the same micro-batches by the same code, so that where their weights agree
 l - log pi is exactly 0, and where they nearly agree rounding (of bf16, say) cancels.
 
-Responses truncated by the token limit leave their group. What is then maximised is J of the distribution of *complete*
-responses, pi(y | complete): with the baseline taken over the complete ones only, the expected gradient is that
-distribution's gradient times the chance that a response is complete. How often it is not is logged as `truncated`.
+Responses truncated by the token limit leave their group (`truncated="drop"`). What is then maximised is J of the
+distribution of *complete* responses, pi(y | complete): with the baseline taken over the complete ones only, the
+expected gradient is that distribution's gradient times the chance that a response is complete. Or they stay (`"keep"`):
+J is then that of whatever is drawn within the limit, a prefix being an outcome like any other, whose log p is the sum
+over its tokens, the log of the chance of all responses that begin so. How often it happens is logged as `truncated`.
 """
 
 from collections.abc import Iterator, Sequence
@@ -28,7 +30,7 @@ from tiltlab.tasks.base import Task, grade_all
 from tiltlab.training.advantage import Advantage, advantages
 from tiltlab.training.importance import NOTHING, Correction, log_ratio
 from tiltlab.training.optimizer import Optimizer
-from tiltlab.training.signals import Signal, signal_rewards
+from tiltlab.training.signals import Signal, Truncated, signal_rewards
 from tiltlab.training.step_metrics import Metrics, Phases, Scored, accuracy, batch_metrics, sampler_metrics
 from tiltlab.types import Problem, Rollout
 
@@ -44,6 +46,7 @@ class TrainConfig:
     micro_batch_tokens: how many response tokens (padding included) one backward pass may hold; a prompt, read once for
         its group, adds to it once. A group is never split, since its baseline needs the log pi of all its responses;
         one that is larger goes alone.
+    truncated: whether responses truncated by the limit leave their group, or count as they stand.
     signal: what training is rewarded by. But for "task", labels are only looked at to log the accuracy, and a reward of
         the user's own is not called.
     advantage: how scores become advantages; all but "leave_one_out" are ablations.
@@ -57,6 +60,7 @@ class TrainConfig:
     seed: int = 0
     fixed_length: bool = False
     micro_batch_tokens: int = 4096
+    truncated: Truncated = "drop"
     signal: Signal = "task"
     advantage: Advantage = "leave_one_out"
     correction: Correction = NOTHING
@@ -111,7 +115,9 @@ def train_step(
         )
     with phases("grade"):
         grades_PG = grade_all(task, problems_P, rollouts_PG, reward if config.signal == "task" else None)
-        rewards_PG = signal_rewards(config.signal, rollouts_PG, grades_PG, derive(config.seed, "signal", step))
+        rewards_PG = signal_rewards(
+            config.signal, rollouts_PG, grades_PG, derive(config.seed, "signal", step), config.truncated
+        )
     parts = []
     for rows in micro_batches(rollouts_PG, config.micro_batch_tokens):
         prompts, rollouts, rewards = pick(prompts_P, rows), pick(rollouts_PG, rows), pick(rewards_PG, rows)
@@ -119,7 +125,7 @@ def train_step(
             ref = reference.logprobs(prompts, rollouts)
         with phases("update"):
             current = policy.logprobs(prompts, rollouts)
-            scored = score(objective, rollouts, rewards, ref, current, config.advantage)
+            scored = score(objective, rollouts, rewards, ref, current, config.advantage, config.truncated)
             weighed = replace(current, token_PGT=config.correction.weights(scored.log_ratio_PGT) * current.token_PGT)
             loss = -(scored.advantages_PG * weighed.total_PG).sum() / (config.prompts * config.responses)
             loss.backward()
@@ -141,14 +147,15 @@ def score(
     ref: TokenLogprobs,
     current: TokenLogprobs,
     advantage: Advantage = "leave_one_out",
+    truncated: Truncated = "drop",
 ) -> Scored:
     """Rewards and log-probabilities -> the terms of R, R itself (NaN where a response does not count), advantages."""
     device = ref.token_PGT.device
     reward_PG = torch.tensor(rewards_PG, device=device)
-    complete_PG = torch.tensor([[rollout.complete for rollout in group] for group in rollouts_PG], device=device)
+    counted = [[rollout.complete or truncated == "keep" for rollout in group] for group in rollouts_PG]
     current = current.detach()
     terms = objective.terms(reward_PG, ref.total_PG, current.total_PG, ref.length_PG)
-    scores_PG = torch.where(complete_PG, sum(terms), torch.nan)
+    scores_PG = torch.where(torch.tensor(counted, device=device), sum(terms), torch.nan)
     advantages_PG = advantages(advantage, scores_PG, reward_PG, objective.reward)
     ratio_PGT = log_ratio(current, rollouts_PG)
     return Scored(rollouts_PG, reward_PG, terms, scores_PG, advantages_PG, ref, current, ratio_PGT)
