@@ -19,6 +19,7 @@ HUB_ROWS: dict[str, tuple[dict[str, Any], str, str]] = {
     "gsm8k": ({"question": "Q", "answer": "2*700=<<2*700=1400>>1400 eggs\n#### 1,400"}, "1400", ""),
     "aime24": ({"id": 60, "problem": "Q", "solution": "s", "answer": "204", "url": "u", "year": "2024"}, "204", "60"),
     "aime25": ({"question": "Q", "answer": "70"}, "70", ""),
+    "hmmt_feb24": ({"problem_idx": 4, "problem": "Q", "answer": "-984"}, "-984", "4"),
     "hmmt_feb25": ({"problem_idx": 3, "problem": "Q", "answer": "9/23", "problem_type": ["Algebra"]}, "9/23", "3"),
     "deepscaler": ({"problem": "Q", "answer": "-2", "solution": ""}, "-2", ""),
     "olympiadbench": ({"id": 1606, "question": "Q", "solution": ["s"], "final_answer": ["2", "3"]}, "2, 3", "1606"),

@@ -16,7 +16,7 @@ from tiltlab.grading.answers import last_boxed
 from tiltlab.types import Split
 
 MathName = Literal[
-    "math", "math500", "minerva", "gsm8k", "aime24", "aime25", "hmmt_feb25", "deepscaler", "olympiadbench"
+    "math", "math500", "minerva", "gsm8k", "aime24", "aime25", "hmmt_feb24", "hmmt_feb25", "deepscaler", "olympiadbench"
 ]
 
 Extract = Literal["whole", "boxed", "hashes"]
@@ -68,6 +68,7 @@ SETS: dict[str, MathSet] = {
     "gsm8k": MathSet("openai/gsm8k", "train", "test", "question", (("answer", "hashes"),), configs=("main",)),
     "aime24": MathSet("HuggingFaceH4/aime_2024", None, "train"),
     "aime25": MathSet("opencompass/AIME2025", None, "test", "question", configs=("AIME2025-I", "AIME2025-II")),
+    "hmmt_feb24": MathSet("MathArena/hmmt_feb_2024", None, "train", id="problem_idx"),
     "hmmt_feb25": MathSet("MathArena/hmmt_feb_2025", None, "train", id="problem_idx"),
     "deepscaler": MathSet("agentica-project/DeepScaleR-Preview-Dataset", "train", None),
     "olympiadbench": MathSet("Hothan/OlympiadBench", None, "train", "question",

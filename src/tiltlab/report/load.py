@@ -186,7 +186,7 @@ class Study:
     @property
     def keeps_truncated(self) -> bool:
         """Whether truncated responses were trained on, as responses like any other."""
-        return self.recipe["train"].get("truncated") == "keep"
+        return bool(self.recipe["train"].get("truncated") == "keep")
 
 
 def load_study(run: Path) -> Study:
