@@ -13,7 +13,7 @@ from tiltlab.objective import Objective, sharpening, task_reward, tempered, tilt
 from tiltlab.storage.natures import nature_of
 from tiltlab.tasks.addition import Addition
 
-RECIPES = sorted(Path("recipes").glob("*.yaml"))
+RECIPES = sorted(Path("recipes").rglob("*.yaml"))
 
 SMALL: dict[str, Any] = {
     "name": "small",
