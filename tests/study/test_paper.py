@@ -88,12 +88,13 @@ def tokenizer() -> PreTrainedTokenizerFast:
     raw.pre_tokenizer, raw.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=600,
-        special_tokens=["<|im_end|>", "<|im_start|>"],
+        special_tokens=["<|endoftext|>", "<|im_start|>", "<|im_end|>"],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
     raw.train_from_iterator([row["problem"] for row in read_lines(SHARED / "math500.jsonl")[:200]], trainer)
-    return PreTrainedTokenizerFast(tokenizer_object=raw, eos_token="<|im_end|>", chat_template=CHAT)
+    marks = {"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>", "unk_token": "<|endoftext|>"}
+    return PreTrainedTokenizerFast(tokenizer_object=raw, chat_template=CHAT, **marks)
 
 
 def model_folder(make: type[PreTrainedConfig], folder: Path) -> str:
