@@ -89,4 +89,4 @@ def effective_share(log_weights_N: Tensor) -> float:
     if not len(log_weights_N):
         return float("nan")
     once, twice = torch.logsumexp(log_weights_N, 0), torch.logsumexp(2 * log_weights_N, 0)
-    return exp((2 * once - twice).item()) / len(log_weights_N)
+    return min(1.0, exp((2 * once - twice).item()) / len(log_weights_N))  # rounding may pass it
