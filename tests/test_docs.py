@@ -59,6 +59,9 @@ NEEDS = {
     "evaluate my.yaml": "a recipe",
     "forecast --base MODEL": "a model",
     "forecast --base records.jsonl": "records",
+    "forecast --base mine.jsonl": "a file of another program; run by tests/records",
+    "verdict --base 0.jsonl": "dumps of verl; run by tests/cli",
+    "verdict --base runs/verl": "dumps of verl; run by tests/records",
     "verdict --base BASE": "two models",
 }
 """Only parsed: how the command begins, and why it is not run."""

@@ -1,15 +1,18 @@
 """The verdict on pairs of which the truth is known, and on files that say too little."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, replace
+from math import isnan, nan
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tests.forecast.closed_form import tilted_by_binary_reward
-from tests.planted.catalogue import LANGUAGES
+from tests.planted.catalogue import LANGUAGES, PLANTS
 from tests.planted.enumerable import World
 from tiltlab.errors import UserError
+from tiltlab.evaluation.outside import Asked
 from tiltlab.forecast.forecast import covariance, forecast
 from tiltlab.forecast.weighted_samples import from_records
 from tiltlab.models.loading import ModelConfig
@@ -19,9 +22,10 @@ from tiltlab.report.verdict import write_verdict_page
 from tiltlab.storage.files import append_lines, write_json
 from tiltlab.storage.records import write_records
 from tiltlab.tasks.sums import Sums
+from tiltlab.types import Record
 from tiltlab.verdict.inputs import from_files, from_models
 from tiltlab.verdict.solved_problems import profile, solved_problems
-from tiltlab.verdict.verdict import Evidence, base_path, decide
+from tiltlab.verdict.verdict import Evidence, Verdict, base_path, decide
 
 
 def test_what_sharpening_recovers_is_told_with_its_interval() -> None:
@@ -83,19 +87,58 @@ def test_solved_problems_are_counted_and_the_crossing_is_told() -> None:
     assert profile(stuck).entropy < profile(base).entropy
 
 
-def test_files_without_the_base_s_log_p_are_refused(tmp_path: Path) -> None:
+def test_records_that_nobody_scored_under_the_base_have_no_log_p_there_and_that_is_said(tmp_path: Path) -> None:
     world = World.make("helpful", 0, 20)
     base, _ = world.drawn(world.logp_PS, 8, 1)
     write_records(tmp_path / "base.jsonl", base)
-    with pytest.raises(UserError, match="under the base"):
-        from_files(tmp_path / "base.jsonl", tmp_path / "base.jsonl")
+    said: list[str] = []
+    examined = from_files(tmp_path / "base.jsonl", tmp_path / "base.jsonl", asked=Asked(say=said.append))
+    assert all(isnan(record.ref_logp) for record in examined.tuned)  # the tuned model was its own reference
+    assert [record.ref_logp for record in examined.base] == pytest.approx([record.logp for record in base])
+    assert "no log-probabilities under the base" in said[0]
+    assert "tiltlab score" in said[0]
+
+
+@pytest.mark.parametrize("scored", ["neither", "the base"])
+def test_without_log_p_a_verdict_is_told_from_answers_alone_where_it_can_be(scored: str) -> None:
+    def unscored(records: Sequence[Record]) -> list[Record]:
+        return [replace(record, logp=nan, ref_logp=nan) for record in records]
+
+    def found(name: str) -> Verdict:
+        planted = next(plant for plant in PLANTS if plant.name == name).make(3)
+        base = planted.base if scored == "the base" else unscored(planted.base)
+        return decide(Evidence(base, unscored(planted.tuned)))
+
+    voted = found("vote of 16, likelihood hurts")
+    assert (voted.outcome, voted.by) == ("sharpening explains it", "answers")
+    assert found("only ending learnt").outcome == "form explains it"
+    taught = found("spread 25: taught, as likely")
+    assert taught.outcome == "cannot tell"  # and never "beyond sharpening", which nobody could know
+    assert "tiltlab score" in str(taught.needs)
+    assert "not known" in taught.why
+
+
+def test_a_few_responses_without_log_p_are_left_out_and_many_are_not(tmp_path: Path) -> None:
+    planted = next(plant for plant in PLANTS if plant.name == "spread 25: taught, as likely").make(3)
+    for every, known in ((20, True), (5, False)):
+        base = [replace(r, ref_logp=nan) if i % every == 0 else r for i, r in enumerate(planted.base)]
+        path = base_path(base)
+        assert (path.samples is not None) is known
+        assert (path.ranks is not None) is known
+        assert path.votes is not None
+
+
+def test_files_that_hold_no_records_are_refused(tmp_path: Path) -> None:
+    world = World.make("helpful", 0, 20)
+    base, _ = world.drawn(world.logp_PS, 8, 1)
+    write_records(tmp_path / "base.jsonl", base)
     with pytest.raises(UserError, match="does not exist"):
         from_files(tmp_path / "none.jsonl", tmp_path / "base.jsonl")
     (tmp_path / "odd.jsonl").write_text('{"a": 1}\n', encoding="utf-8")
-    with pytest.raises(UserError, match="odd.jsonl line 1 is no record: it lacks answer, complete"):
+    with pytest.raises(UserError, match="odd.jsonl is of no format that is known"):
         from_files(tmp_path / "odd.jsonl", tmp_path / "base.jsonl")
     (tmp_path / "empty.jsonl").touch()
-    with pytest.raises(UserError, match="holds no records"):
+    with pytest.raises(UserError, match="empty.jsonl is empty"):
         from_files(tmp_path / "base.jsonl", tmp_path / "empty.jsonl")
 
 
@@ -107,7 +150,6 @@ def test_records_that_no_verdict_can_be_made_of_are_refused(tmp_path: Path) -> N
     odd = {
         "no problem in common": [replace(r, problem=f"other {r.problem}") for r in tuned],
         "no response that could be graded": [replace(r, reason="timeout") for r in tuned],
-        "no log-probabilities under the base": [replace(r, ref_logp=float("nan")) for r in tuned],
     }
     for said, records in odd.items():
         write_records(tmp_path / "tuned.jsonl", records)

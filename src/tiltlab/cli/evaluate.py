@@ -12,8 +12,10 @@ import typer
 
 from tiltlab.cli.export import To, exported
 from tiltlab.cli.output import AsJson, Output, print_note, print_notes
+from tiltlab.cli.outside import AtStep, Fields, From, Grades, TokenizerFile, asked
 from tiltlab.cli.progress import bars
 from tiltlab.errors import UserError
+from tiltlab.records.opening import Reading
 from tiltlab.storage.files import slug
 from tiltlab.storage.folder import alone_in
 from tiltlab.system.devices import usable_devices
@@ -21,7 +23,7 @@ from tiltlab.system.visible import on_one_line
 
 if TYPE_CHECKING:
     from tiltlab.config.recipe import SampleRecipe
-    from tiltlab.tasks.base import Task
+    from tiltlab.evaluation.outside import Asked
     from tiltlab.types import Record
 
 
@@ -38,7 +40,12 @@ def evaluate(
     limit: Annotated[int | None, typer.Option(min=1, help="Problems; all of the test split where left out.")] = None,
     max_tokens: Annotated[int | None, typer.Option(min=1, help="Tokens a response, at most.")] = None,
     reference: Annotated[str | None, typer.Option(help="A second model that scores the responses too.")] = None,
-    responses: Annotated[Path | None, typer.Option(help="Grade responses of another engine (a JSONL file).")] = None,
+    responses: Annotated[Path | None, typer.Option(help="Grade responses of another program, file or folder.")] = None,
+    from_: From = None,
+    grades: Grades = None,
+    step: AtStep = None,
+    fields: Fields = None,
+    tokenizer: TokenizerFile = None,
     out: Annotated[Path | None, typer.Option(help="The folder; runs/evaluate-TASK-SAMPLER where left out.")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="Change a key: sampler.temperature=0.7")] = None,
     export: Annotated[list[To] | None, typer.Option(help="Write them in this format too.")] = None,
@@ -52,12 +59,14 @@ def evaluate(
     from tiltlab.config.tasks import load_task
 
     output = Output(as_json)
-    chosen = load_task(task, data, map_) if task or data or responses else None
-    if responses and chosen:
-        folder = out or Path("runs") / slug(f"evaluate {chosen.name} {responses.stem}")
+    if responses:
+        how = asked((task, data, map_), from_, grades, step, fields, tokenizer)
+        of = f"{how.task.name} {responses.stem}" if how.task else responses.stem
+        folder = out or Path("runs") / slug(f"evaluate {of}")
         with alone_in(folder):
-            output.figures(_grade(responses, chosen, folder, output) | exported(folder, export or (), output))
+            output.figures(_grade(responses, how, folder, output) | exported(folder, export or (), output))
         return
+    chosen = load_task(task, data, map_) if task or data else None
     keys = changes(model=model, sampler=sampler, n=n, limit=limit, max_tokens=max_tokens, reference=reference)
     plan = load_sample_recipe(recipe, keys + (set_ or []), print_note)
     if chosen:
@@ -82,11 +91,15 @@ def changes(**options: Any) -> list[str]:
     return [f"{_KEYS.get(name, name)}={json.dumps(value, ensure_ascii=False)}" for name, value in given.items()]
 
 
-def _grade(responses: Path, task: "Task", folder: Path, output: Output) -> dict[str, Any]:
-    from tiltlab.evaluation.run import from_elsewhere
+def _grade(responses: Path, how: "Asked", folder: Path, output: Output) -> dict[str, Any]:
+    from tiltlab.evaluation.run import from_elsewhere, from_outside
+    from tiltlab.records.recognise import is_plain
 
-    print_notes(task, ["test"])
-    return _tell(folder, from_elsewhere(responses, task, folder), output)
+    if how.task is not None:
+        print_notes(how.task, ["test"])
+    if how.task is not None and how.grades in (None, "ours") and how.reading == Reading() and is_plain(responses):
+        return _tell(folder, from_elsewhere(responses, how.task, folder), output)
+    return _tell(folder, from_outside(responses, how, folder), output)
 
 
 def draw(plan: "SampleRecipe", folder: Path, output: Output) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
+from tiltlab.evaluation.outside import Asked
 from tiltlab.forecast.forecast import Forecast, base_forecast
 from tiltlab.report.forecast import write_forecast_page
 from tiltlab.report.verdict import write_verdict_page
@@ -14,13 +15,14 @@ from tiltlab.verdict.inputs import Examined, base_records
 from tiltlab.verdict.verdict import Verdict, decide
 
 
-def write_forecast(base: Path, out: Path) -> Forecast:
+def write_forecast(base: Path, out: Path, asked: Asked | None = None) -> Forecast:
     """The forecast from the records of a base, and forecast.json and forecast.html of it in a folder.
 
-    base: records.jsonl, or its folder.
+    base: records.jsonl, a file of another program, or the folder that holds it.
     out: the folder to write to.
+    asked: how files of other programs are to be taken.
     """
-    result, made = base_forecast(base_records(base)), provenance()
+    result, made = base_forecast(base_records(base, asked)), provenance()
     write_json(out / "forecast.json", asdict(result) | {"made": made})
     write_forecast_page(result, made, out / "forecast.html")
     return result

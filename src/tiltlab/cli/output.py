@@ -79,5 +79,7 @@ def print_error(error: UserError) -> None:
 
 
 def are_records(name: str) -> bool:
-    """Whether a name given for a model is one of records that were drawn already."""
-    return Path(name).suffix == ".jsonl" or (Path(name) / "records.jsonl").is_file()
+    """Whether a name given for a model is one of responses that were drawn already, by whatever program."""
+    from tiltlab.records.recognise import are_responses
+
+    return are_responses(Path(name))

@@ -7,6 +7,7 @@ import typer
 
 from tiltlab.cli.evaluate import changes, draw
 from tiltlab.cli.output import AsJson, Output, are_records, print_note, print_notes
+from tiltlab.cli.outside import AtStep, Fields, From, Grades, TokenizerFile, asked
 from tiltlab.cli.progress import bars, errors
 from tiltlab.cli.score import beside_records
 from tiltlab.errors import UserError
@@ -65,13 +66,18 @@ def check(
 
 
 def forecast(
-    base: Annotated[str, typer.Option(help="A model, or records.jsonl (or its folder) of `tiltlab evaluate`.")],
+    base: Annotated[str, typer.Option(help="A model, or records: of `tiltlab evaluate`, of a trainer, of a server.")],
     task: Annotated[str | None, typer.Option(help="The task, where a model is given.")] = None,
     data: Annotated[str | None, typer.Option(help="A file with the task's problems.")] = None,
     map_: Annotated[str | None, typer.Option("--map", help="Its columns: problem=question,answer=final")] = None,
     n: Annotated[int, typer.Option("-n", min=4, help="Responses a problem.")] = 64,
     limit: Annotated[int | None, typer.Option(min=1, help="Problems; all of the test split where left out.")] = None,
     max_tokens: Annotated[int, typer.Option(min=1, help="Tokens a response, at most.")] = 200,
+    from_: From = None,
+    grades: Grades = None,
+    step: AtStep = None,
+    fields: Fields = None,
+    tokenizer: TokenizerFile = None,
     out: Annotated[Path, typer.Option(help="The folder to write to.")] = Path("runs/forecast"),
     as_json: AsJson = False,
 ) -> None:
@@ -82,21 +88,23 @@ def forecast(
     from tiltlab.report.terminal import print_forecast
 
     output = Output(as_json)
+    drawn = not are_records(base)
+    how = None if drawn else asked((task, data, map_), from_, grades, step, fields, tokenizer)
     with alone_in(out):
-        if not are_records(base):
+        if drawn:
             keys = changes(model=base, sampler="base", n=n, limit=limit, max_tokens=max_tokens)
             plan = load_sample_recipe(None, keys)
             chosen = {"task": load_task(task, data, map_)} if task or data else {}
             draw(plan.model_copy(update=chosen), out, output)
             base = str(out)
-        result = write_forecast(Path(base), out)
+        result = write_forecast(Path(base), out, how)
     print_forecast(result, output.console)
     output.say(f"page: {out / 'forecast.html'}")
     output.figures(result, page=out / "forecast.html")
 
 
 def verdict(
-    base: Annotated[str, typer.Option(help="A model, or records.jsonl (or its folder) of `tiltlab evaluate`.")],
+    base: Annotated[str, typer.Option(help="A model, or records: of `tiltlab evaluate`, of a trainer, of a server.")],
     tuned: Annotated[str, typer.Option(help="The tuned model, a folder of adapters on the base, or records.")],
     task: Annotated[str | None, typer.Option(help="The task, where models are given: lazy-sum, gsm8k, ...")] = None,
     data: Annotated[str | None, typer.Option(help="A file with the task's problems.")] = None,
@@ -107,6 +115,11 @@ def verdict(
     max_tokens: Annotated[int, typer.Option(min=1, help="Tokens a response, at most.")] = 200,
     stop: Annotated[str | None, typer.Option(help="A text that ends a response, as in a recipe's model.stop.")] = None,
     seed: Annotated[int, typer.Option(help="Of the draws.")] = 0,
+    from_: From = None,
+    grades: Grades = None,
+    step: AtStep = None,
+    fields: Fields = None,
+    tokenizer: TokenizerFile = None,
     out: Annotated[Path, typer.Option(help="The folder to write to.")] = Path("runs/verdict"),
     as_json: AsJson = False,
 ) -> None:
@@ -127,7 +140,8 @@ def verdict(
             settings = {"problems": limit, "n": n, "max_tokens": max_tokens, "seed": seed}
             examined = _examined(base, tuned, (task, data, map_), stop, settings)
         else:
-            examined = from_files(Path(base), Path(tuned), rival or ())
+            how = asked((task, data, map_), from_, grades, step, fields, tokenizer)
+            examined = from_files(Path(base), Path(tuned), rival or (), how)
         result = write_verdict(examined, out, seed, drawn=drawn)
     print_verdict(result, output.console)
     output.say(f"page: {out / 'verdict.html'}")

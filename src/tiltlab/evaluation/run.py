@@ -19,6 +19,7 @@ from tiltlab.config.recipe import SampleRecipe, with_defaults
 from tiltlab.config.votable import require_votable
 from tiltlab.errors import UserError, gathered
 from tiltlab.evaluation.evaluate import evaluate
+from tiltlab.evaluation.outside import Asked, read_outside
 from tiltlab.evaluation.responses import read_responses
 from tiltlab.evaluation.token_logprobs import COUNTED, token_lines
 from tiltlab.models.chat import today
@@ -214,11 +215,28 @@ def from_elsewhere(file: Path, task: Task, folder: Path) -> list[Record]:
         )
         for response, grade in zip(responses, grades, strict=True)
     ]
-    write_records(folder / "records.jsonl", records)
-    questions = _questions(problems)
-    about = {"responses": str(file), "records": len(records), "made": provenance(), "questions": questions}
-    write_json(folder / "sample.json", about)
+    _write(records, problems, file, folder)
     return records
+
+
+def from_outside(file: Path, asked: Asked, folder: Path) -> list[Record]:
+    """Likewise of a file or folder of another program (docs/records.md), and graded as that says.
+
+    asked: how to take it; the task may be left out, where the file has grades of its own.
+    folder: to write to.
+
+    Raises UserError, naming file and row, for what cannot be used, and for a folder whose records a model drew.
+    """
+    _require_no_drawn(folder)
+    told = read_outside(file, asked, "last" if asked.step is None else asked.step)
+    _write(told.records, [*told.problems.values()], file, folder)
+    return told.records
+
+
+def _write(records: Sequence[Record], problems: Sequence[Problem], file: Path, folder: Path) -> None:
+    write_records(folder / "records.jsonl", records)
+    about = {"responses": str(file), "records": len(records), "made": provenance(), "questions": _questions(problems)}
+    write_json(folder / "sample.json", about)
 
 
 def _require_no_drawn(folder: Path) -> None:

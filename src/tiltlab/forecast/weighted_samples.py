@@ -111,7 +111,9 @@ def _require_known(needed: Bools, logp: Floats, log_q: Floats) -> None:
     """Raises UserError where a record that is needed lacks one of the two."""
     for name, values in (("log p (ref_logp)", logp), ("log q", log_q)):
         if lost := int((needed & np.isnan(values)).sum()):
-            raise UserError(f"forecast: {lost} complete records have no {name}; score them under the base model first")
+            raise UserError(
+                f"forecast: {lost} complete records have no {name}; score them under the base: `tiltlab score`"
+            )
 
 
 def _laid_out(values_N: NDArray[np.generic], row_N: Ints, place_N: Ints) -> NDArray[np.generic]:

@@ -6,7 +6,8 @@ Left out on purpose: a way that the samples do not support. There is no number t
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from math import isnan
 
 import numpy as np
 
@@ -20,8 +21,8 @@ from tiltlab.forecast.reliability import MIN_PROBLEMS
 from tiltlab.forecast.voting import AnswerPath, VotePath, answer_path, vote_path
 from tiltlab.forecast.weighted_samples import FEWEST, Floats, WeightedSamples, from_records, some_problems
 from tiltlab.stats.by_problem import by_problem
-from tiltlab.types import Record
-from tiltlab.verdict.form import formed, others_unused
+from tiltlab.types import UNKNOWN, Record
+from tiltlab.verdict.form import formed, has_form, others_unused
 
 ALPHAS = (1.0, 1.1, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0, 4.0, 6.0, 8.0, 12.0, 20.0, 40.0)
 
@@ -37,7 +38,8 @@ CHANCE = 2.0
 class BasePath:
     """What samples of a base tell of its sharpening.
 
-    samples: those that p^alpha is told from, of the problems with enough of them.
+    samples: those that p^alpha is told from, of the problems with enough of them; None where nobody knows how likely
+        the base's responses are: then its answers alone can be sharpened.
     accuracy: of p^alpha by problem of `samples`, [P], by every alpha >= 1 that is supported, in order; estimates may
         leave [0, 1].
     ranks: the likeliest of k. answers: answer power. votes: the vote of k. likelier_votes: the vote of k among the
@@ -49,7 +51,7 @@ class BasePath:
         the most frequent, as far as the samples tell.
     """
 
-    samples: WeightedSamples
+    samples: WeightedSamples | None
     accuracy: dict[float, Floats]
     ranks: RankPath | None = None
     answers: AnswerPath | None = None
@@ -71,24 +73,26 @@ class BasePath:
         return self.ranks is not None and self.votes is None
 
 
+SCORED = 0.9
+"""Share of the base's complete responses whose log p must be known, for anything to be told from it: those without are
+left out then."""
+
+
 def base_path(base: Sequence[Record], mixture: WeightedSamples | None = None) -> BasePath:
     """Told from samples of a base. mixture: samples of several models to tell p^alpha from, in place of the base's."""
-    drawn = from_records(others_unused(base))
-    samples = mixture or drawn
-    samples = some_problems(samples, enough(samples))
-    points = forecast(samples, ALPHAS, ()).points if len(samples.problems) >= 2 else ()
-    supported = [point.alpha for point in points if point.supported]
-    powers = {alpha: estimate(samples, alpha, 0.0).corrected[:, 0] for alpha in supported}
+    scored = _scored(base)
+    drawn = from_records(others_unused(scored)) if scored else None
+    samples, powers = (None, {}) if drawn is None else _powers(mixture or drawn)
     groups = _with_most_samples(base)
     if len(groups) < MIN_PROBLEMS:
         return BasePath(samples, powers)
-    known = some_problems(drawn, np.array([problem in groups for problem in drawn.problems]))
-    ranks, all_ranks = _ranks(known), _likeliest_of_all(drawn)
+    known = drawn and some_problems(drawn, np.array([problem in groups for problem in drawn.problems]))
+    ranks, all_ranks = (_ranks(known), _likeliest_of_all(drawn)) if known and drawn else (None, {})
     counts = _votes([record for group in groups.values() for record in group])
     if counts is None:
         return BasePath(samples, powers, ranks, all_ranks=all_ranks)
     answers, votes = answer_path(counts), _voted(counts)
-    half = _votes([record for group in groups.values() for record in _likelier_half(group)])
+    half = _votes([record for group in groups.values() for record in _likelier_half(group)]) if drawn else None
     return BasePath(
         samples,
         powers,
@@ -101,6 +105,23 @@ def base_path(base: Sequence[Record], mixture: WeightedSamples | None = None) ->
         answer_reach=max(point.strength for point in answer_line(answers, _fewest(counts)) if point.supported),
         vote_limit=_limit(counts, votes),
     )
+
+
+def _scored(base: Sequence[Record]) -> list[Record]:
+    """The records, those without log p as if they were truncated; none where too many have none."""
+    needed = [record for record in base if has_form(record) and record.reason not in UNKNOWN]
+    known = sum(not isnan(record.ref_logp) for record in needed)
+    if not known or known < SCORED * len(needed):
+        return []
+    return [replace(record, complete=False) if isnan(record.ref_logp) else record for record in base]
+
+
+def _powers(drawn: WeightedSamples) -> tuple[WeightedSamples, dict[float, Floats]]:
+    """The samples of the problems with enough of them, and the accuracy of every p^alpha that they support."""
+    samples = some_problems(drawn, enough(drawn))
+    points = forecast(samples, ALPHAS, ()).points if len(samples.problems) >= 2 else ()
+    supported = [point.alpha for point in points if point.supported]
+    return samples, {alpha: estimate(samples, alpha, 0.0).corrected[:, 0] for alpha in supported}
 
 
 def _with_most_samples(base: Sequence[Record]) -> dict[str, list[Record]]:
@@ -166,4 +187,5 @@ def _limit(votes: Votes, path: VotePath) -> Floats:
 
 def _likelier_half(group: Sequence[Record]) -> list[Record]:
     """Of one problem's samples, the half that the base finds likelier."""
-    return sorted(group, key=lambda record: -record.ref_logp)[: (len(group) + 1) // 2]
+    known = [record for record in group if not isnan(record.ref_logp)]
+    return sorted(known, key=lambda record: -record.ref_logp)[: (len(group) + 1) // 2]

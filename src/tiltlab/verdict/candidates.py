@@ -87,7 +87,7 @@ def vote_limit(path: BasePath, problems: Sequence[str]) -> Candidate | None:
 
 def _likelier(path: BasePath) -> Iterator[_Row]:
     for alpha, accuracy_P in path.accuracy.items():
-        if alpha > 1:
+        if alpha > 1 and path.samples is not None:
             yield f"alpha {alpha:g}", ("likelihood",), path.samples.problems, accuracy_P
     if ranks := path.ranks:
         for k, accuracy_P in zip(ranks.ks[1:], ranks.accuracy_KP[1:], strict=True):

@@ -8,7 +8,7 @@ Left out on purpose: what sharpening has where it was followed (candidates.py).
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from math import isfinite, sqrt
+from math import isfinite, isnan, sqrt
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from scipy.special import softmax
 
 from tiltlab.forecast.answers import agreement
 from tiltlab.forecast.ranks import Match, matched
-from tiltlab.forecast.weighted_samples import Floats
+from tiltlab.forecast.weighted_samples import Floats, WeightedSamples
 from tiltlab.stats.by_problem import by_problem
 from tiltlab.stats.metrics import Interval
 from tiltlab.types import Record
@@ -54,9 +54,12 @@ def as_likely(path: BasePath, tuned: Sequence[Record]) -> Match | None:
 def in_likelihood(
     path: BasePath, tuned: Sequence[Record], powers: Mapping[str, Sequence[Record]], match: Match | None
 ) -> Followed | None:
-    """By the likeliest of k, by p^alpha, and by samples of a p^alpha; None where no two problems are in both."""
+    """By the likeliest of k, by p^alpha, and by samples of a p^alpha; None where no two problems are in both, or nobody
+    knows how likely responses are."""
+    if path.samples is None:
+        return None
     own = _logp(tuned, np.mean)
-    ends = {f"p^{path.reach:g}": _on_power(path)} | {
+    ends = {f"p^{path.reach:g}": _on_power(path.samples, path.reach)} | {
         name: _logp(records, np.median) for name, records in powers.items()
     }
     reached = any(_covers(logp, tuned) for logp in ends.values())
@@ -114,11 +117,10 @@ def _common(end: Mapping[str, float], own: Mapping[str, float]) -> list[str]:
     return [name for name, value in end.items() if isfinite(value) and isfinite(own.get(name, np.nan))]
 
 
-def _on_power(path: BasePath) -> dict[str, float]:
+def _on_power(samples: WeightedSamples, reach: float) -> dict[str, float]:
     """E[log p] by problem under the last p^alpha that is supported. It rises with alpha: its slope is the variance of
     log p."""
-    samples = path.samples
-    weight_PN = softmax(np.where(samples.used, path.reach * samples.logp - samples.log_q, -np.inf), axis=1)
+    weight_PN = softmax(np.where(samples.used, reach * samples.logp - samples.log_q, -np.inf), axis=1)
     return dict(zip(samples.problems, (weight_PN * samples.logp).sum(1).tolist(), strict=True))
 
 
@@ -132,6 +134,6 @@ def _covers(logp: Mapping[str, float], tuned: Sequence[Record]) -> bool:
 
 
 def _logp(records: Sequence[Record], average: Callable[[Sequence[float]], Any]) -> dict[str, float]:
-    """Mean or median log p of responses with form by problem."""
-    groups = by_problem(formed(records))
+    """Mean or median log p of responses with form by problem, of those whose log p is known."""
+    groups = by_problem(record for record in formed(records) if not isnan(record.ref_logp))
     return {name: float(average([record.ref_logp for record in group])) for name, group in groups.items()}

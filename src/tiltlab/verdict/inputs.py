@@ -6,7 +6,7 @@ Left out on purpose: training, and the decision (verdict.py).
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from math import isnan
+from math import isnan, nan
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,11 +15,14 @@ from pydantic import TypeAdapter, ValidationError
 from tiltlab.config.tasks import Task as AnyTask
 from tiltlab.errors import UserError
 from tiltlab.evaluation.evaluate import Evaluated, evaluate
+from tiltlab.evaluation.outside import Asked, read_outside
 from tiltlab.evaluation.token_logprobs import token_lines
 from tiltlab.forecast.frontier import kl_by_z
 from tiltlab.models.base import LanguageModel
 from tiltlab.models.hf import HFModel
 from tiltlab.models.loading import ModelConfig, load_codec, load_reference
+from tiltlab.records.opening import Reading, Step
+from tiltlab.records.recognise import is_own
 from tiltlab.samplers.base import Sampler
 from tiltlab.samplers.power_smc import PowerSMC
 from tiltlab.samplers.temperature import Temperature
@@ -52,30 +55,35 @@ class Examined(Evidence):
     questions: dict[str, str] = field(default_factory=dict)
 
 
-def from_files(base: Path, tuned: Path, rivals: Sequence[Path] = ()) -> Examined:
-    """Records as `tiltlab evaluate` writes them, from files or the folders that hold them.
+def from_files(base: Path, tuned: Path, rivals: Sequence[Path] = (), asked: Asked | None = None) -> Examined:
+    """Records as `tiltlab evaluate` writes them, or files of other programs, or the folders that hold them.
 
-    Raises UserError for a file that holds no such records, and for tuned ones that lack the base's log p.
+    asked: how files of other programs are to be taken.
+
+    Raises UserError for a file that holds no responses.
     """
-    of_base = base_records(base)
-    of_tuned = _read(tuned)
+    asked = asked or Asked()
+    before = _side(base, asked, "first")
+    after = _side(tuned, asked, "last" if asked.step is None else asked.step)
+    of_base, of_tuned = _own_reference(before.records), _unscored(after.records)
+    lenient = (before.lenient and _own_reference(before.lenient), after.lenient and _unscored(after.lenient))
     _in_common(of_base, base, of_tuned, tuned)
-    if all(isnan(record.ref_logp) or record.ref_logp == record.logp for record in of_tuned):
-        raise UserError(
-            f"{tuned} holds no log-probabilities under the base (ref_logp is logp, or missing); "
-            "score them: `tiltlab evaluate --reference BASE`, or hand both models to `tiltlab verdict`"
+    if all(isnan(record.ref_logp) for record in of_tuned):
+        asked.say(
+            f"{tuned}: no log-probabilities under the base, so the verdict is told from answers alone; "
+            "`tiltlab score --model BASE` fills them in, or hand both models to `tiltlab verdict`"
         )
     drawn = dict(zip(_names(rivals), rivals, strict=True))
     voted = {name for name, path in drawn.items() if _is_voted(path)}
-    read = [_told_leniently(path, records) for path, records in ((base, of_base), (tuned, of_tuned))]
+    drawn_records = {name: _side(path, asked, "last").records for name, path in drawn.items()}
     return Examined(
         of_base,
         of_tuned,
-        rivals={name: _read(path) for name, path in drawn.items() if name not in voted},
-        voted={name: _read(path) for name, path in drawn.items() if name in voted},
-        lenient=_both_or_none(*read),
+        rivals={name: records for name, records in drawn_records.items() if name not in voted},
+        voted={name: records for name, records in drawn_records.items() if name in voted},
+        lenient=_both_or_none(*lenient),
         tokens={"base": [], "tuned": _tokens(tuned)} | ({"base": _tokens(base)} if _alone(base) else {}),
-        questions=_questions(base) | _questions(tuned),
+        questions=before.questions | after.questions,
     )
 
 
@@ -111,6 +119,44 @@ def _task_of(recipe: Mapping[str, Any]) -> Task | None:
     return task
 
 
+@dataclass(frozen=True)
+class _Side:
+    """What is read of one model.
+
+    lenient: the records graded leniently; None where nobody can.
+    questions: by problem id.
+    """
+
+    records: list[Record]
+    lenient: list[Record] | None
+    questions: dict[str, str]
+
+
+def _side(path: Path, asked: Asked, step: Step) -> _Side:
+    if asked.reading == Reading() and is_own(path):
+        records = _read(path)
+        return _Side(records, _told_leniently(path, records), _questions(path))
+    told = read_outside(path, asked, step)
+    ours = asked.task is not None and (asked.grades or "ours") == "ours"
+    return _Side(
+        told.records,
+        read_leniently(asked.task, told.problems, told.records) if asked.task and ours else None,
+        {name: problem.question for name, problem in told.problems.items()},
+    )
+
+
+def _own_reference(records: Sequence[Record]) -> list[Record]:
+    """Records of a model as its own reference."""
+    return [replace(record, ref_logp=record.logp) for record in records]
+
+
+def _unscored(records: list[Record]) -> list[Record]:
+    """Records whose log p under the base is not known where it is that under the model itself: nobody named a base."""
+    if any(not isnan(record.ref_logp) and record.ref_logp != record.logp for record in records):
+        return records
+    return [replace(record, ref_logp=nan) for record in records]
+
+
 def _in_common(of_base: Sequence[Record], base: Path | str, of_tuned: Sequence[Record], tuned: Path | str) -> None:
     known = [{(r.task, r.problem) for r in records if r.reason not in UNKNOWN} for records in (of_base, of_tuned)]
     for problems, path in zip(known, (base, tuned), strict=True):
@@ -124,9 +170,10 @@ def _in_common(of_base: Sequence[Record], base: Path | str, of_tuned: Sequence[R
         )
 
 
-def base_records(path: Path) -> list[Record]:
+def base_records(path: Path, asked: Asked | None = None) -> list[Record]:
     """Records of a model as its own reference. Raises UserError for a file or folder that holds none."""
-    return [replace(record, ref_logp=record.logp) for record in _read(path)]
+    asked = asked or Asked()
+    return _own_reference(_side(path, asked, "first" if asked.step is None else asked.step).records)
 
 
 def from_models(

@@ -16,6 +16,8 @@ from tiltlab.verdict.sharpened import Best, By, OfFamily, Sharpened
 from tiltlab.verdict.solved_problems import Profile
 from tiltlab.verdict.wording import (
     MORE_SAMPLES,
+    SCORES,
+    UNSCORED,
     beyond,
     by_form,
     by_sharpening,
@@ -51,13 +53,16 @@ class Decision:
 
 @dataclass(frozen=True)
 class Known:
-    """All that is weighed: the gain, what sharpening would have of it, its parts, and what responses are like."""
+    """All that is weighed: the gain, what sharpening would have of it, its parts, and what responses are like.
+
+    scored: whether it is known how likely the base finds both models' responses."""
 
     gain: Comparison
     sharpened: Sharpened | None
     parts: Parts | None
     base: Profile
     tuned: Profile
+    scored: bool = True
 
 
 def decided(known: Known, margin: float) -> Decision:
@@ -79,8 +84,8 @@ def decided(known: Known, margin: float) -> Decision:
         return Decision("form explains it", f"A gain: {told}; {by_form(known.parts)}.")
     if known.sharpened is None:
         why = f"A gain: {told}; but the base's samples support no forecast."
-        return Decision("cannot tell", why, MORE_SAMPLES)
-    return _of_a_gain(f"A gain: {told}", gain.b.value, known.sharpened, known.parts)
+        return Decision("cannot tell", why, MORE_SAMPLES if known.scored else SCORES)
+    return _of_a_gain(f"A gain: {told}", gain.b.value, known.sharpened, known)
 
 
 def explained(share: Interval, rest: Interval) -> bool:
@@ -94,7 +99,8 @@ def _explaining(of: Best | None) -> Best | None:
     return next((one for one in tried if one and explained(one.recovered, one.rest)), None)
 
 
-def _of_a_gain(told: str, reached: float, sharpened: Sharpened, parts: Parts | None) -> Decision:
+def _of_a_gain(told: str, reached: float, sharpened: Sharpened, known: Known) -> Decision:
+    parts = known.parts
     likelihood, answers = _explaining(sharpened.likelihood), _explaining(sharpened.answers)
     if best := _explaining(sharpened) or likelihood or answers:
         left = "" if best.recovered.low >= MOST else ", and what is left may be nothing"
@@ -106,4 +112,6 @@ def _of_a_gain(told: str, reached: float, sharpened: Sharpened, parts: Parts | N
     if sharpened.covers and all(of.rest.low > 0 for of in (sharpened, sharpened.likelihood, sharpened.answers) if of):
         return Decision("beyond sharpening", f"{told}; {tried}.{beyond(sharpened)}")
     why = "; ".join([told, tried, *how_far(sharpened)])
+    if not known.scored:
+        return Decision("cannot tell", f"{why}; {UNSCORED}.", SCORES)
     return Decision("cannot tell", f"{why}.", "more problems" if sharpened.covers else more_samples(sharpened))

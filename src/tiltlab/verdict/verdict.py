@@ -12,6 +12,7 @@ one (`cross_logp`): samples of both then stand in for p^alpha, and carry further
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from math import isnan
 
 import numpy as np
 
@@ -107,13 +108,13 @@ def _which(records: Sequence[Record]) -> list[tuple[str, str, int]]:
 def decide(evidence: Evidence, margin: float = MARGIN, seed: int = 0) -> Verdict:
     """The verdict. margin: of accuracy, what is no gain worth the name. seed: of the resampling of problems.
 
-    Raises ValueError where the two models have no graded problem in common, and UserError for records without the
-    log-probabilities that it takes.
+    Raises ValueError where the two models have no graded problem in common.
     """
     base, tuned = evidence.base, evidence.tuned
     gain = compare(base, tuned, seed)
     sharpened, made_of = _made_of(evidence, seed)
-    known = Known(gain, sharpened, made_of, profile(base), profile(tuned))
+    scored = all(any(not isnan(record.ref_logp) for record in of) for of in (base, tuned))
+    known = Known(gain, sharpened, made_of, profile(base), profile(tuned), scored)
     decision = decided(known, margin)
     return Verdict(
         outcome=decision.outcome,

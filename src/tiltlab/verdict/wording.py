@@ -11,6 +11,10 @@ from tiltlab.verdict.solved_problems import Profile
 
 MORE_SAMPLES = "more samples a problem, or both models, so that samples of the tuned one can be weighed too"
 
+UNSCORED = "how likely the base finds these responses is not known, so sharpening by likelihood cannot be followed"
+
+SCORES = "the base's log p of both models' responses (`tiltlab score`)"
+
 NOTHING = 0.005
 """Of accuracy: a part that two decimals do not show."""
 
