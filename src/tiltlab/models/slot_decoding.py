@@ -53,6 +53,8 @@ class SlotDecoder:
     ) -> None:
         self._base, self._body, self._head, self._device, self._tell = base, body, head, device, tell
         self._look = LOOK if device.type == "cuda" else LOOK_ON_CPU
+        self.recorded = device.type == "cuda"
+        """Whether steps are CUDA graphs; looked at whenever buffers are made."""
         self._slots: Slots | None = None
         self._weights: list[int] = []
 
@@ -126,7 +128,8 @@ class SlotDecoder:
             return kept
         del kept  # before the new ones are made
         like = self._read([[0]])
-        return Slots(self._body, self._head, like, rows=rows, columns=columns, tokens=tokens, vocabulary=vocabulary)
+        sizes = {"rows": rows, "columns": columns, "tokens": tokens, "vocabulary": vocabulary}
+        return Slots(self._body, self._head, like, recorded=self.recorded, **sizes)
 
     def _stays(self, slots: Slots) -> bool:
         if self._device.type != "cuda":

@@ -27,6 +27,7 @@ class Slots:
     like: a context of it, which says how large keys and values are.
     rows, columns, tokens: N, L and T.
     vocabulary: V.
+    recorded: whether a step is a CUDA graph.
 
     True between two steps, of a row that is going:
 
@@ -50,9 +51,10 @@ class Slots:
         columns: int,
         tokens: int,
         vocabulary: int,
+        recorded: bool,
     ) -> None:
         device = like.position_N.device
-        self._body, self._head, self._graphs = body, head, Graphs(device) if device.type == "cuda" else None
+        self._body, self._head, self._graphs = body, head, Graphs(device) if recorded else None
         self.rows, self.columns, self.tokens = rows, columns, tokens
         self.keys = [_buffer(layer.keys, rows, columns) for layer in like.cache.layers]
         self.values = [_buffer(layer.values, rows, columns) for layer in like.cache.layers]
