@@ -34,7 +34,7 @@ def rollout(model: Counted, ask: Ask, device: Device) -> Phase:
     keys, copy, logits = (rows * each for each in _row(model, batch))
     held = (
         Part("keys and values", keys, f"{rows} rows of {batch.prompt} + {batch.tokens} tokens, with room to grow"),
-        Part("copy of them", copy, f"once {LEAVE:.0%} of the rows have ended, the others are copied"),
+        Part("copy of them", copy, f"once {LEAVE:.3g} of the rows have ended, the others are copied"),
         Part("logits", logits, f"of one token of each row: {DRAWING} bytes for each of {shape.vocabulary} entries"),
     )
     return Phase("rollout", (*parts, *held))
