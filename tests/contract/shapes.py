@@ -10,7 +10,8 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from tiltlab.engines.vllm import VLLM
+from tiltlab.config.engine import EngineConfig
+from tiltlab.engines.make import drawn_by
 from tiltlab.models.engine import Split
 from tiltlab.models.hf import HFModel
 from tiltlab.models.loading import ModelConfig, load_codec
@@ -54,11 +55,9 @@ def policy(kind: str = "llama", *, tied: bool = False) -> HFModel:
 
 @contextmanager
 def drawn_by_vllm(trained: HFModel) -> Iterator[Split]:
-    engine = VLLM(trained)
-    try:
-        yield Split(trained, engine)
-    finally:
-        engine.close()
+    with drawn_by(EngineConfig("vllm"), trained) as both:
+        assert isinstance(both, Split)
+        yield both
 
 
 def mismatch(both: Split, *, temperature: float = 1.0, seed: int = 0) -> float:

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Sequence
+from dataclasses import replace
 
 import peft
 import pytest
@@ -24,8 +25,10 @@ from tiltlab.models.engine import Split
 from tiltlab.models.hf import HFModel
 from tiltlab.models.loading import ModelConfig, load_codec
 from tiltlab.objective import tempered
+from tiltlab.training.alarms import Watch
+from tiltlab.training.importance import Correction
 from tiltlab.training.optimizer import Optimizer, OptimizerConfig
-from tiltlab.training.train import TrainConfig, train_step
+from tiltlab.training.train import TrainConfig, train, train_step
 
 pytestmark = needs_vllm
 
@@ -85,3 +88,25 @@ def test_adapters_arrive_merged() -> None:
             step(both, reference, number, lr=0.02)
             assert difference(both, before) > 10 * A_TOKEN
             assert mismatch(both) < A_TOKEN
+
+
+def test_stale_weights_fire_the_alarm(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the loop itself, from what it logs: for the engine claims that it has the new weights."""
+    trained = policy("qwen3", tied=True)
+    reference = frozen(trained)
+    with drawn_by_vllm(trained) as both:
+        settings = replace(TRAIN, steps=6, correction=Correction("response"))
+        optimizer = Optimizer(both.trainable(), OptimizerConfig(lr=2e-3, warmup_steps=1))
+        steps = train(both, reference, TASK, tempered(2), settings, optimizer)
+        watch = Watch()
+        for _ in range(3):
+            line = next(steps)
+            assert line["mismatch_mean"] < A_TOKEN
+            assert abs(line["weight_mean"] - 1) < 1e-3
+            watch.stepped(line)
+        assert not [alarm for alarm in watch.fired if alarm.kind == "sampler mismatch"]
+        monkeypatch.setattr(both.engine, "update", lambda _, version: setattr(both.engine, "version", version))
+        for line in steps:
+            watch.stepped(line)
+        (alarm,) = [alarm for alarm in watch.fired if alarm.kind == "sampler mismatch"]
+        assert alarm.step == 4  # the first step with stale weights

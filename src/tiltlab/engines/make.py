@@ -3,8 +3,11 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import torch
+
 from tiltlab.config.engine import EngineConfig
 from tiltlab.engines.vllm import VLLM, require_vllm
+from tiltlab.errors import UserError
 from tiltlab.models.base import Policy
 from tiltlab.models.engine import Engine, Split
 from tiltlab.models.hf import HFModel
@@ -21,7 +24,9 @@ def drawn_by(config: EngineConfig, model: HFModel) -> Iterator[Policy]:
         return
     engine = engine_for(config, model)
     try:
-        yield Split(model, engine)
+        both = Split(model, engine)
+        require_same(both, 1e-3 if model.module.dtype == torch.float32 else 0.1)
+        yield both
     finally:
         engine.close()
 
@@ -35,6 +40,25 @@ def engine_for(config: EngineConfig, model: HFModel) -> Engine:
     Raises UserError where there is no such engine here, or it cannot start with this model.
     """
     return VLLM(model, device=config.device, memory=config.share)
+
+
+def require_same(both: Split, tolerance: float) -> None:
+    """Check that the engine draws from the model: a few of its draws, scored by the trained model.
+
+    tolerance: nats a token.
+
+    Raises UserError where the two are further apart than rounding makes them.
+    """
+    prompts = ["1"]
+    rollouts = both.generate(prompts, n=4, max_tokens=8, seed=0, ignore_eos=True)
+    with torch.no_grad():
+        token_GT = both.logprobs(prompts, rollouts).token_PGT[0].cpu()
+    apart = (token_GT - torch.tensor([rollout.logprobs for rollout in rollouts[0]])).abs().mean().item()
+    if not apart < tolerance:
+        raise UserError(
+            f"the engine is not the model: of its own draws it is {apart:.2g} nats a token off; does it know this "
+            "architecture? Set engine.name to hf"
+        )
 
 
 def require_engine(config: EngineConfig) -> None:

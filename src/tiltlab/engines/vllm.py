@@ -18,29 +18,26 @@ gets weights with adapters merged in.
 
 import json
 import os
-import pickle
 import socket
-import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import metadata
-from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from tiltlab.errors import UserError, brief, said
+from tiltlab.errors import UserError, said
 from tiltlab.models.engine import Drawn, Request, Weights
 from tiltlab.models.hf import HFModel
-from tiltlab.system.program import Parent, Program
+from tiltlab.models.weights import apart
+from tiltlab.system.devices import gpu_beside
+from tiltlab.system.remote import Ended, Refused, Remote
 from tiltlab.system.shared_folder import SharedFolder
 
 VERSION = "0.32.0"
-LOG = "vllm.log"
 COLDEST, WARMEST = 0.01, 2.0
 """Temperatures that vLLM draws at; it takes colder ones for these, without a word, and refuses warmer ones."""
 
@@ -58,7 +55,7 @@ class VLLM:
 
     def __init__(self, like: HFModel, *, device: str = "same", memory: float = 0.5) -> None:
         require_vllm()
-        gpu, shares = _gpu(like.device, device)
+        gpu, shares = gpu_beside(like.device, device)
         self.version = -1
         self._ends = frozenset(like.codec.end_ids)
         self._naps = shares
@@ -69,7 +66,8 @@ class VLLM:
         dtype = str(like.module.dtype).removeprefix("torch.")
         config = _config(like.module)
         setup = _Setup(str(self._folder.path), config, dtype, gpu, memory, backend, torch.get_num_threads())
-        self._program = Program(_serve, setup)
+        log = None if "VLLM_LOGGING_LEVEL" in os.environ else self._folder.path / "vllm.log"  # who sets it wants to see
+        self._served = Remote(_Served, setup, log=log)
         try:
             self._call("started")
             self._send = self._by_file if backend is None else self._by_gpu(backend, like.device)
@@ -81,7 +79,7 @@ class VLLM:
     @property
     def pid(self) -> int:
         """The number of the process that vLLM runs in."""
-        return self._program.pid
+        return self._served.pid
 
     def update(self, weights: Weights, version: int) -> None:
         """Take these weights (`Engine.update`).
@@ -102,18 +100,15 @@ class VLLM:
             raise UserError(f"vLLM draws at temperatures from {COLDEST:g} to {WARMEST:g}, not at {temperature:g}")
         if self._asleep:  # its weights went with its memory
             self._deliver()
-        stops = () if ignore_eos else tuple(sorted(self._ends))
+        stops = () if ignore_eos else tuple(self._ends)
         rows = [(request.ids, request.limit, request.own_seed) for request in requests_N]
         drawn = self._call("draw", rows, temperature, stops)
         self._nap()
-        return [
-            Drawn(tokens, logps, bool(tokens) and tokens[-1] in self._ends and not ignore_eos)
-            for tokens, logps in drawn
-        ]
+        return [Drawn(tokens, logps, not ignore_eos and tokens[-1] in self._ends) for tokens, logps in drawn]
 
     def close(self) -> None:
         """End vLLM, in the midst of whatever it does, and remove what it left (`Engine.close`)."""
-        self._program.kill()
+        self._served.kill()
         self._folder.close()
 
     # Inside
@@ -137,7 +132,7 @@ class VLLM:
 
         path = self._folder.path / "weights.safetensors"
         try:
-            save_file(_apart(self._weights()), path)
+            save_file(apart(self._weights()), path)
             self._call("load", str(path))
         except OSError as error:
             raise UserError(f"weights for vLLM could not be written to {path.parent}: {said(error)}") from error
@@ -165,29 +160,16 @@ class VLLM:
 
     def _call(self, name: str, *arguments: Any) -> Any:
         """What the method of `_Served` returns. Raises UserError where it failed or vLLM has ended."""
-        pipe = self._program.pipe
         try:
-            pipe.send_bytes(pickle.dumps((name, arguments)))
-            wait([pipe])
-            failed, answer = pickle.loads(pipe.recv_bytes())  # of `_serve`'s making
-        except (EOFError, OSError) as error:
-            code = self._program.kill(patience=1.0)
-            how = f"was killed (signal {-code})" if code < 0 else f"ended (exit code {code})"
+            return self._served.call(name, *arguments)
+        except Refused as error:
+            raise UserError(f"vLLM: {error}") from error
+        except Ended as error:
             doing = {"started": "started", "draw": "drew"}.get(name, "took weights")
             raise UserError(
-                f"vLLM {how} while it {doing}{self._last_word()}; if it was for want of memory, lower engine.memory. "
-                "What was saved is kept: give the same command again to go on"
+                f"vLLM {error} while it {doing}; if it was for want of memory, lower engine.memory. What was saved is "
+                "kept: give the same command again to go on"
             ) from error
-        if failed:
-            raise UserError(f"vLLM: {answer}")
-        return answer
-
-    def _last_word(self) -> str:
-        with suppress(OSError):
-            lines = (self._folder.path / LOG).read_text(encoding="utf-8", errors="replace").split("\n")
-            said = [line for line in lines if line.strip() and "arning" not in line]
-            return f" ({brief(said[-1])})" if said else ""
-        return ""
 
 
 def require_vllm() -> None:
@@ -208,36 +190,11 @@ def require_vllm() -> None:
     )
 
 
-def _gpu(model: torch.device, device: str) -> tuple[str | None, bool]:
-    """The GPU of an engine as CUDA_VISIBLE_DEVICES names it, None for a CPU; and whether it is the model's own."""
-    if model.type != "cuda":
-        if device != "same":
-            raise UserError(f"engine.device {device}: the model is on {model}, where an engine is on the same device")
-        return None, False
-    own = model.index or 0
-    wanted = own if device == "same" else torch.device(device).index or 0
-    if wanted >= torch.cuda.device_count():
-        raise UserError(f"engine.device {device}: there are {torch.cuda.device_count()} GPUs, from cuda:0")
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return (visible.split(",")[wanted] if visible else str(wanted)), wanted == own
-
-
 def _config(module: Any) -> str:
     """config.json of the base model, with a head of its own."""
     base = module.get_base_model() if hasattr(module, "get_base_model") else module
     settings = json.loads(base.config.to_json_string())
     return json.dumps(settings | {"tie_word_embeddings": False, "architectures": [type(base).__name__]})
-
-
-def _apart(weights: Iterable[tuple[str, Tensor]]) -> dict[str, Tensor]:
-    """On the CPU, each with memory of its own: tied weights are two."""
-    apart: dict[str, Tensor] = {}
-    seen: set[int] = set()
-    for name, tensor in weights:
-        there = tensor.detach().cpu().contiguous()
-        apart[name] = there.clone() if there.data_ptr() in seen else there
-        seen.add(there.data_ptr())
-    return apart
 
 
 def _free_port() -> int:
@@ -297,27 +254,6 @@ class _Setup:
     memory: float
     backend: str | None
     threads: int
-
-
-def _serve(parent: Parent, setup: _Setup) -> None:
-    """Start vLLM, and do what is asked, one thing after another."""
-    if "VLLM_LOGGING_LEVEL" not in os.environ:  # else the user wants to see it
-        _write_to(Path(setup.folder) / LOG)
-    served = None
-    while True:
-        name, arguments = pickle.loads(parent.receive())
-        try:
-            served = served or _Served(setup)
-            answer = (False, getattr(served, name)(*arguments))
-        except Exception as error:
-            answer = (True, brief(error) or said(error))
-        parent.send(pickle.dumps(answer))
-
-
-def _write_to(log: Path) -> None:
-    with log.open("a") as file:
-        for stream in (sys.stdout, sys.stderr):
-            os.dup2(file.fileno(), stream.fileno())
 
 
 class _Served:

@@ -32,6 +32,17 @@ def _with_adapters(weight: Tensor, layer: Any) -> Tensor:
     return result.to(weight.dtype)
 
 
+def apart(weights: Iterable[tuple[str, Tensor]]) -> dict[str, Tensor]:
+    """The weights by name, on the CPU, each with memory of its own: tied ones are two."""
+    there: dict[str, Tensor] = {}
+    seen: set[int] = set()
+    for name, tensor in weights:
+        one = tensor.detach().cpu().contiguous()
+        there[name] = one.clone() if one.data_ptr() in seen else one
+        seen.add(one.data_ptr())
+    return there
+
+
 @torch.no_grad()
 def take(own: Mapping[str, Tensor], weights: Iterable[tuple[str, Tensor]]) -> None:
     """Copy weights into one's own, in place. Raises ValueError, with some copied, where names differ."""

@@ -1,5 +1,6 @@
 """Which devices there are for the work to be spread over, and how a process settles on its own."""
 
+import os
 from typing import Any
 
 from tiltlab.errors import UserError
@@ -31,6 +32,29 @@ def usable_devices(wanted: str) -> list[str]:
     if device.type != "cuda":
         _try_device(wanted, asked)
     return [wanted]
+
+
+def gpu_beside(model: Any, device: str) -> tuple[str | None, bool]:
+    """The GPU of another process, as CUDA_VISIBLE_DEVICES is to name it there, None for a CPU; and whether it is the
+    model's own.
+
+    model: a torch.device, that of the model here.
+    device: "same", or a GPU as this process numbers them.
+
+    Raises UserError for one that is not there.
+    """
+    import torch
+
+    if model.type != "cuda":
+        if device != "same":
+            raise UserError(f"engine.device {device}: the model is on {model}, and so must the engine be: device same")
+        return None, False
+    own = model.index or 0
+    wanted = own if device == "same" else torch.device(device).index or 0
+    if wanted >= torch.cuda.device_count():
+        raise UserError(f"engine.device {device}: the last GPU is cuda:{torch.cuda.device_count() - 1}")
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return (visible.split(",")[wanted] if visible else str(wanted)), wanted == own
 
 
 def _try_device(wanted: str, asked: str) -> None:
