@@ -1,10 +1,9 @@
 """An engine is told of in one line where it is missing, and refused where it is not the model."""
 
-from importlib import metadata
-
 import pytest
 import torch
 
+from tests.engines.installed import vllm_installed
 from tests.models.tiny import llama, model
 from tiltlab.config.engine import EngineConfig
 from tiltlab.engines.make import drawn_by, require_engine, require_same
@@ -13,15 +12,6 @@ from tiltlab.errors import UserError
 from tiltlab.models.engine import Replica, Split
 from tiltlab.models.weights import apart
 from tiltlab.system.devices import gpu_beside
-
-
-def installed(monkeypatch: pytest.MonkeyPatch, **versions: str) -> None:
-    def version(name: str) -> str:
-        if name.replace("-", "_") not in versions:
-            raise metadata.PackageNotFoundError(name)
-        return versions[name.replace("-", "_")]
-
-    monkeypatch.setattr(metadata, "version", version)
 
 
 @pytest.mark.parametrize(
@@ -36,7 +26,7 @@ def installed(monkeypatch: pytest.MonkeyPatch, **versions: str) -> None:
     ],
 )
 def test_a_vllm_that_cannot_be_used_is_one_line(versions, said, monkeypatch: pytest.MonkeyPatch) -> None:
-    installed(monkeypatch, **versions)
+    vllm_installed(monkeypatch, **versions)
     with pytest.raises(UserError) as before:
         require_engine(EngineConfig("vllm"))
     with pytest.raises(UserError) as then, drawn_by(EngineConfig("vllm"), model()):
@@ -47,9 +37,9 @@ def test_a_vllm_that_cannot_be_used_is_one_line(versions, said, monkeypatch: pyt
 
 
 def test_a_build_of_the_release_will_do_and_hf_needs_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    installed(monkeypatch)
+    vllm_installed(monkeypatch)
     require_engine(EngineConfig("hf"))
-    installed(monkeypatch, vllm=f"{VERSION}+cu130")
+    vllm_installed(monkeypatch, vllm=f"{VERSION}+cu130")
     require_engine(EngineConfig("vllm"))
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tiltlab.cli.export import To, exported
-from tiltlab.cli.output import AsJson, Output, print_note, print_notes
+from tiltlab.cli.output import AsJson, Engine, Output, print_note, print_notes
 from tiltlab.cli.outside import AtStep, Fields, From, Grades, TokenizerFile, asked
 from tiltlab.cli.progress import bars
 from tiltlab.errors import UserError
@@ -39,6 +39,7 @@ def evaluate(
     n: Annotated[int | None, typer.Option("-n", min=1, help="Responses a problem.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Problems; all of the test split where left out.")] = None,
     max_tokens: Annotated[int | None, typer.Option(min=1, help="Tokens a response, at most.")] = None,
+    engine: Engine = None,
     reference: Annotated[str | None, typer.Option(help="A second model that scores the responses too.")] = None,
     responses: Annotated[Path | None, typer.Option(help="Grade responses of another program, file or folder.")] = None,
     from_: From = None,
@@ -55,6 +56,7 @@ def evaluate(
 
     Stopped or killed, the same command goes on where it was.
     """
+    from tiltlab.config.engine import load_engine
     from tiltlab.config.recipe import load_sample_recipe
     from tiltlab.config.tasks import load_task
 
@@ -69,8 +71,8 @@ def evaluate(
     chosen = load_task(task, data, map_) if task or data else None
     keys = changes(model=model, sampler=sampler, n=n, limit=limit, max_tokens=max_tokens, reference=reference)
     plan = load_sample_recipe(recipe, keys + (set_ or []), print_note)
-    if chosen:
-        plan = plan.model_copy(update={"task": chosen})
+    given = ({"task": chosen} if chosen else {}) | ({"engine": load_engine(engine)} if engine else {})
+    plan = plan.model_copy(update=given)
     folder = out or Path("runs") / slug(f"evaluate {plan.task.name} {plan.sampler.name}")
     with alone_in(folder):
         output.figures(draw(plan, folder, output) | exported(folder, export or (), output))

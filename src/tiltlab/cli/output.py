@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from tiltlab.tasks.base import Task
     from tiltlab.types import Split
 
+Engine = Annotated[str | None, typer.Option(help="What draws: hf, the model itself, or vllm.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Figures as one JSON object on stdout, and nothing else there.")]
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tiltlab.cli.evaluate import changes, draw
-from tiltlab.cli.output import AsJson, Output, are_records, print_note, print_notes
+from tiltlab.cli.output import AsJson, Engine, Output, are_records, print_note, print_notes
 from tiltlab.cli.outside import AtStep, Fields, From, Grades, TokenizerFile, asked
 from tiltlab.cli.progress import bars, errors
 from tiltlab.cli.score import beside_records
@@ -24,13 +24,16 @@ def check(
     map_: Annotated[str | None, typer.Option("--map", help="Its columns: problem=question,answer=final")] = None,
     reward: Annotated[str | None, typer.Option(help="A reward of your own: my_pkg.my_mod:fn")] = None,
     model: Annotated[str | None, typer.Option(help="Also draw samples from this model.")] = None,
+    engine: Engine = None,
     limit: Annotated[int, typer.Option(min=2, help="Problems.")] = 500,
     max_tokens: Annotated[int, typer.Option(min=1, help="Tokens a sample, at most.")] = 200,
     out: Annotated[Path, typer.Option(help="Where to write the page.")] = Path("check.html"),
     as_json: AsJson = False,
 ) -> None:
     """Test a reward before any GPU time is used: what it must accept, and what it must not. Exit code 1 if it fails."""
+    from tiltlab.config.engine import load_engine
     from tiltlab.config.tasks import load_task
+    from tiltlab.engines.make import drawn_by, require_engine
     from tiltlab.evaluation.reward_audit import check as checked
     from tiltlab.evaluation.reward_audit import on_samples
     from tiltlab.models.loading import ModelConfig, load_codec, load_reference
@@ -43,7 +46,8 @@ def check(
     if task is None and data is None:
         raise UserError("name a task to check, or give --data FILE")
     require_writable(out)
-    output, chosen = Output(as_json), load_task(task, data, map_)
+    output, chosen, drawer = Output(as_json), load_task(task, data, map_), load_engine(engine)
+    require_engine(drawer)
     print_notes(chosen, ["test"])
     problems = chosen.problems("test")[:limit]
     own = load_reward(reward) if reward else None
@@ -54,7 +58,8 @@ def check(
         if model:
             config = ModelConfig(path=model, device=usable_devices("auto")[0])
             loaded = load_reference(config, load_codec(config))
-            samples = on_samples(loaded, chosen, problems[:64], own, n=8, max_tokens=max_tokens, seed=0)
+            with drawn_by(drawer, loaded) as drawing:
+                samples = on_samples(drawing, chosen, problems[:64], own, n=8, max_tokens=max_tokens, seed=0)
         audit = checked(chosen, problems, own, samples)
     name = f"{chosen.name}: {reward or 'its own grader'}"
     write_check_page(name, audit, provenance(), out)
@@ -73,6 +78,7 @@ def forecast(
     n: Annotated[int, typer.Option("-n", min=4, help="Responses a problem.")] = 64,
     limit: Annotated[int | None, typer.Option(min=1, help="Problems; all of the test split where left out.")] = None,
     max_tokens: Annotated[int, typer.Option(min=1, help="Tokens a response, at most.")] = 200,
+    engine: Engine = None,
     from_: From = None,
     grades: Grades = None,
     step: AtStep = None,
@@ -83,6 +89,7 @@ def forecast(
 ) -> None:
     """How far would sharpening, and how far would a reward, take this model? Told from its own samples, untrained."""
     from tiltlab.cli.outcome import write_forecast
+    from tiltlab.config.engine import load_engine
     from tiltlab.config.recipe import load_sample_recipe
     from tiltlab.config.tasks import load_task
     from tiltlab.report.terminal import print_forecast
@@ -95,7 +102,7 @@ def forecast(
             keys = changes(model=base, sampler="base", n=n, limit=limit, max_tokens=max_tokens)
             plan = load_sample_recipe(None, keys)
             chosen = {"task": load_task(task, data, map_)} if task or data else {}
-            draw(plan.model_copy(update=chosen), out, output)
+            draw(plan.model_copy(update=chosen | {"engine": load_engine(engine)}), out, output)
             base = str(out)
         result = write_forecast(Path(base), out, how)
     print_forecast(result, output.console)
@@ -114,6 +121,7 @@ def verdict(
     limit: Annotated[int | None, typer.Option(min=1, help="Problems; all of the test split where left out.")] = None,
     max_tokens: Annotated[int, typer.Option(min=1, help="Tokens a response, at most.")] = 200,
     stop: Annotated[str | None, typer.Option(help="A text that ends a response, as in a recipe's model.stop.")] = None,
+    engine: Engine = None,
     seed: Annotated[int, typer.Option(help="Of the draws.")] = 0,
     from_: From = None,
     grades: Grades = None,
@@ -125,6 +133,7 @@ def verdict(
 ) -> None:
     """Was the tuned model taught something, or is it the base, sharpened?"""
     from tiltlab.cli.outcome import write_verdict
+    from tiltlab.config.engine import load_engine
     from tiltlab.report.terminal import print_verdict
     from tiltlab.verdict.inputs import from_files
 
@@ -137,7 +146,13 @@ def verdict(
             limits = {"n": n, "max_tokens": max_tokens, "seed": seed}
             base, tuned = map(str, beside_records(base, Path(tuned), (task, data, map_), stop, out, limits, output))
         if drawn:
-            settings = {"problems": limit, "n": n, "max_tokens": max_tokens, "seed": seed}
+            settings = {
+                "problems": limit,
+                "n": n,
+                "max_tokens": max_tokens,
+                "seed": seed,
+                "engine": load_engine(engine),
+            }
             examined = _examined(base, tuned, (task, data, map_), stop, settings)
         else:
             how = asked((task, data, map_), from_, grades, step, fields, tokenizer)

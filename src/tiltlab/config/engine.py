@@ -2,9 +2,14 @@
 
 import re
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
-from tiltlab.errors import shown
+from pydantic import TypeAdapter, ValidationError
+
+from tiltlab.config.complaints import complaints
+from tiltlab.config.reading import yaml_value
+from tiltlab.config.tasks import tagged
+from tiltlab.errors import UserError, shown
 from tiltlab.training.importance import Correction
 
 Name = Literal["hf", "vllm"]
@@ -49,3 +54,23 @@ class EngineConfig:
     def corrects(self) -> Correction:
         """How training weights responses."""
         return self.correction or Correction("nothing" if self.name == "hf" else "response")
+
+
+HF = EngineConfig()
+"""The model itself draws."""
+
+
+def load_engine(engine: str | None) -> EngineConfig:
+    """What `--engine` names; the model itself where it is left out.
+
+    engine: a name, or a recipe's whole entry, "{name: vllm, memory: 0.3}".
+
+    Raises UserError with one line for each thing that is wrong.
+    """
+    if engine is None:
+        return HF
+    entry = yaml_value(engine, "--engine")
+    try:
+        return TypeAdapter(Annotated[EngineConfig, tagged("name")]).validate_python(entry)
+    except ValidationError as error:
+        raise UserError(*(f"--engine {engine}: {wrong}" for wrong in complaints(error, entry))) from error

@@ -194,6 +194,7 @@ class SampleRecipe(Section):
     """What `tiltlab evaluate` draws: n responses to each problem of a split, by one sampler.
 
     model: that is drawn from.
+    engine: what draws; the model itself where left out.
     task: whose problems they are, and who grades them.
     sampler: an arm that does not train.
     split: of the task.
@@ -206,6 +207,7 @@ class SampleRecipe(Section):
     """
 
     model: ModelConfig = ModelConfig()
+    engine: Annotated[EngineConfig, tagged("name")] = EngineConfig()
     task: Task
     sampler: Annotated[Annotated[Sampled, Field(discriminator="arm")], tagged("arm"), BeforeValidator(_samples)]
     split: Literal["train", "validation", "test"] = "test"

@@ -17,11 +17,13 @@ from typing import Any
 from tiltlab.config.memory_keys import without_memory_keys
 from tiltlab.config.recipe import SampleRecipe, with_defaults
 from tiltlab.config.votable import require_votable
+from tiltlab.engines.make import drawn_by, require_engine
 from tiltlab.errors import UserError, gathered
 from tiltlab.evaluation.evaluate import evaluate
 from tiltlab.evaluation.outside import Asked, read_outside
 from tiltlab.evaluation.responses import read_responses
 from tiltlab.evaluation.token_logprobs import COUNTED, token_lines
+from tiltlab.models.base import LanguageModel
 from tiltlab.models.chat import today
 from tiltlab.models.codec import Codec
 from tiltlab.models.hf import HFModel
@@ -95,9 +97,10 @@ def run_sample(
         counted = _Counted(len(problems), on_progress, sum(map(len, lots[:done])))
         model.tell = counted.drew
         most = recipe.sampler.sampler().drawn(recipe.n) * recipe.max_tokens
-        for lot in lots[done:]:
-            counted.begin(len(lot), len(lot) * most)
-            _draw_lot(recipe, folder, model, other, reward, lot)
+        with drawn_by(recipe.engine, model) as drawing:
+            for lot in lots[done:]:
+                counted.begin(len(lot), len(lot) * most)
+                _draw_lot(recipe, folder, drawing, drawing if other is model else other, reward, lot)
         counted.begin(0, 1)
     info = together([Info(**(line | {"warnings": tuple(line["warnings"])})) for line in _lots(folder)])
     write_json(folder / "sample.json", about | {"info": asdict(info), "questions": _questions(problems)})
@@ -124,6 +127,8 @@ def _checked(recipe: SampleRecipe, config: ModelConfig) -> tuple[Sequence[Proble
     with gathered(wrong):
         codec = load_codec(config)
     with gathered(wrong):
+        require_engine(recipe.engine)
+    with gathered(wrong):
         if recipe.reference:
             load_codec(replace(config, path=recipe.reference))
     with gathered(wrong):
@@ -134,7 +139,12 @@ def _checked(recipe: SampleRecipe, config: ModelConfig) -> tuple[Sequence[Proble
 
 
 def _draw_lot(
-    recipe: SampleRecipe, folder: Path, model: HFModel, other: HFModel, reward: Reward | None, lot: Sequence[Problem]
+    recipe: SampleRecipe,
+    folder: Path,
+    model: LanguageModel,
+    other: LanguageModel,
+    reward: Reward | None,
+    lot: Sequence[Problem],
 ) -> None:
     """Draw and grade the responses to some problems, and add them to the folder."""
     seed = derive(recipe.seed, split_key(recipe.split))

@@ -12,7 +12,9 @@ from typing import Any, NamedTuple
 
 from pydantic import TypeAdapter, ValidationError
 
+from tiltlab.config.engine import HF, EngineConfig
 from tiltlab.config.tasks import Task as AnyTask
+from tiltlab.engines.make import drawn_by, require_engine
 from tiltlab.errors import UserError
 from tiltlab.evaluation.evaluate import Evaluated, evaluate
 from tiltlab.evaluation.outside import Asked, read_outside
@@ -185,14 +187,17 @@ def from_models(
     n: int,
     max_tokens: int,
     seed: int,
+    engine: EngineConfig = HF,
     on_progress: OnProgress = lambda *_: None,
     on_note: Callable[[str], None] = lambda _: None,
 ) -> Examined:
     """Draw n responses to each problem of the test split from both models, score each under both, and sharpen the base.
 
-    tuned: a model as for `ModelConfig.path`, or a folder with adapters on the base. `on_note` is told what there is to
-    say of the models. Raises UserError for models that cannot be used, and for two that do not share a vocabulary.
+    tuned: a model as for `ModelConfig.path`, or a folder with adapters on the base. engine: what draws from both; the
+    base is sharpened by its own model. `on_note` is told what there is to say of the models. Raises UserError for
+    models or an engine that cannot be used, and for two that do not share a vocabulary.
     """
+    require_engine(engine)
     chosen = task.problems("test")[:problems]
     if not chosen:
         raise UserError(f"task {task.name} has no problem in its test split")
@@ -205,10 +210,14 @@ def from_models(
         settings: dict[str, Any] = {"n": n, "max_tokens": max_tokens, "seed": derive(seed, what), "on_progress": tell}
         return evaluate(model, other, sampler, task, chosen, **settings)
 
+    def draw_by_engine(what: str, model: HFModel, other: HFModel) -> Evaluated:
+        with drawn_by(engine, model) as drawing:
+            return draw(what, drawing, other, Temperature())
+
     with _both(base, tuned) as (of_base, of_tuned):
         for note in dict.fromkeys(note for model in (of_base, of_tuned) for note in model.codec.notes(prompts[:1])):
             on_note(note)
-        crossed, after = draw("base", of_base, of_tuned, Temperature()), draw("tuned", of_tuned, of_base, Temperature())
+        crossed, after = draw_by_engine("base", of_base, of_tuned), draw_by_engine("tuned", of_tuned, of_base)
         first = {"base": crossed.first_P, "tuned": after.first_P}
         tokens = {what: token_lines(of_base, chosen, prompts, first_P) for what, first_P in first.items()}
         powers = {name: draw(name, of_base, of_base, sampler) for name, sampler in POWERS.items()}
