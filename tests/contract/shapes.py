@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from tiltlab.engines.make import drawn_by
 from tiltlab.models.engine import Split
 from tiltlab.models.hf import HFModel
 from tiltlab.models.loading import ModelConfig, load_codec
+from tiltlab.system import shared_folder
 from tiltlab.tasks.sums import Sums
 
 needs_vllm = pytest.mark.skipif(find_spec("vllm") is None, reason="vLLM is not installed here: make contract")
@@ -81,3 +83,7 @@ def groups(trained: HFModel) -> list[str]:
 
 def kind_of(name: str) -> str:
     return re.sub(r"\.\d+\.", ".*.", name)
+
+
+def shared_folders() -> set[Path]:
+    return set(shared_folder._parent().glob(f"{shared_folder.PREFIX}*"))

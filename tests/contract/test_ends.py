@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.contract.shapes import A_TOKEN, PROMPTS, TASK, drawn_by_vllm, mismatch, needs_vllm, policy
+from tests.contract.shapes import A_TOKEN, PROMPTS, TASK, drawn_by_vllm, mismatch, needs_vllm, policy, shared_folders
 from tests.processes import ROOT, python, runs, wait_until
 from tiltlab.engines.vllm import VLLM
 from tiltlab.errors import UserError
@@ -21,10 +21,6 @@ from tiltlab.training.optimizer import Optimizer, OptimizerConfig
 from tiltlab.training.train import TrainConfig, train
 
 pytestmark = needs_vllm
-
-
-def folders() -> set[Path]:
-    return set(shared_folder._parent().glob(f"{shared_folder.PREFIX}*"))
 
 
 def killed_while(engine: VLLM, act: Callable[[], object], delay: float = 0.0) -> str:
@@ -40,7 +36,7 @@ def killed_while(engine: VLLM, act: Callable[[], object], delay: float = 0.0) ->
 
 
 def test_killed_while_it_draws_it_says_so_in_one_line() -> None:
-    before = folders()
+    before = shared_folders()
     with drawn_by_vllm(policy()) as both:
         assert mismatch(both) < A_TOKEN
         rows = requests([both.encode(prompt) for prompt in PROMPTS], 200, 150, 0)
@@ -49,11 +45,11 @@ def test_killed_while_it_draws_it_says_so_in_one_line() -> None:
         assert "give the same command again to go on" in said
         with pytest.raises(UserError, match="vLLM was killed"):  # and again, for whoever asks again
             both.draw(rows, 1.0, ignore_eos=True)
-    assert folders() == before
+    assert shared_folders() == before
 
 
 def test_killed_while_weights_travel_it_says_so_and_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    before = folders()
+    before = shared_folders()
     trained = policy()
     with drawn_by_vllm(trained) as both:
         engine = both.engine
@@ -71,7 +67,7 @@ def test_killed_while_weights_travel_it_says_so_and_leaves_nothing(monkeypatch: 
             engine.update(weights, 3)
         assert engine.version == -1  # neither the old weights nor the new
         assert not list(engine._folder.path.glob("*.safetensors"))
-    assert folders() == before
+    assert shared_folders() == before
 
 
 def test_a_run_whose_engine_was_killed_goes_on_where_it_was(tmp_path: Path) -> None:
@@ -149,11 +145,11 @@ def test_nothing_outlives_the_program(how: str) -> None:
 
 
 def test_one_that_cannot_start_says_why_and_leaves_nothing() -> None:
-    before = folders()
+    before = shared_folders()
     trained = policy()
     trained.module.config.num_attention_heads = 3  # no model of vLLM's
     with pytest.raises(UserError) as error:
         VLLM(trained)
     assert len(error.value.lines) == 1
     assert str(error.value).startswith("vLLM: ")
-    assert folders() == before
+    assert shared_folders() == before

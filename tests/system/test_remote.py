@@ -68,7 +68,7 @@ def test_a_program_that_ended_says_how_and_its_last_words(tmp_path: Path) -> Non
 
 def test_a_program_that_was_killed_says_by_what(tmp_path: Path) -> None:
     remote = Remote(Counter, 5, log=tmp_path / "log")
-    remote.call("add", 1)
+    remote.call("say", "something else")
     os.kill(remote.pid, signal.SIGKILL)
     with pytest.raises(Ended, match=r"^was killed \(signal 9\)$"):
         remote.call("add", 1)

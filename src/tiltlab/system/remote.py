@@ -10,6 +10,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from multiprocessing.connection import wait
 from pathlib import Path
+from signal import SIGKILL
 from typing import Any
 
 from tiltlab.errors import brief, said
@@ -53,6 +54,8 @@ class Remote:
             refused, answer = pickle.loads(pipe.recv_bytes())  # of `_serve`'s making
         except (EOFError, OSError) as error:
             code = self._program.kill(patience=1.0)
+            if code == -SIGKILL:  # from outside: what it last said has nothing to do with it
+                raise Ended(f"was killed (signal {-code})") from error
             how = f"was killed (signal {-code})" if code < 0 else f"ended (exit code {code})"
             raise Ended(how + self._last_words()) from error
         if refused:
