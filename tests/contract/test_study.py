@@ -1,4 +1,4 @@
-"""A whole study that vLLM draws for, from the command line: killed engines lose no step, and every command takes one."""
+"""vLLM from the command line: a study whose engine is killed loses no step, and each command that draws takes one."""
 
 import json
 import os

@@ -56,7 +56,6 @@ def evaluate(
 
     Stopped or killed, the same command goes on where it was.
     """
-    from tiltlab.config.engine import load_engine
     from tiltlab.config.recipe import load_sample_recipe
     from tiltlab.config.tasks import load_task
 
@@ -70,12 +69,19 @@ def evaluate(
         return
     chosen = load_task(task, data, map_) if task or data else None
     keys = changes(model=model, sampler=sampler, n=n, limit=limit, max_tokens=max_tokens, reference=reference)
-    plan = load_sample_recipe(recipe, keys + (set_ or []), print_note)
-    given = ({"task": chosen} if chosen else {}) | ({"engine": load_engine(engine)} if engine else {})
-    plan = plan.model_copy(update=given)
+    plan = _with(load_sample_recipe(recipe, keys + (set_ or []), print_note), chosen, engine)
     folder = out or Path("runs") / slug(f"evaluate {plan.task.name} {plan.sampler.name}")
     with alone_in(folder):
         output.figures(draw(plan, folder, output) | exported(folder, export or (), output))
+
+
+def _with(plan: "SampleRecipe", task: "Task | None", engine: str | None) -> "SampleRecipe":
+    """The plan with what options name in the place of the recipe's."""
+    from tiltlab.config.engine import load_engine
+
+    task_named = {"task": task} if task else {}
+    engine_named = {"engine": load_engine(engine)} if engine else {}
+    return plan.model_copy(update=task_named | engine_named)
 
 
 _KEYS = {"model": "model.path", "sampler": "sampler", "limit": "problems"}

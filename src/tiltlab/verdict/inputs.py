@@ -20,7 +20,6 @@ from tiltlab.evaluation.evaluate import Evaluated, evaluate
 from tiltlab.evaluation.outside import Asked, read_outside
 from tiltlab.evaluation.token_logprobs import token_lines
 from tiltlab.forecast.frontier import kl_by_z
-from tiltlab.models.base import LanguageModel
 from tiltlab.models.hf import HFModel
 from tiltlab.models.loading import ModelConfig, load_codec, load_reference
 from tiltlab.records.opening import Reading, Step
@@ -39,6 +38,8 @@ from tiltlab.verdict.verdict import Evidence
 
 POWERS: dict[str, PowerSMC] = {f"power SMC {alpha}": PowerSMC(alpha, 16) for alpha in (2, 4, 8)}
 """Samplers that sharpen the base with nothing but its likelihood."""
+
+PLAIN = Temperature()
 
 OnProgress = Callable[[str, int, int], None]
 
@@ -198,29 +199,23 @@ def from_models(
     models or an engine that cannot be used, and for two that do not share a vocabulary.
     """
     require_engine(engine)
-    chosen = task.problems("test")[:problems]
-    if not chosen:
-        raise UserError(f"task {task.name} has no problem in its test split")
+    chosen = _chosen(task, problems)
     prompts = [task.render(problem) for problem in chosen]
 
-    def draw(what: str, model: LanguageModel, other: LanguageModel, sampler: Sampler) -> Evaluated:
-        def tell(done: int) -> None:
-            on_progress(what, done, len(chosen))
+    settings: dict[str, Any] = {"n": n, "max_tokens": max_tokens}
 
-        settings: dict[str, Any] = {"n": n, "max_tokens": max_tokens, "seed": derive(seed, what), "on_progress": tell}
-        return evaluate(model, other, sampler, task, chosen, **settings)
-
-    def draw_by_engine(what: str, model: HFModel, other: HFModel) -> Evaluated:
-        with drawn_by(engine, model) as drawing:
-            return draw(what, drawing, other, Temperature())
+    def draw(what: str, model: HFModel, other: HFModel, by: EngineConfig, sampler: Sampler) -> Evaluated:
+        settings["on_progress"] = lambda done: on_progress(what, done, len(chosen))
+        with drawn_by(by, model) as drawing:
+            return evaluate(drawing, other, sampler, task, chosen, **settings, seed=derive(seed, what))
 
     with _both(base, tuned) as (of_base, of_tuned):
         for note in dict.fromkeys(note for model in (of_base, of_tuned) for note in model.codec.notes(prompts[:1])):
             on_note(note)
-        crossed, after = draw_by_engine("base", of_base, of_tuned), draw_by_engine("tuned", of_tuned, of_base)
+        crossed, after = draw("base", of_base, of_tuned, engine, PLAIN), draw("tuned", of_tuned, of_base, engine, PLAIN)
         first = {"base": crossed.first_P, "tuned": after.first_P}
         tokens = {what: token_lines(of_base, chosen, prompts, first_P) for what, first_P in first.items()}
-        powers = {name: draw(name, of_base, of_base, sampler) for name, sampler in POWERS.items()}
+        powers = {name: draw(name, of_base, of_base, HF, sampler) for name, sampler in POWERS.items()}
     before = [replace(record, ref_logp=record.logp) for record in crossed.records]
     by_id = {problem.id: problem for problem in chosen}
     _in_common(before, base.path, after.records, tuned)
@@ -234,6 +229,13 @@ def from_models(
         questions={problem.id: problem.question for problem in chosen},
         lenient=_both_or_none(*(read_leniently(task, by_id, records) for records in (before, after.records))),
     )
+
+
+def _chosen(task: Task, problems: int | None) -> Sequence[Problem]:
+    chosen = task.problems("test")[:problems]
+    if not chosen:
+        raise UserError(f"task {task.name} has no problem in its test split")
+    return chosen
 
 
 def _kls(sampler: PowerSMC, evaluated: Evaluated) -> list[float]:
