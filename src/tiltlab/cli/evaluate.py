@@ -75,7 +75,7 @@ def evaluate(
         output.figures(draw(plan, folder, output) | exported(folder, export or (), output))
 
 
-def _with(plan: "SampleRecipe", task: "Task | None", engine: str | None) -> "SampleRecipe":
+def _with(plan: "SampleRecipe", task: Any, engine: str | None) -> "SampleRecipe":
     """The plan with what options name in the place of the recipe's."""
     from tiltlab.config.engine import load_engine
 

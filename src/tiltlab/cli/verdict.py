@@ -141,18 +141,12 @@ def verdict(
     drawn = not are_records(base) and not are_records(tuned)
     if drawn and task is None and data is None:
         raise UserError("two models need problems: add --task, --data or both")
+    limits = {"n": n, "max_tokens": max_tokens, "seed": seed}
     with alone_in(out):
         if not drawn and not are_records(base):
-            limits = {"n": n, "max_tokens": max_tokens, "seed": seed}
             base, tuned = map(str, beside_records(base, Path(tuned), (task, data, map_), stop, out, limits, output))
         if drawn:
-            settings = {
-                "problems": limit,
-                "n": n,
-                "max_tokens": max_tokens,
-                "seed": seed,
-                "engine": load_engine(engine),
-            }
+            settings = {"problems": limit, **limits, "engine": load_engine(engine)}
             examined = _examined(base, tuned, (task, data, map_), stop, settings)
         else:
             how = asked((task, data, map_), from_, grades, step, fields, tokenizer)

@@ -39,8 +39,6 @@ from tiltlab.verdict.verdict import Evidence
 POWERS: dict[str, PowerSMC] = {f"power SMC {alpha}": PowerSMC(alpha, 16) for alpha in (2, 4, 8)}
 """Samplers that sharpen the base with nothing but its likelihood."""
 
-PLAIN = Temperature()
-
 OnProgress = Callable[[str, int, int], None]
 
 
@@ -194,25 +192,24 @@ def from_models(
 ) -> Examined:
     """Draw n responses to each problem of the test split from both models, score each under both, and sharpen the base.
 
-    tuned: a model as for `ModelConfig.path`, or a folder with adapters on the base. engine: what draws from both; the
-    base is sharpened by its own model. `on_note` is told what there is to say of the models. Raises UserError for
-    models or an engine that cannot be used, and for two that do not share a vocabulary.
+    tuned: a model as for `ModelConfig.path`, or a folder with adapters on the base. engine: what draws from both.
+    `on_note` is told what there is to say of the models. Raises UserError for what cannot be used, and for two models
+    that do not share a vocabulary.
     """
     require_engine(engine)
     chosen = _chosen(task, problems)
     prompts = [task.render(problem) for problem in chosen]
-
     settings: dict[str, Any] = {"n": n, "max_tokens": max_tokens}
 
-    def draw(what: str, model: HFModel, other: HFModel, by: EngineConfig, sampler: Sampler) -> Evaluated:
+    def draw(what: str, model: HFModel, other: HFModel, by: EngineConfig, how: Sampler | None = None) -> Evaluated:
         settings["on_progress"] = lambda done: on_progress(what, done, len(chosen))
         with drawn_by(by, model) as drawing:
-            return evaluate(drawing, other, sampler, task, chosen, **settings, seed=derive(seed, what))
+            return evaluate(drawing, other, how or Temperature(), task, chosen, **settings, seed=derive(seed, what))
 
     with _both(base, tuned) as (of_base, of_tuned):
         for note in dict.fromkeys(note for model in (of_base, of_tuned) for note in model.codec.notes(prompts[:1])):
             on_note(note)
-        crossed, after = draw("base", of_base, of_tuned, engine, PLAIN), draw("tuned", of_tuned, of_base, engine, PLAIN)
+        crossed, after = draw("base", of_base, of_tuned, engine), draw("tuned", of_tuned, of_base, engine)
         first = {"base": crossed.first_P, "tuned": after.first_P}
         tokens = {what: token_lines(of_base, chosen, prompts, first_P) for what, first_P in first.items()}
         powers = {name: draw(name, of_base, of_base, HF, sampler) for name, sampler in POWERS.items()}
