@@ -146,6 +146,11 @@ def test_a_jump_of_the_mismatch_is_told_at_once_and_in_figures() -> None:
     assert "0.0003 nats a token apart, 1e-06 at the first step" in alarm.message
 
 
+def test_a_jump_beyond_what_bf16_rounds_is_told() -> None:
+    (alarm,) = alarms([line | {"mismatch_mean": 3e-4 if line["step"] < 30 else 0.05} for line in run()], [])
+    assert (alarm.kind, alarm.step) == ("sampler mismatch", 31)
+
+
 def test_a_gross_mismatch_is_told_at_the_first_step() -> None:
     (alarm,) = alarms([line | {"mismatch_mean": 0.18} for line in run()], [])
     assert (alarm.kind, alarm.step) == ("sampler mismatch", 1)
@@ -153,7 +158,9 @@ def test_a_gross_mismatch_is_told_at_the_first_step() -> None:
 
 
 @pytest.mark.parametrize(
-    ("first", "then"), [(0.0, 5e-5), (1e-7, 2e-5), (1e-3, 5e-3), (0.01, 0.03)], ids=["0", "float32", "fp16", "bf16"]
+    ("first", "then"),
+    [(0.0, 5e-5), (1e-7, 2e-5), (1e-3, 5e-3), (3e-4, 5e-3), (0.01, 0.03)],
+    ids=["0", "float32", "fp16", "bf16, little entropy at first", "bf16"],
 )
 def test_what_rounding_makes_is_no_mismatch(first: float, then: float) -> None:
     assert not kinds([line | {"mismatch_mean": then if line["step"] else first} for line in run()])

@@ -72,8 +72,11 @@ LEVEL = 0.01
 MISMATCH = 0.1
 """Nats a token between what drew a response and the trainer: no rounding, of bf16 neither, makes so much."""
 
-JUMP, ROUNDING = 10.0, 1e-4
-"""Of the mismatch, as a multiple of that of the first step; and nats a token that rounding of float32 never makes."""
+FINE, COARSE = 1e-4, 0.03
+"""Nats a token that rounding of float32, and of bf16, does not come near in the mean of a step."""
+
+JUMP = 10.0
+"""Of the mismatch, as a multiple of that of the first step."""
 
 FEW = 0.1
 """Of the responses' number, the effective one: below it, an update is one of a few responses' making."""
@@ -248,10 +251,15 @@ def _rambling(start: _Means, now: _Means) -> str | None:
 
 def _not_what_is_trained(start: _Means, now: _Means) -> str | None:
     before, mismatch = start["mismatch_mean"], now["mismatch_mean"]
-    if mismatch > MISMATCH or mismatch > max(ROUNDING, JUMP * before):
+    if mismatch > _most_by_rounding(before):
         said = f"what drew the responses and the trainer are {mismatch:.2g} nats a token apart"
         return said + (f", {before:.2g} at the first step" if before < mismatch else "")
     return None
+
+
+def _most_by_rounding(first: float) -> float:
+    """The first step tells how finely is rounded: its weights are those that both began with."""
+    return FINE if first < FINE / JUMP else min(MISMATCH, max(COARSE, JUMP * first))
 
 
 def _few_count(_: _Means, now: _Means) -> str | None:
