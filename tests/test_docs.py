@@ -60,6 +60,7 @@ NEEDS = {
     "forecast --base MODEL": "a model",
     "forecast --base records.jsonl": "records",
     "forecast --base mine.jsonl": "a file of another program; run by tests/records",
+    "score 500.jsonl": "a model and a dump of verl; run by tests/cli",
     "verdict --base 0.jsonl": "dumps of verl; run by tests/cli",
     "verdict --base runs/verl": "dumps of verl; run by tests/records",
     "verdict --base BASE": "two models",

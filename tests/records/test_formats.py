@@ -10,11 +10,12 @@ import pytest
 from tests.records import writers
 from tests.records.study import Kept, drawn, problems, written_task
 from tests.records.writers import Writer
+from tiltlab.evaluation.opened import read_leniently
 from tiltlab.evaluation.outside import Asked
 from tiltlab.records.opening import Reading
 from tiltlab.records.recognise import FormatName
 from tiltlab.types import Record
-from tiltlab.verdict.inputs import from_files, read_leniently
+from tiltlab.verdict.inputs import from_files
 from tiltlab.verdict.verdict import Evidence, Verdict, decide
 
 TEXT_ONLY = Kept()

@@ -6,10 +6,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from tiltlab.evaluation.opened import read_leniently
 from tiltlab.tasks.dataset import Data
 from tiltlab.types import Problem, Record
 from tiltlab.verdict.form import form_table
-from tiltlab.verdict.inputs import read_leniently
 from tiltlab.verdict.verdict import Evidence, Verdict, decide
 
 PROBLEMS = 80

@@ -78,12 +78,12 @@ def write(records: Path, to: To, path: Path) -> None:
 
     Raises UserError for records that cannot be read, or that the format cannot hold.
     """
+    from tiltlab.evaluation.opened import about_records, open_records
     from tiltlab.export.eval_results import write_eval_results
     from tiltlab.export.inspect_log import write_inspect_log
     from tiltlab.export.tables import write_dataset, write_parquet
-    from tiltlab.verdict.inputs import about_records, read_for_scoring
 
-    read, _ = read_for_scoring(records)
+    read = open_records(records).records
     about = about_records(records)
     recipe, questions = about.get("recipe") or {}, about.get("questions", {})
     model = str((recipe.get("model") or {}).get("path", "unknown"))

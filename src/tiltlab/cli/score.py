@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from tiltlab.cli.output import AsJson, Output, print_note
+from tiltlab.cli.outside import AtStep, Fields, From, Grades, TokenizerFile, asked
 from tiltlab.cli.progress import bars
 from tiltlab.errors import UserError
 from tiltlab.storage.files import slug
@@ -15,13 +16,15 @@ from tiltlab.storage.folder import alone_in
 from tiltlab.system.devices import usable_devices
 
 if TYPE_CHECKING:
+    from tiltlab.evaluation.opened import Opened
+    from tiltlab.evaluation.outside import Asked
     from tiltlab.evaluation.score import Of, Scored
     from tiltlab.models.hf import HFModel
     from tiltlab.tasks.base import Task
 
 
 def score(
-    records: Annotated[list[Path], typer.Argument(help="records.jsonl, or the folder that holds it.")],
+    records: Annotated[list[Path], typer.Argument(help="Files or folders, of tiltlab or any other program.")],
     model: Annotated[str, typer.Option(help="That scores: a hub id, a folder, or a .gguf file.")],
     of: Annotated[
         Literal["base", "own", "both"],
@@ -31,6 +34,11 @@ def score(
     data: Annotated[str | None, typer.Option(help="A file with the task's problems.")] = None,
     map_: Annotated[str | None, typer.Option("--map", help="Its columns: problem=question,answer=final")] = None,
     stop: Annotated[str | None, typer.Option(help="A text that ends a response, as in a recipe's model.stop.")] = None,
+    from_: From = None,
+    grades: Grades = None,
+    step: AtStep = None,
+    fields: Fields = None,
+    tokenizer: TokenizerFile = None,
     out: Annotated[Path | None, typer.Option(help="The folder; runs/score-MODEL-RECORDS where left out.")] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -43,50 +51,48 @@ def score(
     output = Output(as_json)
     config = ModelConfig(path=model, device=usable_devices("auto")[0], stop=stop)
     loaded: HFModel = load_reference(config, load_codec(config))
-    told = {}
+    how, told = asked((task, data, map_), from_, grades, step, fields, tokenizer), {}
     for path in records:
         folder = _folder(out, path, model, alone=len(records) == 1)
         with alone_in(folder):
-            result = scored(loaded, path, folder, of, (task, data, map_))
+            result = scored(loaded, path, folder, of, how)
         output.say(f"{path}: {said(result)}")
         output.say(f"records: {folder / 'records.jsonl'}")
         told[str(path)] = {"records": folder / "records.jsonl", "faults": result.faults, "of": len(result.records)}
     output.figures({"model": model, "scored": told})
 
 
-def scored(
-    model: "HFModel", path: Path, folder: Path, of: "Of", task: tuple[str | None, str | None, str | None]
-) -> "Scored":
+def scored(model: "HFModel", path: Path, folder: Path, of: "Of", how: "Asked") -> "Scored":
     """Records with their log-probabilities under a model, written to a folder.
 
     path: of the records.
     of: what the model is to them.
-    task: its name, file and columns as options give them; the one that the records' folder names where left out.
+    how: to take files of other programs; its task counts where the records' folder names none.
 
     Raises UserError for records that cannot be scored.
     """
     from tiltlab.evaluation.score import responses_to
     from tiltlab.evaluation.score import score as fill
     from tiltlab.storage.run_folder import kept_date
-    from tiltlab.verdict.inputs import read_for_scoring
 
-    read, drawn_by = read_for_scoring(path)
-    chosen = _task(task, drawn_by.task, path)
+    opened, chosen = _opened(path, how)
     date = kept_date(path / "sample.json") if path.is_dir() else None
     if date:
         model.codec = replace(model.codec, date=date)
-    responses, source = responses_to(chosen, drawn_by.split, read, drawn_by.ids, str(path))
+    responses, source = responses_to(chosen, opened.split, opened.records, opened.ids, str(path))
     for note in model.codec.notes([responses[0].prompt]):
         print_note(note)
     with bars() as shown:
-        bar = shown.add_task(f"scoring {path}", total=len(read))
-        return fill(model, read, responses, of, folder, source, lambda done: shown.update(bar, completed=done))
+        bar = shown.add_task(f"scoring {path}", total=len(responses))
+        return fill(
+            model, opened.records, responses, of, folder, source, lambda done: shown.update(bar, completed=done)
+        )
 
 
 def beside_records(
     base: str,
     tuned: Path,
-    task: tuple[str | None, str | None, str | None],
+    how: "Asked",
     stop: str | None,
     out: Path,
     settings: dict[str, int],
@@ -95,7 +101,7 @@ def beside_records(
     """What a verdict on records takes of their base model: its own responses to the same problems, and the records
     with their log-probabilities under it. Returns the folders of both, within `out`.
 
-    task: its name, file and columns as options give them; the one that the records' folder names where left out.
+    how: to take files of other programs; its task counts where the records' folder names none.
     settings: n, max_tokens and seed of the base's responses.
 
     Raises UserError for records or a model that cannot be used.
@@ -103,35 +109,32 @@ def beside_records(
     from tiltlab.cli.evaluate import changes, draw
     from tiltlab.config.recipe import load_sample_recipe
     from tiltlab.models.loading import ModelConfig, load_codec, load_reference
-    from tiltlab.verdict.inputs import read_for_scoring
 
-    read, drawn_by = read_for_scoring(tuned)
-    chosen = _task(task, drawn_by.task, tuned)
-    ids = [problem.id for problem in chosen.problems(drawn_by.split)]
-    wanted = {record.problem for record in read}
+    opened, chosen = _opened(tuned, how)
+    ids = [problem.id for problem in chosen.problems(opened.split)]
+    wanted = {record.problem for record in opened.records}
     last = max((i for i, name in enumerate(ids, start=1) if name in wanted), default=0)
     config = ModelConfig(path=base, device=usable_devices("auto")[0], stop=stop)
     model: HFModel = load_reference(config, load_codec(config))
-    result = scored(model, tuned, out / "tuned", "base", task)
+    result = scored(model, tuned, out / "tuned", "base", how)
     output.say(f"{tuned}: {said(result)}")
     del model
     keys = changes(model=base, sampler="base", limit=last, n=settings["n"], max_tokens=settings["max_tokens"])
-    keys += [f"seed={settings['seed']}", f"split={drawn_by.split}"] + (
-        [f"model.stop={json.dumps(stop)}"] if stop else []
-    )
+    keys += [f"seed={settings['seed']}", f"split={opened.split}"] + ([f"model.stop={json.dumps(stop)}"] if stop else [])
     plan = load_sample_recipe(None, keys).model_copy(update={"task": chosen})
     draw(plan, out / "base", output)
     return out / "base", out / "tuned"
 
 
-def _task(options: tuple[str | None, str | None, str | None], named: "Task | None", path: Path) -> "Task":
-    """The task that options name, or else the records' folder. Raises UserError where neither does."""
-    from tiltlab.config.tasks import load_task
+def _opened(path: Path, how: "Asked") -> "tuple[Opened, Task]":
+    """Records, and the task that they or the options name. Raises UserError where neither does."""
+    from tiltlab.evaluation.opened import open_records
 
-    chosen = load_task(*options) if any(options) else named
+    opened = open_records(path, how, "last" if how.step is None else how.step)
+    chosen = how.task or opened.task
     if chosen is None:
         raise UserError(f"{path} does not say what its problems are; name their task by --task, or --data")
-    return chosen
+    return opened, chosen
 
 
 def _folder(out: Path | None, path: Path, model: str, *, alone: bool) -> Path:

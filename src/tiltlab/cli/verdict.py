@@ -1,5 +1,6 @@
 """What is told of a reward, a model, or two: `tiltlab check`, `tiltlab forecast`, `tiltlab verdict`."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,6 +12,7 @@ from tiltlab.cli.outside import AtStep, Fields, From, Grades, TokenizerFile, ask
 from tiltlab.cli.progress import bars, errors
 from tiltlab.cli.score import beside_records
 from tiltlab.errors import UserError
+from tiltlab.records.opening import Reading
 from tiltlab.storage.folder import alone_in, require_writable
 from tiltlab.system.devices import usable_devices
 
@@ -142,14 +144,15 @@ def verdict(
     if drawn and task is None and data is None:
         raise UserError("two models need problems: add --task, --data or both")
     limits = {"n": n, "max_tokens": max_tokens, "seed": seed}
+    how = None if drawn else asked((task, data, map_), from_, grades, step, fields, tokenizer)
     with alone_in(out):
-        if not drawn and not are_records(base):
-            base, tuned = map(str, beside_records(base, Path(tuned), (task, data, map_), stop, out, limits, output))
+        if how and not are_records(base):
+            base, tuned = map(str, beside_records(base, Path(tuned), how, stop, out, limits, output))
+            how = replace(how, reading=Reading())  # both are tiltlab's own now
         if drawn:
             settings = {"problems": limit, **limits, "engine": load_engine(engine)}
             examined = _examined(base, tuned, (task, data, map_), stop, settings)
         else:
-            how = asked((task, data, map_), from_, grades, step, fields, tokenizer)
             examined = from_files(Path(base), Path(tuned), rival or (), how)
         result = write_verdict(examined, out, seed, drawn=drawn)
     print_verdict(result, output.console)

@@ -32,11 +32,13 @@ class Imported:
     records: by problem, in the order that problems came in.
     samples: as the file has them, a sample a record.
     problems: by id; without a gold answer where no task is known.
+    split: of the task, that they are of.
     """
 
     records: list[Record]
     samples: list[Sample]
     problems: dict[str, Problem]
+    split: Split = "test"
 
 
 @dataclass(frozen=True)
@@ -87,8 +89,8 @@ def imported(samples: Sequence[Sample], named: str, task: Task | None, grades: s
             f"{named} holds token ids and no text to match and grade: name its tokenizer by --tokenizer, or leave the "
             "task out and take the file's own grades"
         )
-    pairs = _matched(held, task, named, say) if task else _own(held)
-    pairs = _in_order(pairs)
+    split, found = _matched(held, task, named, say) if task else ("test", _own(held))
+    pairs = _in_order(found)
     told = _grades(pairs, task, grades, named, say)
     ended = _ended([sample for sample, _ in pairs], told, named, say)
     _tell_lacks([sample for sample, _ in pairs], named, say, answers=any(grade.answer is not None for grade in told))
@@ -98,7 +100,7 @@ def imported(samples: Sequence[Sample], named: str, task: Task | None, grades: s
         of = task.name if task else sample.task or "prompts"
         records.append(_record(sample, of, problem, places[of, problem.id], complete, grade))
         places[of, problem.id] += 1
-    return Imported(records, [sample for sample, _ in pairs], {problem.id: problem for _, problem in pairs})
+    return Imported(records, [sample for sample, _ in pairs], {problem.id: problem for _, problem in pairs}, split)
 
 
 def _record(sample: Sample, task: str, problem: Problem, number: int, complete: bool, grade: Grade) -> Record:
@@ -135,8 +137,8 @@ def _own(samples: Sequence[Sample]) -> Pairs:
 _SPLITS: tuple[Split, ...] = ("test", "train", "validation")
 
 
-def _matched(samples: Sequence[Sample], task: Task, named: str, say: Say) -> Pairs:
-    """Those that answer a problem of the task, by the first of its splits that has any of them."""
+def _matched(samples: Sequence[Sample], task: Task, named: str, say: Say) -> tuple[Split, Pairs]:
+    """Those that answer a problem of the task, by the first of its splits that has any of them, and which that is."""
     known: Sequence[Problem] = ()
     for split in _SPLITS:
         try:
@@ -148,7 +150,7 @@ def _matched(samples: Sequence[Sample], task: Task, named: str, say: Say) -> Pai
         known = known or problems
         if pairs := _among(samples, problems, task):
             _tell_matched(pairs, samples, len(problems), f"{task.name}'s {split} split", named, say)
-            return pairs
+            return split, pairs
     first = samples[0]
     said = shown(first.prompt or first.problem)
     raise UserError(

@@ -33,7 +33,7 @@ from tiltlab.rewards.functions import Reward, load_reward
 from tiltlab.samplers.base import Info, together
 from tiltlab.seeds import derive, split_key
 from tiltlab.storage import shapes
-from tiltlab.storage.files import Json, append_lines, keep_first, read_lines, whole_lines, write_json
+from tiltlab.storage.files import Json, append_lines, keep_first, read_lines, whole_lines, write_json, write_lines
 from tiltlab.storage.old_names import renamed
 from tiltlab.storage.records import read_records, record_line, write_records
 from tiltlab.storage.run_folder import kept_date
@@ -240,6 +240,9 @@ def from_outside(file: Path, asked: Asked, folder: Path) -> list[Record]:
     _require_no_drawn(folder)
     told = read_outside(file, asked, "last" if asked.step is None else asked.step)
     _write(told.records, [*told.problems.values()], file, folder)
+    both = zip(told.records, told.samples, strict=True)
+    if ids := [{"problem": r.problem, "sample": r.sample, "ids": sample.ids} for r, sample in both if sample.ids]:
+        write_lines(folder / "ids.jsonl", ids)
     return told.records
 
 

@@ -3,37 +3,31 @@
 Left out on purpose: training, and the decision (verdict.py).
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from math import isnan, nan
 from pathlib import Path
-from typing import Any, NamedTuple
-
-from pydantic import TypeAdapter, ValidationError
+from typing import Any
 
 from tiltlab.config.engine import HF, EngineConfig
-from tiltlab.config.tasks import Task as AnyTask
 from tiltlab.engines.make import drawn_by, require_engine
 from tiltlab.errors import UserError
 from tiltlab.evaluation.evaluate import Evaluated, evaluate
-from tiltlab.evaluation.outside import Asked, read_outside
+from tiltlab.evaluation.opened import about_records, open_records, read_leniently, told_leniently
+from tiltlab.evaluation.outside import Asked
 from tiltlab.evaluation.token_logprobs import token_lines
 from tiltlab.forecast.frontier import kl_by_z
 from tiltlab.models.hf import HFModel
 from tiltlab.models.loading import ModelConfig, load_codec, load_reference
-from tiltlab.records.opening import Reading, Step
-from tiltlab.records.recognise import is_own
 from tiltlab.samplers.base import Sampler
 from tiltlab.samplers.power_smc import PowerSMC
 from tiltlab.samplers.temperature import Temperature
 from tiltlab.seeds import derive
 from tiltlab.storage.natures import nature_of
-from tiltlab.storage.records import read_records
-from tiltlab.storage.shapes import TokenLine, Told, or_else, read_shaped, read_shaped_lines, require_end
-from tiltlab.storage.token_ids import TokenIds, read_ids
-from tiltlab.tasks.base import LenientReading, Task, grade_texts
-from tiltlab.types import UNKNOWN, Problem, Record, Split
+from tiltlab.storage.shapes import TokenLine, or_else, read_shaped_lines
+from tiltlab.tasks.base import Task
+from tiltlab.types import UNKNOWN, Problem, Record
 from tiltlab.verdict.verdict import Evidence
 
 POWERS: dict[str, PowerSMC] = {f"power SMC {alpha}": PowerSMC(alpha, 16) for alpha in (2, 4, 8)}
@@ -64,10 +58,10 @@ def from_files(base: Path, tuned: Path, rivals: Sequence[Path] = (), asked: Aske
     Raises UserError for a file that holds no responses.
     """
     asked = asked or Asked()
-    before = _side(base, asked, "first")
-    after = _side(tuned, asked, "last" if asked.step is None else asked.step)
-    of_base, of_tuned = _own_reference(before.records), _unscored(after.records)
-    lenient = (before.lenient and _own_reference(before.lenient), after.lenient and _unscored(after.lenient))
+    before = open_records(base, asked, "first")
+    after = open_records(tuned, asked, "last" if asked.step is None else asked.step)
+    before, after = before.with_records(_own_reference), after.with_records(_unscored)
+    of_base, of_tuned = before.records, after.records
     _in_common(of_base, base, of_tuned, tuned)
     if all(isnan(record.ref_logp) for record in of_tuned):
         asked.say(
@@ -76,85 +70,28 @@ def from_files(base: Path, tuned: Path, rivals: Sequence[Path] = (), asked: Aske
         )
     drawn = dict(zip(_names(rivals), rivals, strict=True))
     voted = {name for name, path in drawn.items() if _is_voted(path)}
-    drawn_records = {name: _side(path, asked, "last").records for name, path in drawn.items()}
+    drawn_records = {name: open_records(path, asked, "last").records for name, path in drawn.items()}
     return Examined(
         of_base,
         of_tuned,
         rivals={name: records for name, records in drawn_records.items() if name not in voted},
         voted={name: records for name, records in drawn_records.items() if name in voted},
-        lenient=_both_or_none(*lenient),
+        lenient=_both_or_none(told_leniently(before), told_leniently(after)),
         tokens={"base": [], "tuned": _tokens(tuned)} | ({"base": _tokens(base)} if _alone(base) else {}),
-        questions=before.questions | after.questions,
-    )
-
-
-class DrawnBy(NamedTuple):
-    """What a folder says of how its records came about.
-
-    task: whose problems they answer; None where nobody says.
-    split: of the task.
-    ids: token ids of responses by problem and sample, as far as they are known.
-    """
-
-    task: Task | None
-    split: Split
-    ids: TokenIds
-
-
-def read_for_scoring(path: Path) -> tuple[list[Record], DrawnBy]:
-    """Records of a file or folder, whatever they lack, and what they are of.
-
-    Raises UserError for a file or folder that holds none.
-    """
-    recipe = about_records(path).get("recipe") or {}
-    with or_else("remove it, and responses are taken from their text"):
-        ids = read_ids(path / "ids.jsonl") if path.is_dir() else {}
-    return _read(path), DrawnBy(_task_of(recipe), recipe.get("split", "test"), ids)
-
-
-def _task_of(recipe: Mapping[str, Any]) -> Task | None:
-    try:
-        task: Task = TypeAdapter(AnyTask).validate_python(recipe.get("task"))
-    except ValidationError:
-        return None
-    return task
-
-
-@dataclass(frozen=True)
-class _Side:
-    """What is read of one model.
-
-    lenient: the records graded leniently; None where nobody can.
-    questions: by problem id.
-    """
-
-    records: list[Record]
-    lenient: list[Record] | None
-    questions: dict[str, str]
-
-
-def _side(path: Path, asked: Asked, step: Step) -> _Side:
-    if asked.reading == Reading() and is_own(path):
-        records = _read(path)
-        return _Side(records, _told_leniently(path, records), _questions(path))
-    told = read_outside(path, asked, step)
-    ours = asked.task is not None and (asked.grades or "ours") == "ours"
-    return _Side(
-        told.records,
-        read_leniently(asked.task, told.problems, told.records) if asked.task and ours else None,
-        {name: problem.question for name, problem in told.problems.items()},
+        questions={name: problem.question for name, problem in (before.problems | after.problems).items()},
     )
 
 
 def _own_reference(records: Sequence[Record]) -> list[Record]:
     """Records of a model as its own reference."""
-    return [replace(record, ref_logp=record.logp) for record in records]
+    logps = [record.ref_logp if isnan(record.logp) else record.logp for record in records]
+    return [replace(record, logp=logp, ref_logp=logp) for record, logp in zip(records, logps, strict=True)]
 
 
-def _unscored(records: list[Record]) -> list[Record]:
+def _unscored(records: Sequence[Record]) -> list[Record]:
     """Records whose log p under the base is not known where it is that under the model itself: nobody named a base."""
     if any(not isnan(record.ref_logp) and record.ref_logp != record.logp for record in records):
-        return records
+        return list(records)
     return [replace(record, ref_logp=nan) for record in records]
 
 
@@ -174,7 +111,7 @@ def _in_common(of_base: Sequence[Record], base: Path | str, of_tuned: Sequence[R
 def base_records(path: Path, asked: Asked | None = None) -> list[Record]:
     """Records of a model as its own reference. Raises UserError for a file or folder that holds none."""
     asked = asked or Asked()
-    return _own_reference(_side(path, asked, "first" if asked.step is None else asked.step).records)
+    return _own_reference(open_records(path, asked, "first" if asked.step is None else asked.step).records)
 
 
 def from_models(
@@ -291,58 +228,5 @@ def _is_voted(path: Path) -> bool:
     return isinstance(arm, dict) and "arm" in arm and nature_of(arm) == "answers"
 
 
-def _told_leniently(path: Path, records: Sequence[Record]) -> list[Record] | None:
-    """Records of a folder, graded leniently by the task that it names; None where nobody says which."""
-    about = about_records(path)
-    task = _task_of(about.get("recipe") or {})
-    if task is None:
-        return None
-    questions = about.get("questions", {})
-    return read_leniently(task, {name: Problem(name, *both) for name, both in questions.items()}, records)
-
-
-def read_leniently(task: Task, problems: Mapping[str, Problem], records: Sequence[Record]) -> list[Record] | None:
-    """The same records, of which those that ended without an answer where the task reads one are graded by what they
-    say elsewhere; None for a task that does not read otherwise.
-
-    problems: by id; what answers others stays.
-    """
-    lenient = task.lenient() if isinstance(task, LenientReading) else None
-    if lenient is None:
-        return None
-    unread = [i for i, r in enumerate(records) if r.complete and r.reason == "no_answer" and r.problem in problems]
-    texts = [records[i].text for i in unread]
-    grades = grade_texts(lenient, [problems[records[i].problem] for i in unread], texts)
-    again = list(records)
-    for i, grade in zip(unread, grades, strict=True):
-        if grade.reason not in UNKNOWN:
-            again[i] = replace(records[i], answer=grade.answer, reward=grade.reward, reason=grade.reason)
-    return again
-
-
 def _both_or_none(base: list[Record] | None, tuned: list[Record] | None) -> tuple[list[Record], list[Record]] | None:
     return None if base is None or tuned is None else (base, tuned)
-
-
-def _questions(path: Path) -> dict[str, str]:
-    return {name: question for name, (question, _) in about_records(path).get("questions", {}).items()}
-
-
-def about_records(path: Path) -> dict[str, Any]:
-    """sample.json of a folder, empty where there is none. Raises UserError for a damaged one."""
-    if not (path.is_dir() and (path / "sample.json").is_file()):
-        return {}
-    with or_else("put a copy of it back, or name its records.jsonl alone"):
-        return read_shaped(path / "sample.json", Told)
-
-
-def _read(path: Path) -> list[Record]:
-    file = path / "records.jsonl" if path.is_dir() else path
-    if not file.is_file():
-        raise UserError(f"{file} does not exist")
-    with or_else("put a copy of it back, or have `tiltlab evaluate` make it again"):
-        require_end(file)
-        records = read_records(file)
-        if not records:
-            raise UserError(f"{file} holds no records")
-    return records
