@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from tests.models import tiny
-from tiltlab.models import decoding, hf
+from tiltlab.models import hf
 from tiltlab.models.codec import Codec
 from tiltlab.models.hf import HFModel
 from tiltlab.models.loading import LoraConfig, ModelConfig, policy_from
@@ -160,7 +160,7 @@ def watched(held: Held, policy: HFModel, optimizer: Optimizer, least: int | None
     """Count within: activations and logits of each micro-batch, gradients, keys and values."""
     own = {tensor.untyped_storage()._cdata for tensor in [*policy.module.parameters(), *policy.module.buffers()]}
     logprobs, chosen, accumulate, take = policy.logprobs, hf.chosen_logprobs, optimizer.accumulate, optimizer.step
-    decode = decoding.decode
+    decode = hf.decode
 
     def counted_logprobs(*arguments: Any) -> Any:
         kept = Kept(own)
@@ -200,6 +200,6 @@ def watched(held: Held, policy: HFModel, optimizer: Optimizer, least: int | None
         mock.patch.object(hf, "chosen_logprobs", counted_chosen),
         mock.patch.object(optimizer, "accumulate", counted_accumulate),
         mock.patch.object(optimizer, "step", counted_step),
-        mock.patch.object(decoding, "decode", counted_decode),
+        mock.patch.object(hf, "decode", counted_decode),
     ):
         yield

@@ -157,7 +157,7 @@ def test_seeds_multiply_jobs_time_and_disk(tmp_path: Path) -> None:
 
 def test_a_study_that_only_samples_holds_no_optimiser(tmp_path: Path) -> None:
     plan = plan_study(load_recipe(recipe(tmp_path, arms=["base", "greedy"])), card("4090"))
-    assert {part.name for part in plan.rollout.parts} == {"weights", "keys and values", "copy of them", "logits"}
+    assert {part.name for part in plan.rollout.parts} == {"weights", "keys and values", "logits"}
     assert not plan.update.parts
     assert plan.fits
 
@@ -272,3 +272,13 @@ def test_an_engine_beside_the_trainer_has_its_share_while_it_draws_and_little_wh
     assert not greedy.fits
     assert greedy.remedies[0].startswith("--set engine.memory=")
     assert paper(tmp_path, *settings, "engine={name: vllm, memory: 0.9}", greedy.remedies[0].split()[1]).fits
+
+
+def test_slots_are_not_copied_and_step_faster(tmp_path: Path) -> None:
+    settings = ["model.checkpointing=true", "model.batch_tokens=70000"]
+    slots, plain = paper(tmp_path, *settings), paper(tmp_path, *settings, "model.decoding=plain")
+    in_slots, in_rows = ({part.name: part.nbytes for part in one.rollout.parts} for one in (slots, plain))
+    assert "copy of them" in in_rows
+    assert "copy of them" not in in_slots
+    assert in_slots["keys and values"] == slots.rows * 2560 * 112 * 1024  # 256 + 2048 columns, rounded up
+    assert slots.times[0].seconds < plain.times[0].seconds

@@ -6,7 +6,7 @@ import torch
 
 from tiltlab.config.recipe import Recipe
 from tiltlab.models.sizes import ON_CPU
-from tiltlab.plan.shapes import Ask, Batch, Device
+from tiltlab.plan.shapes import Ask, Batch, Device, Shape
 
 PROMPT = 256
 """Tokens of a prompt, where nobody has read any; assumed."""
@@ -18,15 +18,12 @@ def dtype_of(recipe: Recipe, device: Device) -> torch.dtype:
     return {"bfloat16": torch.bfloat16, "float32": torch.float32}.get(recipe.model.dtype, auto)
 
 
-def ask_of(recipe: Recipe, device: Device, context: int | None) -> Ask:
-    """What a recipe asks for, on a device.
-
-    context: tokens that prompt and response may have, None where there is no limit.
-    """
+def ask_of(recipe: Recipe, device: Device, shape: Shape) -> Ask:
+    """What a recipe asks for of a model, on a device."""
     train, model = recipe.train, recipe.model
     engine = recipe.engine
     return Ask(
-        batch=Batch(train.prompts, train.responses, prompt_of(context, train.max_tokens), train.max_tokens),
+        batch=Batch(train.prompts, train.responses, prompt_of(shape.context, train.max_tokens), train.max_tokens),
         micro_batch_tokens=train.micro_batch_tokens,
         batch_tokens=_unless_auto(model.batch_tokens) or (None if device.is_gpu else ON_CPU),
         checkpointing=_unless_auto(model.checkpointing),
@@ -36,11 +33,15 @@ def ask_of(recipe: Recipe, device: Device, context: int | None) -> Ask:
         engine=engine.name,
         engine_share=engine.share,
         apart=engine.device != "same",
+        slots=model.decoding == "slots" or (model.decoding == "auto" and device.is_gpu and shape.slots),
     )
 
 
 def prompt_of(context: int | None, tokens: int) -> int:
-    """Tokens that a prompt is taken to have: fewer where the context leaves no more beside a response."""
+    """Tokens that a prompt is taken to have: fewer where the context leaves no more beside a response.
+
+    context: tokens that both may have, None where there is no limit.
+    """
     return PROMPT if context is None else max(1, min(PROMPT, context - tokens))
 
 

@@ -14,8 +14,11 @@ SHARE = 0.4
 BANDWIDTH_SHARE = 0.5
 """Of a device's bandwidth that decoding comes to; assumed."""
 
-LAYER = {"hf": 0.9e-3, "vllm": 0.05e-3}
-"""Seconds a layer of a decoding step takes at least on a GPU, by engine: launching its kernels; assumed."""
+LAYER = 0.9e-3
+"""Seconds a layer of a decoding step takes at least on a GPU: launching its kernels one by one; assumed."""
+
+LAYER_OF_A_GRAPH = 0.1e-3
+"""The same where a step is a CUDA graph, in slots and in vLLM; assumed."""
 
 LAYER_ON_CPU = 0.1e-3
 """The same on a CPU; assumed."""
@@ -67,7 +70,14 @@ def assumed_seconds(shape: Shape, ask: Ask, step: Step, rows: int, keys: int, de
     if device.flops is None or device.bandwidth is None:
         return {}
     seconds = {phase: step.flops[phase] / (SHARE * device.flops) for phase in ("reference", "update")}
-    least = (LAYER[ask.engine] if device.is_gpu else LAYER_ON_CPU) * shape.layers
+    least = seconds_a_layer(ask, device) * shape.layers
     loaded = (shape.weights + rows * keys / 2) / (BANDWIDTH_SHARE * device.bandwidth)
     decoding = ask.batch.tokens * -(-ask.batch.rows // rows) * max(least, loaded)
     return {"rollout": max(decoding, step.flops["rollout"] / (SHARE * device.flops))} | seconds
+
+
+def seconds_a_layer(ask: Ask, device: Device) -> float:
+    """What a layer of a decoding step takes at least."""
+    if not device.is_gpu:
+        return LAYER_ON_CPU
+    return LAYER_OF_A_GRAPH if ask.slots or ask.engine == "vllm" else LAYER

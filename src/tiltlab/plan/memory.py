@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from tiltlab.models.context import GrowingLayer
 from tiltlab.models.decoding import LEAVE
+from tiltlab.models.seating import SMALLEST, bucket
 from tiltlab.models.vocabulary import CHUNK_BYTES
 from tiltlab.plan.shapes import Ask, Batch, Counted, Device, Part, Phase, Shape, Where
 
@@ -31,12 +32,14 @@ def rollout(model: Counted, ask: Ask, device: Device) -> Phase:
         share = 0 if ask.apart else int(ask.engine_share * device.memory)
         return Phase("rollout", (*parts, Part("engine", share, f"vLLM, {ask.engine_share:.0%} of the device")))
     rows = rows_side_by_side(model, ask, device.usable - standing(shape, ask))
-    keys, copy, logits = (rows * each for each in _row(model, batch))
-    held = (
-        Part("keys and values", keys, f"{rows} rows of {batch.prompt} + {batch.tokens} tokens, with room to grow"),
-        Part("copy of them", copy, f"once {LEAVE:.3g} of the rows have ended, the others are copied"),
-        Part("logits", logits, f"of one token of each row: {DRAWING} bytes for each of {shape.vocabulary} entries"),
-    )
+    keys = rows * model.keys(_columns(ask))
+    tokens = f"{rows} rows of {batch.prompt} + {batch.tokens} tokens"
+    held = [Part("keys and values", keys, f"{tokens}, in slots" if ask.slots else f"{tokens}, with room to grow")]
+    if not ask.slots:
+        said = f"once {LEAVE:.3g} of the rows have ended, the others are copied"
+        held.append(Part("copy of them", int((1 - LEAVE) * keys), said))
+    logits = f"of one token of each row: {DRAWING} bytes for each of {shape.vocabulary} entries"
+    held.append(Part("logits", rows * DRAWING * shape.vocabulary, logits))
     return Phase("rollout", (*parts, *held))
 
 
@@ -52,17 +55,21 @@ def rows_side_by_side(model: Counted, ask: Ask, room: int) -> int:
     """
     batch = ask.batch
     tokens = model.drawing(room) if ask.batch_tokens is None else ask.batch_tokens
-    return max(1, min(batch.rows, tokens // (batch.prompt + batch.tokens)))
+    return max(1, min(batch.rows, tokens // longest(ask)))
 
 
-def _row(model: Counted, batch: Batch) -> tuple[int, int, int]:
-    """Bytes of a row: keys and values, their copy when rows leave, logits."""
-    keys = model.keys(_columns(batch))
-    return keys, int((1 - LEAVE) * keys), DRAWING * model.shape.vocabulary
+def longest(ask: Ask) -> int:
+    """Tokens that a row is counted as by `batch_tokens`."""
+    tokens = ask.batch.prompt + ask.batch.tokens
+    return bucket(tokens, SMALLEST) if ask.slots else tokens
 
 
-def _columns(batch: Batch) -> int:
-    """Of a cache at the end: it is made for the prompt, and grows each time that its room is used up."""
+def _columns(ask: Ask) -> int:
+    """Of a cache at the end: of slots, or of one that is made for the prompt and grows each time that its room is used
+    up."""
+    batch = ask.batch
+    if ask.slots:
+        return longest(ask)
     columns = GrowingLayer.with_room(batch.prompt)
     while columns < batch.prompt + batch.tokens - 1:  # the last token is not read
         columns = GrowingLayer.with_room(columns + 1)

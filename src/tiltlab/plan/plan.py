@@ -78,7 +78,7 @@ def case_of(recipe: Recipe, device: Device, config: str | None = None) -> tuple[
 
     model = Skeleton(name, settings, dtype, recipe.model.lora)
     with_adapters = cache(lambda: Skeleton(name, settings, dtype, LoraConfig()))
-    return Case(model, ask_of(recipe, device, model.shape.context), device, with_adapters), source
+    return Case(model, ask_of(recipe, device, model.shape), device, with_adapters), source
 
 
 def require_room(recipe: Recipe, device: Device, sharing: int) -> str | None:
@@ -184,7 +184,7 @@ def _assumptions(shape: Shape, ask: Ask, device: Device, found: Measured | None)
         peak = f"{device.flops / 1e12:.3g} TFLOP/s"
         said.append(f"assumed: reference and update run at {compute.SHARE:.0%} of {peak}")
     if device.bandwidth and not (found and "rollout" in found.rates):
-        least = (compute.LAYER[ask.engine] if device.is_gpu else compute.LAYER_ON_CPU) * shape.layers
+        least = compute.seconds_a_layer(ask, device) * shape.layers
         said.append(
             f"assumed: a decoding step takes {1e3 * least:.3g} ms or more, and reads weights and keys at "
             f"{compute.BANDWIDTH_SHARE:.0%} of {device.bandwidth / 1e12:.3g} TB/s"

@@ -103,7 +103,7 @@ def _fewer_rows(case: Case) -> Change | None:
         return None
     standing = memory.standing(case.model.shape, ask)
     rows = memory.rows_side_by_side(case.model, replace(ask, batch_tokens=None), case.device.usable - standing)
-    tokens = rows * (ask.batch.prompt + ask.batch.tokens)
+    tokens = rows * memory.longest(ask)
     return _asking(case, f"model.batch_tokens={tokens}", replace(ask, batch_tokens=tokens))
 
 

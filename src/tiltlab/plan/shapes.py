@@ -29,6 +29,7 @@ class Shape:
     width: bytes of a weight, and of a number in a hidden state.
     layers, hidden, vocabulary: of the model.
     attention: numbers in a token's queries, over all heads of a layer.
+    slots: whether responses of it can be drawn in slots on a GPU (models/slots.py).
     context: tokens that prompt and response may have, None where the config names no limit.
     """
 
@@ -46,6 +47,7 @@ class Shape:
     hidden: int
     vocabulary: int
     attention: int
+    slots: bool = False
     context: int | None = None
 
 
@@ -166,6 +168,7 @@ class Ask:
     engine: that draws: the model itself, or vLLM.
     engine_share: of a card's memory that vLLM takes.
     apart: whether the engine has a card of its own.
+    slots: whether the model draws in slots: buffers that stay, each step of them a CUDA graph.
     """
 
     batch: Batch
@@ -178,6 +181,7 @@ class Ask:
     engine: Literal["hf", "vllm"] = "hf"
     engine_share: float = 0.5
     apart: bool = False
+    slots: bool = False
 
     @property
     def micro_batch(self) -> Batch:

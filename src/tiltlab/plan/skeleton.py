@@ -26,6 +26,7 @@ from tiltlab.models.context import Context, read, read_prompts
 from tiltlab.models.fitness import checkpoint_layers, quiet_dropout
 from tiltlab.models.loading import LoraConfig
 from tiltlab.models.sizes import Sizes
+from tiltlab.models.slot_cache import why_not
 from tiltlab.plan.rates import key_of
 from tiltlab.plan.shapes import Batch, Shape
 
@@ -219,6 +220,7 @@ def _shape(module: Any, key: str) -> Shape:
         hidden=settings.hidden_size,
         vocabulary=settings.vocab_size,
         attention=heads * head,
+        slots=why_not(module, recorded=True) is None,
         context=next((limit for limit in limits if limit), None),
     )
 
