@@ -196,14 +196,14 @@ def small_gpu(monkeypatch: pytest.MonkeyPatch, gigabytes: str) -> None:
 def test_a_study_that_cannot_fit_is_refused_before_anything_is_loaded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    small_gpu(monkeypatch, "2.6 GB")
+    small_gpu(monkeypatch, "2.52 GB")
     monkeypatch.setattr("tiltlab.study.study.load_base", lambda *_: pytest.fail("weights were loaded"))
     monkeypatch.setattr("tiltlab.study.study.load_reference", lambda *_: pytest.fail("weights were loaded"))
-    path = recipe(tmp_path, train=SMALL["train"] | {"prompts": 64, "responses": 64, "micro_batch_tokens": 10**6})
+    path = recipe(tmp_path, train=SMALL["train"] | {"responses": 256, "max_tokens": 64})
     assert run(monkeypatch, "study", path, "--out", str(tmp_path / "run")) == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
-    assert "does not fit 2.6 GB" in line
-    assert "train.micro_batch_tokens=512" in line
+    assert "does not fit 2.52 GB" in line
+    assert "it fits with --set " in line
     assert not (tmp_path / "run").exists()
 
 
@@ -282,3 +282,9 @@ def test_slots_are_not_copied_and_step_faster(tmp_path: Path) -> None:
     assert "copy of them" not in in_slots
     assert in_slots["keys and values"] == slots.rows * 2560 * 112 * 1024  # 256 + 2048 columns, rounded up
     assert slots.times[0].seconds < plain.times[0].seconds
+
+
+def test_a_study_may_begin_with_more_than_fits_as_it_goes_on_with_less(tmp_path: Path) -> None:
+    asked = load_recipe(recipe(tmp_path, **PAPER), ["model.checkpointing=true", "train.micro_batch_tokens=500000"])
+    assert not plan_study(asked, card("h100")).fits
+    assert require_room(asked, card("h100"), 1) is None

@@ -6,7 +6,6 @@ is an upper bound: gradients are whole only once most activations are gone.
 Left out on purpose: what a device takes for itself, which cards.py sets aside.
 """
 
-from dataclasses import replace
 
 from tiltlab.models.context import GrowingLayer
 from tiltlab.models.decoding import LEAVE
@@ -117,7 +116,8 @@ def _standing(shape: Shape, ask: Ask) -> list[Part]:
     if not ask.trains:
         return parts
     if ask.reference:
-        parts.append(Part("reference", shape.weights, f"{shape.width} bytes a weight"))
+        said = f"{shape.width} bytes a weight" + (", on the device while it scores" if where == "host" else "")
+        parts.append(Part("reference", shape.weights, said, where))
     if shape.rounded or ask.state == "host":
         copied = shape.trained if ask.state == "host" else shape.rounded
         parts.append(Part("master weights", 4 * copied, "4 bytes a trained weight, float32", where))
@@ -139,14 +139,13 @@ def sharded(model: Counted, ask: Ask, gpus: int) -> Phase:
     return Phase("update", (*parts, *_activations(model, ask), _logits(shape, ask.micro_batch)))
 
 
-def checkpointing(model: Counted, ask: Ask, room: int) -> bool:
-    """Whether activations are made again: as the recipe says, else where an update has no room for them otherwise.
-
-    room: bytes of the device that can be used.
-    """
-    if ask.checkpointing is not None:
-        return ask.checkpointing
-    return update(model, replace(ask, checkpointing=False)).total() > room
+def checkpointing(model: Counted, ask: Ask, device: Device) -> bool:
+    """Whether activations are made again: as the recipe says, else as a job decides it on this device."""
+    if ask.checkpointing is not None or not device.is_gpu:
+        return bool(ask.checkpointing)
+    tokens = max(ask.micro_batch_tokens, ask.batch.responses * ask.batch.tokens)
+    free = device.usable - standing(model.shape, ask) - 4 * model.shape.trained
+    return model.needs_checkpointing(tokens, free)
 
 
 def _activations(model: Counted, ask: Ask) -> list[Part]:

@@ -92,7 +92,7 @@ def require_room(recipe: Recipe, device: Device, sharing: int) -> str | None:
     try:
         case, _ = case_of(recipe, device)
         share = replace(device, usable=device.usable // sharing)
-        case = on_device(case, share)
+        case = on_device(replace(case, ask=_least(case.ask)) if device.is_gpu else case, share)
         if case.fits:
             return None
     except UserError as error:
@@ -103,6 +103,11 @@ def require_room(recipe: Recipe, device: Device, sharing: int) -> str | None:
     if device.is_gpu:
         raise UserError(said)
     return said
+
+
+def _least(ask: Ask) -> Ask:
+    """The least that a job goes on with where memory runs out: a group a backward pass, a row at a time."""
+    return replace(ask, micro_batch_tokens=1, batch_tokens=1)
 
 
 def _rows(model: Counted, ask: Ask, device: Device, room: int) -> int:

@@ -25,7 +25,7 @@ class Case:
     @cached_property
     def settled(self) -> Ask:
         """What is asked, with what is left to the device decided."""
-        return replace(self.ask, checkpointing=memory.checkpointing(self.model, self.ask, self.device.usable))
+        return replace(self.ask, checkpointing=memory.checkpointing(self.model, self.ask, self.device))
 
     @cached_property
     def rollout(self) -> Phase:
@@ -108,7 +108,7 @@ def _fewer_rows(case: Case) -> Change | None:
 
 
 def _checkpointing(case: Case) -> Change | None:
-    if case.ask.checkpointing is not False:
+    if case.settled.checkpointing:
         return None
     return _asking(case, "model.checkpointing=true", replace(case.ask, checkpointing=True))
 

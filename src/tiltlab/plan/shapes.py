@@ -145,6 +145,10 @@ class Counted(Protocol):
         """Tokens that are drawn side by side where so many bytes are free and a recipe leaves it open."""
         ...
 
+    def needs_checkpointing(self, tokens: int, free: int) -> bool:
+        """Whether a job makes activations of so many tokens again, where so many bytes are free."""
+        ...
+
     def kept(self, batch: Batch, *, whole: bool, checkpointing: bool = False) -> int:
         """Bytes that the layers keep of a forward for its backward pass.
 

@@ -65,6 +65,10 @@ class Skeleton:
         """As `Counted.drawing`."""
         return self._sizes.fit(max(0, free)).drawing
 
+    def needs_checkpointing(self, tokens: int, free: int) -> bool:
+        """As `Counted.needs_checkpointing`."""
+        return self._sizes.needs_checkpointing(tokens, free)
+
     def _keys(self, columns: int) -> int:
         return self._of_all_layers([body.keys(columns) for body in self._bodies])
 
