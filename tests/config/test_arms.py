@@ -65,7 +65,8 @@ def test_entropy_minimization_and_answer_power_make_what_they_say() -> None:
     assert arm(arm="entropy_minimization", weight=2).objective() == entropy_minimization(2)
     assert arm(arm="task_reward", signal="vote").objective() == Objective(reward=1)
     assert arm(arm="answer_power", g=3, budget=9).sampler() == AnswerPower(3, 9)
-    assert arm(arm="power_smc", moves=2).sampler() == PowerSMC(moves=2)
+    keys = {"moves": 2, "block": 8, "temperature": 0.5}
+    assert arm(arm="power_smc", **keys).sampler() == PowerSMC(**keys)
     assert load_sample_recipe(None, ["sampler={arm: answer_power, g: 2}"]).sampler.sampler() == AnswerPower(2)
 
 
@@ -75,6 +76,8 @@ def test_entropy_minimization_and_answer_power_make_what_they_say() -> None:
         ({"arm": "answer_power", "g": 0}, "g must be a whole number of at least 1, got 0"),
         ({"arm": "answer_power", "g": 2.5}, "valid integer"),
         ({"arm": "power_smc", "moves": -1}, "moves must not be negative, got -1"),
+        ({"arm": "power_smc", "block": 0}, "block must be at least 1, got 0"),
+        ({"arm": "power_smc", "temperature": 0}, "temperature must be above 0, got 0"),
         ({"arm": "answer_power", "g": 8, "budget": 4}, "budget must be at least g = 8"),
         ({"arm": "task_reward", "signal": "votes"}, "'task', 'vote', 'random' or 'format'"),
         ({"arm": "task_reward", "advantage": "passk"}, "write leave_one_out, maxrl, {passk: 4}"),

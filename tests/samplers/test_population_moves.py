@@ -23,11 +23,11 @@ from tests.samplers.enumerated import (
 from tiltlab.errors import UserError
 from tiltlab.models.table import TableLanguage, counts, rewards_of, total_variation
 from tiltlab.objective import tempered, tilted
-from tiltlab.samplers import power_smc
+from tiltlab.samplers import populations, power_smc
 from tiltlab.samplers.power_smc import PowerSMC
 from tiltlab.types import Grade, Rollout
 
-POPULATIONS = 2000
+POPULATIONS = 1000
 
 
 def many(language: TableLanguage) -> TableLanguage:
@@ -40,10 +40,12 @@ def ratios(sampler: PowerSMC, language: TableLanguage, seed: int) -> torch.Tenso
     """What each population estimates Z to be, over what it is."""
     objective = tempered(sampler.alpha) if sampler.beta is None else tilted(sampler.beta, sampler.alpha)
     reward = rewards_of(language, rewards(language))[0].double()
-    exact = objective.log_target(reward, language.sequence_logprobs()[0].detach().double()).logsumexp(0)
+    logp = language.sequence_logprobs()[0].detach().double()
+    exact = objective.log_target(reward, logp).logsumexp(0)
     named = many(language)
     run = sampler(named, named.prompts, n=1, max_tokens=LIMIT, seed=seed, grade_fn=grade_fn_of(language))
-    return (torch.tensor(run.info.notes["log_z"], dtype=torch.float64) - exact).exp()
+    ratio: torch.Tensor = (torch.tensor(run.info.notes["log_z"], dtype=torch.float64) - exact).exp()
+    return ratio
 
 
 def z_of_mean(ratio: torch.Tensor) -> float:
@@ -78,24 +80,24 @@ def test_the_estimate_of_z_stays_unbiased(
 
 
 @dataclass(frozen=True)
-class AsWeightsAsk(power_smc._Populations):
+class AsWeightsAsk(populations.Populations):
     """Resample-move as it is usually written: one population, moved whenever it is drawn anew."""
 
-    def _step(self, state: power_smc._State) -> tuple[power_smc._State, power_smc._Seen]:
+    def _step(self, state: populations._State) -> tuple[populations._State, populations._Seen]:
         state, drawn = self._grow(state)
         due = self._due(state)
         if state.tokens == self.limit or not len(due):
-            return state, power_smc._Seen(drawn, due[:0])
+            return state, populations._Seen(drawn, due[:0])
         state = self._resample(state, due)
         particles, decided = self._moved(state.particles, torch.arange(self.K), state.tokens)
-        return replace(state, particles=particles), power_smc._Seen(drawn, due, decided)
+        return replace(state, particles=particles), populations._Seen(drawn, due, decided)
 
 
 @pytest.mark.slow
 def test_moves_when_the_weights_ask_for_them_would_bias_z(monkeypatch: pytest.MonkeyPatch) -> None:
     """Why moves have fixed times."""
     sampler, language = PowerSMC(2, 8, 0.2, moves=2), LANGUAGES["random 1"]
-    monkeypatch.setattr(power_smc, "_Populations", AsWeightsAsk)
+    monkeypatch.setattr(power_smc, "Populations", AsWeightsAsk)
     monkeypatch.setattr(TableLanguage, "capacity", lambda *_: 1)  # a population at a time
     assert z_of_mean(ratios(sampler, language, seed=2)) < -4
 

@@ -190,12 +190,17 @@ class Populations(_Power):
     ramp: int = 0
     moves: int = Field(0, le=MOST)
     """Proposals of each particle after 1, 2, 4, 8, ... tokens and at the end, which make alike particles differ."""
+    block: int | None = None
+    """Tokens between two looks at the weights, drawn by request; left out, 1 from the model itself and else 32."""
+    temperature: float | None = Field(None, allow_inf_nan=False)
 
     def _described(self) -> str:
         return f"power SMC {self._target()}"
 
     def sampler(self) -> Sampler:
-        return PowerSMC(self.alpha, self.particles, self.beta, self.threshold, self.ramp, self.moves)
+        return PowerSMC(
+            self.alpha, self.particles, self.beta, self.threshold, self.ramp, self.moves, self.block, self.temperature
+        )
 
 
 Sampled = Base | LowTemperature | Likeliest | Best | Voted | Agreeing | BeamSearch | Chains | Populations

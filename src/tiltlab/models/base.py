@@ -137,11 +137,14 @@ class LanguageModel(Protocol):
         """
         ...
 
-    def logprobs(self, prompts: Sequence[Prompt], rollouts: Sequence[Sequence[Rollout]]) -> TokenLogprobs:
-        """The one place where log p(y | x) is computed: at temperature 1, in float32 from the logits on. With
-        gradients, unless under no_grad.
+    def logprobs(
+        self, prompts: Sequence[Prompt], rollouts: Sequence[Sequence[Rollout]], *, temperature: float = 1.0
+    ) -> TokenLogprobs:
+        """The one place where log p(y | x) is computed, in float32 from the logits on. With gradients, unless under
+        no_grad.
 
         rollouts: `[P][G]`, the same number for each prompt.
+        temperature: above 0; the distribution is softmax(logits / temperature). At 1 it is the model's own.
         """
         ...
 

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -100,6 +100,22 @@ class Drawing(Policy, Protocol):
         ...
 
 
+@runtime_checkable
+class Draws(LanguageModel, Protocol):
+    """A model that continues what it is given, as samplers that go by requests need it: Split, HFModel, a table."""
+
+    def draw(self, requests_N: Sequence[Request], temperature: float, *, ignore_eos: bool) -> list[Drawn]:
+        """As `Engine.draw`."""
+        ...
+
+
+@runtime_checkable
+class DrawnElsewhere(Draws, Protocol):
+    """One whose draws are another engine's. Only what is asked for by request is: `decoder` is the model's own."""
+
+    engine: Engine
+
+
 def requests(ids_P: Sequence[Sequence[int]], n: int, limit: int, seed: int) -> list[Request]:
     """n requests to each prompt, prompt by prompt. A prompt that comes twice gets other numbers the second time."""
     seen: Counter[tuple[int, ...]] = Counter()
@@ -171,9 +187,11 @@ class Split:
         """By the trained model (`LanguageModel.encode`)."""
         return self.trained.encode(prompt, max_tokens)
 
-    def logprobs(self, prompts: Sequence[Prompt], rollouts: Sequence[Sequence[Rollout]]) -> TokenLogprobs:
+    def logprobs(
+        self, prompts: Sequence[Prompt], rollouts: Sequence[Sequence[Rollout]], *, temperature: float = 1.0
+    ) -> TokenLogprobs:
         """By the trained model (`LanguageModel.logprobs`)."""
-        return self.trained.logprobs(prompts, rollouts)
+        return self.trained.logprobs(prompts, rollouts, temperature=temperature)
 
     def decoder(self, prompts: Sequence[Prompt], *, n: int, max_tokens: int) -> Decoder:
         """Of the trained model (`LanguageModel.decoder`)."""

@@ -159,7 +159,9 @@ class HFModel:
             for (tokens, logps), text in zip(responses, texts, strict=True)
         ]
 
-    def logprobs(self, prompts: Sequence[Prompt], rollouts: Sequence[Sequence[Rollout]]) -> TokenLogprobs:
+    def logprobs(
+        self, prompts: Sequence[Prompt], rollouts: Sequence[Sequence[Rollout]], *, temperature: float = 1.0
+    ) -> TokenLogprobs:
         """As the protocol says (`LanguageModel.logprobs`).
 
         `scoring_tokens` bounds one forward. With gradients, the activations of all of them are kept until the backward
@@ -170,7 +172,7 @@ class HFModel:
         logps, entropies = [], []
         with self._ready():
             for rows in _slices(len(ids_P), self.scoring_tokens // max(map(len, ids_P))):
-                logp, entropy = self._score(ids_P[rows], tokens_PGT[rows], mask_PGT[rows])
+                logp, entropy = self._score(ids_P[rows], tokens_PGT[rows], mask_PGT[rows], temperature)
                 logps.append(logp)
                 entropies.append(entropy)
         return TokenLogprobs(torch.cat(logps), mask_PGT, torch.cat(entropies))
@@ -254,11 +256,14 @@ class HFModel:
             return self.module.disable_adapter()  # type: ignore[no-any-return]
         return nullcontext()
 
-    def _score(self, ids_P: Sequence[Sequence[int]], tokens_PGT: Tensor, mask_PGT: Tensor) -> tuple[Tensor, Tensor]:
+    def _score(
+        self, ids_P: Sequence[Sequence[int]], tokens_PGT: Tensor, mask_PGT: Tensor, temperature: float = 1.0
+    ) -> tuple[Tensor, Tensor]:
         """log p and entropy of every token, [P, G, T], scoring responses of like length together."""
         size = tokens_PGT.shape[1]
         tokens_NT, mask_NT = tokens_PGT.flatten(0, 1), mask_PGT.flatten(0, 1)
         context = None if self.checkpointing else self._read_prompts(ids_P, growing=False)
+        head = self._head if temperature == 1 else lambda hidden_NH: self._head(hidden_NH) / temperature
         places, logps, entropies = [], [], []
         for rows in _like_lengths(mask_NT.sum(1).tolist(), self.scoring_tokens, max(map(len, ids_P))):
             row_N = self._indices(rows)
@@ -268,7 +273,7 @@ class HFModel:
                 hidden = read_whole(self._body, [ids_P[row // size] for row in rows], tokens)
             else:
                 hidden = self._read_response(context.select(row_N // size), tokens)
-            logp, entropy = chosen_logprobs(self._head, hidden[mask], tokens[mask], self.codec.vocabulary)
+            logp, entropy = chosen_logprobs(head, hidden[mask], tokens[mask], self.codec.vocabulary)
             row, column = mask.nonzero(as_tuple=True)
             places.append(row_N[row] * tokens_NT.shape[1] + column)
             logps.append(logp)

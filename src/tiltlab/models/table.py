@@ -120,9 +120,12 @@ class TableLanguage(nn.Module):
         """
         row = torch.tensor([self._index(prompt) for prompt in prompts]).repeat_interleave(n)
         uniform = torch.rand(len(row), max_tokens, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-        return grouped(self, self._draw(row, uniform, temperature, ignore_eos), n, self._version, ignore_eos=ignore_eos)
+        drawn_N = self._draw(row, torch.zeros_like(row), uniform, temperature, ignore_eos)
+        return grouped(self, drawn_N, n, self._version, ignore_eos=ignore_eos)
 
-    def logprobs(self, prompts: Sequence[Prompt], rollouts: Sequence[Sequence[Rollout]]) -> TokenLogprobs:
+    def logprobs(
+        self, prompts: Sequence[Prompt], rollouts: Sequence[Sequence[Rollout]], *, temperature: float = 1.0
+    ) -> TokenLogprobs:
         """As the protocol says (`LanguageModel.logprobs`).
 
         Raises KeyError for a prompt that the language does not have.
@@ -133,7 +136,7 @@ class TableLanguage(nn.Module):
         for t in range(tokens_PGT.shape[-1] - 1):
             prefixes.append(self._next_prefix(prefixes[-1], tokens_PGT[..., t]))
         prefix_PGT, row_PGT = torch.stack(prefixes, -1), row_PG[..., None]
-        logp = self._next_logprobs()
+        logp = self._next_logprobs(temperature)
         token_PGT = logp[row_PGT, prefix_PGT, tokens_PGT].masked_fill(~mask_PGT, 0.0)
         entropy = -(logp.exp() * logp.clamp(min=-1e30)).sum(-1).detach()
         return TokenLogprobs(token_PGT, mask_PGT, entropy[row_PGT, prefix_PGT].masked_fill(~mask_PGT, 0.0))
@@ -188,13 +191,14 @@ class TableLanguage(nn.Module):
     # To be drawn from as an engine is
 
     def draw(self, requests_N: Sequence[Request], temperature: float, *, ignore_eos: bool) -> list[Drawn]:
-        """As the protocol says (`Engine.draw`)."""
+        """As the protocol says (`Engine.draw`). A request's ids are the number of the prompt and a response so far."""
         drawn: dict[int, Drawn] = {}
         for limit in {request.limit for request in requests_N}:
             rows = [row for row, request in enumerate(requests_N) if request.limit == limit]
             some = [requests_N[row] for row in rows]
             table_N = torch.tensor([request.ids[0] for request in some])
-            drawn |= zip(rows, self._draw(table_N, noise(some), temperature, ignore_eos), strict=True)
+            prefix_N = torch.tensor([self._prefix(request.ids[1:]) for request in some])
+            drawn |= zip(rows, self._draw(table_N, prefix_N, noise(some), temperature, ignore_eos), strict=True)
         return [drawn[row] for row in range(len(requests_N))]
 
     def weights(self) -> Iterator[tuple[str, Tensor]]:
@@ -213,10 +217,12 @@ class TableLanguage(nn.Module):
         return (allowed / temperature).log_softmax(-1)
 
     @torch.no_grad()
-    def _draw(self, row_N: Tensor, uniform_NT: Tensor, temperature: float, ignore_eos: bool) -> list[Drawn]:
+    def _draw(
+        self, row_N: Tensor, prefix: Tensor, uniform_NT: Tensor, temperature: float, ignore_eos: bool
+    ) -> list[Drawn]:
         logp = self._next_logprobs()
         cumulative = (self._next_logprobs(temperature) if temperature != 1 else logp).double().exp().cumsum(-1)
-        prefix, going = torch.zeros_like(row_N), torch.ones_like(row_N, dtype=torch.bool)
+        going = torch.ones_like(row_N, dtype=torch.bool)
         tokens, logprobs, lengths = [], [], torch.zeros_like(row_N)
         for uniform_N in uniform_NT.unbind(1):
             at = uniform_N[:, None] * cumulative[row_N, prefix, -1:]
@@ -240,6 +246,12 @@ class TableLanguage(nn.Module):
         child = prefix * self.symbols + 1 + token
         moved = torch.where(self._full[prefix], prefix, child)
         return torch.where(token == self.eos, 0, moved)
+
+    def _prefix(self, tokens: Sequence[int]) -> int:
+        prefix = 0
+        for token in tokens:
+            prefix = 0 if token == self.eos else prefix * self.symbols + 1 + token
+        return prefix
 
     def _index(self, prompt: Prompt) -> int:
         if not isinstance(prompt, str) or prompt not in self._rows:

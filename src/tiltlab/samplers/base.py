@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from tiltlab.models.base import LanguageModel
+from tiltlab.models.engine import DrawnElsewhere
 from tiltlab.seeds import derive
 from tiltlab.types import Grade, Prompt, Rollout
 
@@ -28,7 +29,8 @@ class Info:
     rescored: tokens read again to be scored.
     seconds: wall time.
     notes: whatever the sampler has to say about itself, by name; figures a prompt stand in lists. JSON can hold it.
-    warnings: reasons to doubt that the samples follow the distribution that they should, one line each.
+    warnings: reasons to doubt that the samples follow the distribution that they should, or were drawn by whom they
+        should, one line each.
     """
 
     drawn: int
@@ -117,6 +119,13 @@ class Streams:
         values = self._block[rows, self._used[rows]]
         self._used[rows] += 1
         return torch.from_numpy(values)
+
+
+def decoded_here(model: LanguageModel, sampler: str) -> tuple[str, ...]:
+    """What a sampler that chooses each token itself has to say where another engine draws for the model."""
+    if not isinstance(model, DrawnElsewhere):
+        return ()
+    return (f"{sampler} chooses each token itself, which no engine lets it: drawn by the model itself, not the engine",)
 
 
 @contextmanager

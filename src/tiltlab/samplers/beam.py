@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from tiltlab.models.base import LanguageModel
-from tiltlab.samplers.base import GradeFn, Info, Samples, stopwatch
+from tiltlab.samplers.base import GradeFn, Info, Samples, decoded_here, stopwatch
 from tiltlab.types import Prompt
 
 
@@ -56,7 +56,7 @@ class Beam:
             for best in search.best():
                 kept = model.rollouts(best)
                 rollouts.append([kept[i % len(kept)] for i in range(n)])
-            info = Info(search.drawn, seconds=seconds())
+            info = Info(search.drawn, seconds=seconds(), warnings=decoded_here(model, "Beam"))
         return Samples(rollouts, info)
 
 

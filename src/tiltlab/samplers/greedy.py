@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tiltlab.models.base import LanguageModel
-from tiltlab.samplers.base import GradeFn, Info, Samples, in_turns, stopwatch
+from tiltlab.samplers.base import GradeFn, Info, Samples, decoded_here, in_turns, stopwatch
 from tiltlab.types import Prompt
 
 
@@ -59,5 +59,7 @@ def _followed(model: LanguageModel, prompts: Sequence[Prompt], n: int, max_token
                 decoder.select(stay)
                 going = [going[i] for i in stay.tolist()]
         groups = [[rollout] * n for rollout in model.rollouts(responses)]
-        info = Info(sum(len(tokens) for tokens, _ in responses), seconds=seconds())
+        info = Info(
+            sum(len(tokens) for tokens, _ in responses), seconds=seconds(), warnings=decoded_here(model, "Greedy")
+        )
     return Samples(groups, info)

@@ -1,32 +1,52 @@
-"""How particles get their tokens: from a decoder, one at a time."""
+"""How particles get their tokens: from a decoder, one at a time, or from another engine, a block at a time."""
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from tiltlab.models.base import Decoder
 from tiltlab.models.decoding import LEAVE, draw
+from tiltlab.samplers.by_request import Requests, Rounds
 from tiltlab.samplers.particles import Grown, Particles
 from tiltlab.samplers.tail_moves import Decided, Responses, Tails
+
+Uniform = Callable[[Tensor], Tensor]
+"""The next random number of each of these particles (none twice): float64, in [0, 1)."""
 
 
 class Growth(Protocol):
     """Where the tokens of M particles come from.
 
-    ends_V: bool [V], the tokens that end a response.
+    device: that they are on.
     block: tokens, at most, that a particle grows by in one step.
     """
 
-    ends_V: Tensor
+    device: torch.device
     block: int
 
-    def grow(self, particles: Particles, exponent: float) -> Grown:
-        """More tokens for every particle that is not finished.
+    @property
+    def rescored(self) -> int:
+        """Tokens read again so far."""
+        ...
 
-        exponent: of p, in the distribution that they are to stand for afterwards.
-        """
+    @property
+    def notes(self) -> dict[str, Any]:
+        """What is to be noted of it at the end (`Info.notes`)."""
+        ...
+
+    @property
+    def doubts(self) -> list[str]:
+        """What speaks against the samples (`Info.warnings`)."""
+        ...
+
+    def ended(self, token_S: Tensor) -> Tensor:
+        """Which of these tokens end a response: bool [S]."""
+        ...
+
+    def grow(self, particles: Particles, temperature: float, uniform: Uniform) -> Grown:
+        """More tokens for every particle that is not finished, drawn at this temperature."""
         ...
 
     def finished(self, particles: Particles, just_S: Tensor) -> None:
@@ -43,11 +63,15 @@ class Growth(Protocol):
     def move(
         self,
         held: Responses,
+        place_N: Tensor,
         limit: int,
-        uniform: Callable[[Tensor], Tensor],
+        uniform: Uniform,
         log_target: Callable[[Tensor, Responses], Tensor],
     ) -> tuple[Responses, list[Decided]]:
-        """What particles are after their moves; see `Tails`."""
+        """What particles are after their moves; see `Tails`.
+
+        place_N: int64, whose random numbers each has.
+        """
         ...
 
 
@@ -56,28 +80,33 @@ class ByToken:
     keeps what they are, and their rows idle along.
 
     decoder: new, with a row for each particle.
-    uniform: as in `Tails`; a chain is a particle.
     temperature: of the model, which the tails of moves are drawn from.
     moves: of each particle, each time.
     """
 
     block = 1
 
-    def __init__(self, decoder: Decoder, uniform: Callable[[Tensor], Tensor], temperature: float, moves: int) -> None:
-        self.ends_V, self._decoder, self._uniform = decoder.ends_V, decoder, uniform
-        self._temperature, self._moves = temperature, moves
-        self._particle_N = torch.arange(len(decoder.length_N), device=decoder.ends_V.device)
+    def __init__(self, decoder: Decoder, temperature: float, moves: int) -> None:
+        self._decoder, self._temperature, self._moves = decoder, temperature, moves
+        self.device, self.rescored = decoder.ends_V.device, 0
+        self.notes: dict[str, Any] = {}
+        self.doubts: list[str] = []
+        self._particle_N = torch.arange(len(decoder.length_N), device=self.device)
 
-    def grow(self, particles: Particles, exponent: float) -> Grown:
-        """One token (`Growth.grow`), at temperature 1 / exponent."""
+    def ended(self, token_S: Tensor) -> Tensor:
+        """As the decoder knows (`Growth.ended`)."""
+        return self._decoder.ends_V[token_S]
+
+    def grow(self, particles: Particles, temperature: float, uniform: Uniform) -> Grown:
+        """One token (`Growth.grow`)."""
         live_N = particles.going_M[self._particle_N]  # the others have finished, and idle along until they leave
         if not live_N.any():
             return Grown.nothing(live_N.device)
         logits_NV = self._decoder.next_logits()
-        drawn = draw(logits_NV, self._numbers(live_N), 1 / exponent)
+        drawn = draw(logits_NV, self._numbers(live_N, uniform), temperature)
         self._decoder.append(drawn.token_N)
         tail_N = drawn.logq_N
-        if self._moves and self._temperature != 1 / exponent:
+        if self._moves and self._temperature != temperature:
             scaled_NV = logits_NV.float() / self._temperature
             tail_N = scaled_NV.log_softmax(-1).gather(-1, drawn.token_N[:, None])[:, 0]
         fields = (drawn.token_N, drawn.logp_N, drawn.logq_N, tail_N)
@@ -110,24 +139,99 @@ class ByToken:
     def move(
         self,
         held: Responses,
+        place_N: Tensor,
         limit: int,
-        uniform: Callable[[Tensor], Tensor],
+        uniform: Uniform,
         log_target: Callable[[Tensor, Responses], Tensor],
     ) -> tuple[Responses, list[Decided]]:
         """As chains in the same decoder (`Growth.move`)."""
-        tails = Tails(self._decoder, self._moves, limit, self._temperature, uniform, log_target, leave=False)
-        rows_N = torch.arange(len(held.length_R), device=held.length_R.device)
-        going_N = ~self.ends_V[held.last_R]
-        self._decoder.bookmark(rows_N[going_N])
+
+        def numbers(chain_S: Tensor) -> Tensor:
+            return uniform(place_N[chain_S])
+
+        tails = Tails(self._decoder, self._moves, limit, self._temperature, numbers, log_target, leave=False)
+        rows_N = torch.arange(len(place_N), device=self.device)
+        self._decoder.bookmark(rows_N[~self.ended(held.last_R)])
         state, seen = tails.run(tails.standing_on(held))
         self._decoder.rewind(rows_N, state.held.length_R)
+        self.rescored += sum(len(step.chain_S) for step in seen)  # the token before the cut is read again
         return state.held, seen
 
-    def _numbers(self, live_N: Tensor) -> Tensor:
+    def _numbers(self, live_N: Tensor, uniform: Uniform) -> Tensor:
         """A random number for each row. Those that are to be moved later on take none while they idle: how long they do
         is the others' affair."""
         if not self._moves:
-            return self._uniform(self._particle_N)
+            return uniform(self._particle_N)
         uniform_N = torch.zeros(len(live_N), dtype=torch.float64, device=live_N.device)
-        uniform_N[live_N] = self._uniform(self._particle_N[live_N])
+        uniform_N[live_N] = uniform(self._particle_N[live_N])
         return uniform_N
+
+
+class ByBlock:
+    """Up to `block` tokens more for each particle, by a request to the engine that draws for the model.
+
+    requests: for as many chains as there are particles.
+    temperature, moves: as in `ByToken`.
+    """
+
+    device = torch.device("cpu")
+
+    def __init__(self, requests: Requests, block: int, temperature: float, moves: int) -> None:
+        self.block, self._requests, self._temperature, self._moves = block, requests, temperature, moves
+
+    @property
+    def rescored(self) -> int:
+        """All that was drawn, and what it goes on from, once or at two temperatures (`Growth.rescored`)."""
+        return self._requests.rescored
+
+    @property
+    def notes(self) -> dict[str, Any]:
+        """How far the engine is off the model (`Growth.notes`)."""
+        return {"mismatch": [self._requests.mismatch]}
+
+    @property
+    def doubts(self) -> list[str]:
+        """As `Requests.doubts`."""
+        return self._requests.doubts("PowerSMC", self._temperature)
+
+    def ended(self, token_S: Tensor) -> Tensor:
+        """As the model says (`Growth.ended`)."""
+        return self._requests.ended(token_S)
+
+    def grow(self, particles: Particles, temperature: float, uniform: Uniform) -> Grown:
+        """A block of tokens (`Growth.grow`); the randomness is that of the requests."""
+        m = particles.going_M.nonzero()[:, 0]
+        if not len(m):
+            return Grown.nothing(self.device)
+        held, start_S = particles.responses(1).at(m), particles.length_M[m]
+        limit = min(int(start_S[0]) + self.block, self._requests.limit)
+        drawn = self._requests.drawn_on(m, held, start_S, limit, temperature)
+        tail_ST = drawn.logq_RT
+        if self._moves and temperature != self._temperature:
+            tail_ST = self._requests.logq(m, drawn, self._temperature)
+        block = slice(int(start_S[0]), limit)
+        fields = (drawn.tokens_RT, drawn.logp_RT, drawn.logq_RT, tail_ST)
+        tokens_SL, logp_SL, logq_SL, tail_SL = (field[:, block] for field in fields)
+        return Grown(m, tokens_SL, logp_SL, logq_SL, tail_SL, drawn.length_R - start_S)
+
+    def finished(self, particles: Particles, just_S: Tensor) -> None:
+        """Nothing is held for them."""
+
+    def choose(self, particles: Particles, source_N: Tensor) -> None:
+        """Nothing is held for them: a request says what it goes on from."""
+
+    def move(
+        self,
+        held: Responses,
+        place_N: Tensor,
+        limit: int,
+        uniform: Uniform,
+        log_target: Callable[[Tensor, Responses], Tensor],
+    ) -> tuple[Responses, list[Decided]]:
+        """By rounds of requests (`Growth.move`)."""
+
+        def numbers(chain_S: Tensor) -> Tensor:
+            return uniform(place_N[chain_S])
+
+        rounds = Rounds(self._requests, self._moves, self._temperature, numbers, log_target)
+        return rounds.moved(held, place_N, limit)

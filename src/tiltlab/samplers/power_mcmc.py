@@ -1,16 +1,18 @@
 """Chains that hit p^alpha, or p^alpha exp(r / beta), without training: their moves are those of `tail_moves`."""
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from tiltlab.models.base import Decoder, LanguageModel
+from tiltlab.models.engine import DrawnElsewhere
 from tiltlab.objective import Objective, tempered, tilted
 from tiltlab.samplers.base import GradeFn, Info, Samples, Streams, in_turns, stopwatch
-from tiltlab.samplers.tail_moves import Decided, Moving, Responses, Tails
+from tiltlab.samplers.by_request import Requests, Rounds
+from tiltlab.samplers.tail_moves import Decided, Responses, Tails
 from tiltlab.types import Prompt, Rollout
 
 RARELY = 0.03
@@ -77,40 +79,52 @@ class PowerMCMC:
             raise ValueError("sampling with a reward needs a grade_fn")
 
         streams = Streams(seed, prompts, n)
+        if isinstance(model, DrawnElsewhere):
+            requests = Requests(model, prompts, n, max_tokens, seed)
+            return _Chains(self, model, requests.ended, streams, grade_fn, 0, n).by_request(requests)
 
-        def run(some: Sequence[Prompt], first: int) -> Samples:
+        def by_token(some: Sequence[Prompt], first: int) -> Samples:
             decoder = model.decoder(some, n=n, max_tokens=max_tokens)
-            return _Chains(self, model, decoder, streams, grade_fn, first, n, max_tokens).run()
+            chains = _Chains(self, model, decoder.ends_V.__getitem__, streams, grade_fn, first, n)
+            return chains.by_token(decoder, max_tokens)
 
         # a chain holds its response and the proposal
-        return in_turns(run, prompts, max(1, model.capacity(prompts, 2 * max_tokens) // n))
+        return in_turns(by_token, prompts, max(1, model.capacity(prompts, 2 * max_tokens) // n))
 
 
 @dataclass(frozen=True)
 class _Chains:
     """The chains of some prompts; chain c belongs to prompt c // n.
 
+    ended: which of some tokens end a response.
     first: number of the first prompt among all of the call.
     """
 
     sampler: PowerMCMC
     model: LanguageModel
-    decoder: Decoder
+    ended: Callable[[Tensor], Tensor]
     streams: Streams
     grade_fn: GradeFn | None
     first: int
     n: int
-    limit: int
 
-    def run(self) -> Samples:
+    def by_token(self, decoder: Decoder, limit: int) -> Samples:
+        """decoder: new, with a row for each chain."""
+        with stopwatch() as seconds:
+            temperature = self.sampler.proposal_temperature
+            tails = Tails(decoder, self.sampler.steps, limit, temperature, self._uniform, self._log_target)
+            state, seen = tails.run(tails.drawn_first())
+            rescored = int(state.decided_C.sum())  # the token before the cut is read again
+            return self._samples(state.held, seen, Info(0, rescored, seconds()))
+
+    def by_request(self, requests: Requests) -> Samples:
+        """requests: for all chains."""
         with stopwatch() as seconds:
             steps, temperature = self.sampler.steps, self.sampler.proposal_temperature
-            tails = Tails(self.decoder, steps, self.limit, temperature, self._uniform, self._log_target)
-            state, seen = tails.run(tails.drawn_first())
-            flat = self._rollouts(state.held)
-            groups = [flat[i : i + self.n] for i in range(0, len(flat), self.n)]
-            info = self._info(state, Decided(*map(torch.cat, zip(*seen, strict=True))), seconds())
-        return Samples(groups, info)
+            rounds = Rounds(requests, steps, temperature, self._uniform, self._log_target)
+            held, seen = rounds.drawn_first()
+            notes, doubts = {"mismatch": [requests.mismatch]}, requests.doubts("PowerMCMC", temperature)
+            return self._samples(held, seen, Info(0, requests.rescored, seconds(), notes, tuple(doubts)))
 
     def _log_target(self, chain_S: Tensor, proposed: Responses) -> Tensor:
         """Of complete responses whose reward is known; minus infinity for others."""
@@ -120,7 +134,7 @@ class _Chains:
             grades = self.grade_fn((self.first + chain_S // self.n).tolist(), self._rollouts(proposed))
             reward_S = torch.tensor([grade.reward for grade in grades], dtype=torch.float64, device=chain_S.device)
         log_S = self.sampler.objective.log_target(reward_S, logp_S)
-        complete_S = self.decoder.ends_V[proposed.last_R]
+        complete_S = self.ended(proposed.last_R)
         return torch.where(complete_S & ~log_S.isnan(), log_S, -torch.inf)
 
     def _uniform(self, chain_S: Tensor) -> Tensor:
@@ -129,9 +143,15 @@ class _Chains:
     def _rollouts(self, responses: Responses) -> list[Rollout]:
         return self.model.rollouts(responses.rows())
 
-    def _info(self, state: Moving, seen: Decided, seconds: float) -> Info:
+    def _samples(self, held: Responses, decided: Sequence[Decided], info: Info) -> Samples:
+        """What chains stand on at the end, and what is to be said of them beside what `info` says."""
+        flat = self._rollouts(held)
+        groups = [flat[i : i + self.n] for i in range(0, len(flat), self.n)]
+        return Samples(groups, self._info(held, Decided(*map(torch.cat, zip(*decided, strict=True))), info))
+
+    def _info(self, held: Responses, seen: Decided, info: Info) -> Info:
         """seen: of every decision of the run."""
-        size, steps = len(state.cut_C), self.sampler.steps
+        size, steps = len(held.length_R), self.sampler.steps
         proposal = seen.number_S > 0
         taken = proposal & seen.accepted_S
         accepted_C = seen.chain_S[taken].bincount(minlength=size)
@@ -140,16 +160,16 @@ class _Chains:
         by_cut_B = place_S[taken].bincount(minlength=BINS) / place_S[proposal].bincount(minlength=BINS)
         trace_CS = torch.zeros(size, steps + 1, dtype=torch.float64, device=seen.logp_S.device)
         trace_CS[seen.chain_S, seen.number_S] = seen.logp_S
-        warnings = []
+        warnings = [*info.warnings]
         if steps and min(acceptance) < RARELY:
             warnings.append(f"PowerMCMC hardly moved on some prompts (acceptance below {RARELY:.0%})")
         if _trends(trace_CS):
             warnings.append("PowerMCMC has not settled: the chains' mean log p still trends; take more steps")
-        if (state.held.target_R == -torch.inf).any():
+        if (held.target_R == -torch.inf).any():
             warnings.append("PowerMCMC found no complete, gradable response for some chains; they end anywhere")
-        notes = {"acceptance": acceptance, "acceptance_by_cut": [by_cut_B.tolist()]}
-        rescored = int(state.decided_C.sum())  # the token before the cut is read again
-        return Info(int((seen.length_S - seen.cut_S).sum()), rescored, seconds, notes, tuple(warnings))
+        notes = {"acceptance": acceptance, "acceptance_by_cut": [by_cut_B.tolist()], **info.notes}
+        drawn = int((seen.length_S - seen.cut_S).sum())
+        return replace(info, drawn=drawn, notes=notes, warnings=tuple(warnings))
 
 
 def _trends(trace_CS: Tensor) -> bool:

@@ -37,6 +37,17 @@ class Responses(NamedTuple):
     length_R: Tensor
     target_R: Tensor
 
+    @classmethod
+    def nothing(cls, size: int, limit: int, device: torch.device) -> "Responses":
+        """What chains stand on before their first draw.
+
+        size: how many.
+        limit: the most tokens of a response.
+        """
+        blank = torch.zeros(size, limit, device=device)
+        unknown_R = torch.full((size,), -torch.inf, dtype=torch.float64, device=device)
+        return cls(blank.long(), blank, blank, torch.zeros(size, dtype=torch.long, device=device), unknown_R)
+
     def at(self, rows_S: Tensor) -> "Responses":
         """Those named, or those marked."""
         return Responses(*(field[rows_S] for field in self))
@@ -122,11 +133,10 @@ class Tails:
 
     def drawn_first(self) -> Moving:
         """Chains that stand on nothing yet, one for each row of a new decoder: they take whatever they draw first."""
-        size, device = len(self.decoder.length_N), self.decoder.ends_V.device
-        blank, zero_C = torch.zeros(size, self.limit, device=device), torch.zeros(size, dtype=torch.long, device=device)
-        unknown_C = torch.full((size,), -torch.inf, dtype=torch.float64, device=device)
-        held = Responses(blank.long(), blank, blank, zero_C, unknown_C)
-        return Moving(held, zero_C, zero_C - 1, torch.arange(size, device=device), blank, blank)
+        device = self.decoder.ends_V.device
+        held = Responses.nothing(len(self.decoder.length_N), self.limit, device)
+        chain_C = torch.arange(len(held.length_R), device=device)
+        return Moving(held, held.length_R, held.length_R - 1, chain_C, held.logp_RT, held.logq_RT)
 
     def standing_on(self, held: Responses) -> Moving:
         """Chains that stand on these responses, the bookmarks of the decoder's rows. Only right after `append`."""

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from tiltlab.models.base import LanguageModel
 from tiltlab.models.decoding import draw
-from tiltlab.samplers.base import GradeFn, Info, Samples, Streams, drawn_tokens, stopwatch
+from tiltlab.samplers.base import GradeFn, Info, Samples, Streams, decoded_here, drawn_tokens, stopwatch
 from tiltlab.types import Prompt
 
 
@@ -83,7 +83,9 @@ class Temperature:
                     going = [going[i] for i in stay.tolist()]
             flat = model.rollouts(list(zip(tokens, logps, strict=True)))
             groups = [flat[i : i + n] for i in range(0, size, n)]
-            info = Info(drawn_tokens(groups), seconds=seconds())
+            info = Info(
+                drawn_tokens(groups), seconds=seconds(), warnings=decoded_here(model, "a sampler with top_p or top_k")
+            )
         return Samples(groups, info)
 
     def _kept(self, logits_NV: Tensor) -> Tensor:
