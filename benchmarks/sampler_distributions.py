@@ -27,7 +27,7 @@ SAMPLERS: dict[str, Sampler] = {
     "best of 16 by log p": BestOfN(16),
     **{f"power MCMC, {steps} steps": PowerMCMC(4, steps) for steps in (2, 8, 32, 128)},
     **{f"power SMC, {particles} particles": PowerSMC(4, particles) for particles in (4, 16, 64, 1024)},
-    **{f"power SMC, 16 particles, {moves} moves": PowerSMC(4, 16, moves=moves) for moves in (1, 4)},
+    **{f"power SMC, 16 particles, moves {moves}": PowerSMC(4, 16, moves=moves) for moves in (1, 4)},
 }
 BY_REQUEST: dict[str, Sampler] = {
     "by request: power MCMC, 8 steps": PowerMCMC(4, 8),

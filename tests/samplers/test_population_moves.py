@@ -30,19 +30,19 @@ from tiltlab.types import Grade, Rollout
 POPULATIONS = 1000
 
 
-def many(language: TableLanguage) -> TableLanguage:
+def many(language: TableLanguage, populations: int = POPULATIONS) -> TableLanguage:
     """A prompt for each population."""
-    prompts = [f"population {i}" for i in range(POPULATIONS)]
-    return TableLanguage(language.logits.detach().expand(POPULATIONS, -1, -1), prompts)
+    prompts = [f"population {i}" for i in range(populations)]
+    return TableLanguage(language.logits.detach().expand(populations, -1, -1), prompts)
 
 
-def ratios(sampler: PowerSMC, language: TableLanguage, seed: int) -> torch.Tensor:
+def ratios(sampler: PowerSMC, language: TableLanguage, seed: int, populations: int = POPULATIONS) -> torch.Tensor:
     """What each population estimates Z to be, over what it is."""
     objective = tempered(sampler.alpha) if sampler.beta is None else tilted(sampler.beta, sampler.alpha)
     reward = rewards_of(language, rewards(language))[0].double()
     logp = language.sequence_logprobs()[0].detach().double()
     exact = objective.log_target(reward, logp).logsumexp(0)
-    named = many(language)
+    named = many(language, populations)
     run = sampler(named, named.prompts, n=1, max_tokens=LIMIT, seed=seed, grade_fn=grade_fn_of(language))
     ratio: torch.Tensor = (torch.tensor(run.info.notes["log_z"], dtype=torch.float64) - exact).exp()
     return ratio
@@ -99,7 +99,7 @@ def test_moves_when_the_weights_ask_for_them_would_bias_z(monkeypatch: pytest.Mo
     sampler, language = PowerSMC(2, 8, 0.2, moves=2), LANGUAGES["random 1"]
     monkeypatch.setattr(power_smc, "Populations", AsWeightsAsk)
     monkeypatch.setattr(TableLanguage, "capacity", lambda *_: 1)  # a population at a time
-    assert z_of_mean(ratios(sampler, language, seed=2)) < -4
+    assert z_of_mean(ratios(sampler, language, seed=2, populations=2000)) < -4
 
 
 @languages
