@@ -18,9 +18,8 @@ gets weights with adapters merged in.
 
 import json
 import os
-import socket
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -40,6 +39,9 @@ from tiltlab.system.shared_folder import SharedFolder
 VERSION = "0.32.0"
 COLDEST, WARMEST = 0.01, 2.0
 """Temperatures that vLLM draws at; it takes colder ones for these, without a word, and refuses warmer ones."""
+
+BUFFER = 2**28
+"""Bytes that weights travel in between GPUs, or those of the largest weight."""
 
 
 class VLLM:
@@ -70,7 +72,8 @@ class VLLM:
         self._served = Remote(_Served, setup, log=log)
         try:
             self._call("started")
-            self._send = self._by_file if backend is None else self._by_gpu(backend, like.device)
+            largest = max(weight.nbytes for weight in like.module.parameters())
+            self._send = self._by_file if backend is None else self._by_gpu(backend, like.device, largest)
             self._nap()
         except BaseException:
             self.close()
@@ -139,15 +142,17 @@ class VLLM:
         finally:
             path.unlink(missing_ok=True)
 
-    def _by_gpu(self, backend: str, device: torch.device) -> Any:
+    def _by_gpu(self, backend: str, device: torch.device, largest: int) -> Callable[[], None]:
         from vllm.distributed.weight_transfer.factory import WeightTransferTrainerFactory
         from vllm.distributed.weight_transfer.ipc_engine import IPCTrainerInitInfo
         from vllm.distributed.weight_transfer.nccl_engine import NCCLTrainerInitInfo
+        from vllm.utils.network_utils import get_open_port
 
+        wire: dict[str, Any] = {"rank": 0, "packed": True, "packed_buffer_size_bytes": max(BUFFER, largest)}
         info = (
-            IPCTrainerInitInfo(rank=0, packed=True)
+            IPCTrainerInitInfo(**wire)
             if backend == "ipc"
-            else NCCLTrainerInitInfo("127.0.0.1", _free_port(), 2, rank=0)
+            else NCCLTrainerInitInfo("127.0.0.1", get_open_port(), world_size=2, **wire)
         )
         with torch.cuda.device(device):
             sender = WeightTransferTrainerFactory.trainer_init(info, client=_Client(self), source=_Source(self))
@@ -195,12 +200,6 @@ def _config(module: Any) -> str:
     base = module.get_base_model() if hasattr(module, "get_base_model") else module
     settings = json.loads(base.config.to_json_string())
     return json.dumps(settings | {"tie_word_embeddings": False, "architectures": [type(base).__name__]})
-
-
-def _free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
 
 
 class _Source:
