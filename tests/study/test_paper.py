@@ -66,13 +66,13 @@ SMALLER = [
     "train.steps=2",
     "train.prompts=2",
     "train.responses=3",
-    "train.max_tokens=12",
+    "train.max_tokens=6",
     "train.optimizer.lr=1e-3",
-    "validation={every: 1, problems: 2, n: 2}",
+    "validation={every: 2, problems: 2, n: 1}",
     "test.n=2",
     "test.problems=2",
     "test.forecast_n=2",
-    "test.max_tokens=16",
+    "test.max_tokens=8",
 ]
 
 CHAT = (
@@ -125,6 +125,8 @@ def small(name: str, folder: Path, *more: str) -> Recipe:
         path = folder / f"{key}.jsonl"
         path.write_text("".join(json.dumps(row) + "\n" for row in read_lines(SHARED / f"{source}.jsonl")[:12]))
         overrides.append(f"{key}={path}")
+    if name == "one-evening":
+        overrides.append("test.sets.1.max_tokens=8")
     return load_recipe(f"recipes/paper/{name}.yaml", [*overrides, *SMALLER, *more])
 
 
