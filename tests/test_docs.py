@@ -45,6 +45,7 @@ TUTORIAL = {
 NEEDS = {
     "lab": "half a minute; run by tests/lab",
     "study my-study.yaml": "a model of the hub",
+    "study recipes/paper": "models of the hub; run by tests/study with small ones",
     "report runs/my-study": "the study before it",
     "status runs/my-study": "the study before it",
     "status runs/my-evaluation": "run by tests/cli",
@@ -128,7 +129,7 @@ def test_what_is_quick_runs(command: str, tmp_path: Path, monkeypatch: pytest.Mo
 @pytest.mark.parametrize("command", [command for _, command in ALL if command.startswith(PLANS)])
 def test_plans_are_told(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    ran(command)
+    ran(command.replace(" recipes/", f" {ROOT}/recipes/"))
     assert not list(tmp_path.iterdir())
 
 

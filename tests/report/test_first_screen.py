@@ -125,6 +125,13 @@ def test_where_sharpening_only_harms_the_lead_says_so(tmp_path: Path) -> None:
     assert told(study, arms | {"tempered 4": "cannot tell"}).endswith("; no sharpening tried beats the base.")
 
 
+def test_a_power_below_one_flattens_and_is_not_called_sharpening(tmp_path: Path) -> None:
+    arms = [{"arm": "base"}, {"arm": "tempered", "alpha": 0.5}, {"arm": "temperature", "temperature": 2}]
+    study = load_study(made_study(tmp_path, arms=[*arms, {"arm": "task_reward"}]))
+    outcomes: dict[str, Outcome] = {"tempered 0.5": "no gain", "task reward": "beyond sharpening"}
+    assert told(study, outcomes).endswith("; nothing in this study sharpens the base.")
+
+
 def test_without_a_base_or_a_trained_arm_there_is_no_lead(tmp_path: Path) -> None:
     study = load_study(made_study(tmp_path, arms=[{"arm": "task_reward"}]))
     rows, found = analysed(study)

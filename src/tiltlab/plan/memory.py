@@ -6,7 +6,6 @@ is an upper bound: gradients are whole only once most activations are gone.
 Left out on purpose: what a device takes for itself, which cards.py sets aside.
 """
 
-
 from tiltlab.models.context import GrowingLayer
 from tiltlab.models.decoding import LEAVE
 from tiltlab.models.seating import SMALLEST, bucket

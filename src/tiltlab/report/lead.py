@@ -150,13 +150,20 @@ def _of_sharpening(study: Study, last: Sequence[Row], findings: Findings) -> str
 
 
 def _sharpens(config: Json) -> bool:
-    """Whether an arm sharpens the base without a label, by its likelihood or by its answers."""
+    """Whether an arm sharpens the base without a label, by its likelihood or by its answers. Powers below 1, and
+    temperatures above, flatten it."""
+    match config:
+        case {"alpha": alpha} if alpha < 1:
+            return False
+        case {"arm": "temperature", "temperature": temperature} if temperature > 1:
+            return False
     return family(config) in ("sampler", "likelihood") or method_of(config) is not None
 
 
 def _ruined(study: Study, last: Sequence[Row], findings: Findings) -> str:
     """Where likelihood ruins what votes do not."""
-    likelier = [row for row in last if family(study.configs[row.arm]) == "likelihood"]
+    arms = study.configs
+    likelier = [row for row in last if family(arms[row.arm]) == "likelihood" and _sharpens(arms[row.arm])]
     fallen = _fallen(likelier, findings)
     return f"likelihood sharpening ruins it ({number(fallen, 2)}); " if fallen is not None else ""
 
