@@ -154,3 +154,12 @@ def test_log_probabilities_are_summed_over_the_tokens_that_were_drawn(tmp_path: 
             assert found.text == own.text
             assert math.isnan(found.logp) if not kept.logp else found.logp == pytest.approx(own.logp, abs=1e-6)
             assert math.isnan(found.ref_logp) if not kept.ref_logp else found.ref_logp == pytest.approx(own.ref_logp)
+
+
+def test_by_grades_alone_nothing_is_beyond_sharpening_as_nobody_could_vote(tmp_path: Path) -> None:
+    paths = [writers.prime_rl(records, tmp_path / side) for side, records in zip("bt", drawn(TAUGHT), strict=True)]
+    assert decide(from_files(*paths, asked=Asked(task=written_task(tmp_path)))).outcome == "beyond sharpening"
+    theirs = decide(from_files(*paths, asked=Asked(grades="theirs")))
+    assert theirs.outcome == "cannot tell"
+    assert "what voting would have is not known" in theirs.why
+    assert "name the task" in str(theirs.needs)

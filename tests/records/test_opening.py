@@ -215,7 +215,14 @@ def test_records_of_tiltlab_and_models_are_told_from_other_files(tmp_path: Path)
     (tmp_path / "verl" / "config.json").write_text("{}", encoding="utf-8")
     assert not are_responses(tmp_path / "verl")  # a model
     assert not are_responses(Path("Qwen/Qwen2.5-0.5B"))
-    mixed = from_files(tmp_path / "own", file, asked=Asked(task=written_task(tmp_path)))
+    assert are_responses(file.rename(tmp_path / "dump.txt"))
+    (tmp_path / "model.gguf").touch()
+    assert not are_responses(tmp_path / "model.gguf")
+    file = (tmp_path / "dump.txt").rename(tmp_path / "0.jsonl")
+    plain = writers.plain(BASE, tmp_path)
+    for reading, other in ((Reading(), file), (Reading(fields=writers.FIELDS), plain)):
+        mixed = from_files(tmp_path / "own", other, asked=Asked(reading, written_task(tmp_path)))
+        assert mixed.base == [replace(r, ref_logp=r.logp) for r in BASE]
     assert [r.text for r in mixed.tuned] == [r.text for r in BASE]
 
 

@@ -13,7 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 from tiltlab.config.tasks import Task as AnyTask
 from tiltlab.errors import UserError
 from tiltlab.evaluation.outside import Asked, read_outside
-from tiltlab.records.opening import Reading, Step
+from tiltlab.records.opening import Step
 from tiltlab.records.recognise import is_own
 from tiltlab.storage.records import read_records
 from tiltlab.storage.shapes import Told, or_else, read_shaped, require_end
@@ -54,7 +54,7 @@ def open_records(path: Path, asked: Asked | None = None, step: Step = "last") ->
     Raises UserError, naming file and row, for what cannot be read, and for a file or folder that holds none.
     """
     asked = asked or Asked()
-    if asked.reading == Reading() and is_own(path):
+    if asked.reading.form is None and is_own(path):
         return _own(path, asked.task)
     told = read_outside(path, asked, step)
     return Opened(

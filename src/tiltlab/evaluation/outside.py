@@ -271,10 +271,12 @@ def _tell_differences(samples: Sequence[Sample], ours: Sequence[Grade], named: s
     less = [
         s.where for s, g in zip(samples, ours, strict=True) if g.reason != "correct" and s.grades.get(name, 0) > ALIKE
     ]
-    first = f" (the first: {(more + less)[0]})" if more or less else ""
+    if not more and not less:
+        say(f"{named}: graded again, as the file does ({name})")
+        return
     say(
         f"{named}: graded again; {len(more) + len(less)} of {len(samples)} grades differ from the file's ({name}): "
-        f"{len(more)} are right only here, {len(less)} only there{first}"
+        f"{len(more)} are right only here, {len(less)} only there (the first: {(more + less)[0]})"
     )
 
 

@@ -14,7 +14,7 @@ from tiltlab.datasets.files import Rows
 from tiltlab.errors import UserError, shown
 from tiltlab.records import inspect_log, lm_eval, nemo_rl, open_instruct, openai_batch, plain, prime_rl, trl, verl
 from tiltlab.records.fields import Row
-from tiltlab.records.rows import ENDS, files_in, rows_of
+from tiltlab.records.rows import ENDS, rows_of
 from tiltlab.records.sample import Sample
 from tiltlab.storage.incoming import MARK
 
@@ -54,8 +54,10 @@ _OWN = {"task", "problem", "sample", "text", "reason", "logp", "ref_logp"}
 
 
 def is_own(path: Path) -> bool:
-    """Whether a file, or the one in a folder, is tiltlab's own records.jsonl, as far as its first line says: one that
-    says nothing is."""
+    """Whether a file, or the one in a folder, is tiltlab's own records.jsonl, as far as its first line says.
+
+    What is not there is too: its reader says that it is not.
+    """
     file = path / "records.jsonl" if path.is_dir() else path
     if not file.exists() or file.suffix != ".jsonl":
         return not path.exists()
@@ -81,11 +83,11 @@ def is_plain(path: Path) -> bool:
 def are_responses(path: Path) -> bool:
     """Whether a file or folder is one of responses, and not a model's."""
     if not path.is_dir():
-        return path.suffix in ENDS
+        return path.suffix in ENDS or (path.is_file() and path.suffix != ".gguf")
     if (path / "records.jsonl").is_file():
         return True
     a_model = any((path / name).exists() for name in ("config.json", "adapter_config.json", "tokenizer.json"))
-    return not a_model and next(files_in(path), None) is not None
+    return not a_model and any(file.suffix in ENDS for file in path.rglob("*"))
 
 
 def format_of(row: Row) -> FormatName | None:

@@ -23,8 +23,7 @@ ENDS = (".jsonl", ".json", ".parquet", ".eval")
 MOST_ROWS = 5_000_000
 
 SLACK, GROWTH = 2**24, 200
-"""An entry of a zip may have so many bytes, and so many times those that it takes there: logs are packed 50-fold at
-most."""
+"""What is packed may have so many bytes, and so many times those that it takes: logs are packed 50-fold at most."""
 
 ZSTANDARD = 93
 """What a zip calls the compression that newer versions of Inspect write, and that Python reads from 3.14 on."""
@@ -53,11 +52,14 @@ def _parquet(path: Path) -> Rows:
     import pyarrow.parquet
 
     try:
-        count = pyarrow.parquet.read_metadata(path).num_rows
+        about = pyarrow.parquet.read_metadata(path)
+        size = sum(about.row_group(i).total_byte_size for i in range(about.num_row_groups))
     except (pyarrow.ArrowException, OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read as Parquet ({words(error)}); is it whole?") from error
-    if count > MOST_ROWS:
-        raise UserError(f"{path} has {count} rows, and {MOST_ROWS} are read at most; split it")
+    if about.num_rows > MOST_ROWS:
+        raise UserError(f"{path} has {about.num_rows} rows, and {MOST_ROWS} are read at most; split it")
+    if size > (most := SLACK + GROWTH * path.stat().st_size):
+        raise UserError(f"{path} unpacks to {size} bytes, and more than {most} are not read out of so small a file")
     if path.suffix.lower() != ".parquet":
         raise UserError(f"{path} is a Parquet file; call it {path.stem}.parquet")
     yield from read_rows(str(path))

@@ -77,6 +77,7 @@ def from_files(base: Path, tuned: Path, rivals: Sequence[Path] = (), asked: Aske
         rivals={name: records for name, records in drawn_records.items() if name not in voted},
         voted={name: records for name, records in drawn_records.items() if name in voted},
         lenient=_both_or_none(told_leniently(before), told_leniently(after)),
+        unread=any(not of.graded and all(r.answer is None for r in of.records) for of in (before, after)),
         tokens={"base": [], "tuned": _tokens(tuned)} | ({"base": _tokens(base)} if _alone(base) else {}),
         questions={name: problem.question for name, problem in (before.problems | after.problems).items()},
     )

@@ -15,8 +15,10 @@ from tiltlab.verdict.parts import Parts
 from tiltlab.verdict.sharpened import Best, By, OfFamily, Sharpened
 from tiltlab.verdict.solved_problems import Profile
 from tiltlab.verdict.wording import (
+    ANSWERS,
     MORE_SAMPLES,
     SCORES,
+    UNREAD,
     UNSCORED,
     beyond,
     by_form,
@@ -55,7 +57,9 @@ class Decision:
 class Known:
     """All that is weighed: the gain, what sharpening would have of it, its parts, and what responses are like.
 
-    scored: whether it is known how likely the base finds both models' responses."""
+    scored: whether it is known how likely the base finds both models' responses.
+    unread: whether nobody read answers.
+    """
 
     gain: Comparison
     sharpened: Sharpened | None
@@ -63,6 +67,7 @@ class Known:
     base: Profile
     tuned: Profile
     scored: bool = True
+    unread: bool = False
 
 
 def decided(known: Known, margin: float) -> Decision:
@@ -114,4 +119,6 @@ def _of_a_gain(told: str, reached: float, sharpened: Sharpened, known: Known) ->
     why = "; ".join([told, tried, *how_far(sharpened)])
     if not known.scored:
         return Decision("cannot tell", f"{why}; {UNSCORED}.", SCORES)
+    if known.unread:
+        return Decision("cannot tell", f"{why}; {UNREAD}.", ANSWERS)
     return Decision("cannot tell", f"{why}.", "more problems" if sharpened.covers else more_samples(sharpened))

@@ -76,6 +76,7 @@ class Evidence:
         number of tuned models, and samples beyond those in `base` may have gone into it, which then count in nothing
         else (of problems solved, both models are to have the same chances). None: it is told from `base`, and with a
         cross_logp from `tuned` too.
+    unread: whether nobody read the answers of one of the two, so that what voting would have is not known.
     lenient: `base` and `tuned` again, record by record, graded leniently: where a response says its answer anywhere.
         None where nobody did.
 
@@ -91,6 +92,7 @@ class Evidence:
     path: BasePath | None = None
     voted: Mapping[str, Sequence[Record]] = field(default_factory=dict)
     lenient: tuple[Sequence[Record], Sequence[Record]] | None = None
+    unread: bool = False
 
     def __post_init__(self) -> None:
         if self.path is not None and self.cross_logp is not None:
@@ -114,7 +116,7 @@ def decide(evidence: Evidence, margin: float = MARGIN, seed: int = 0) -> Verdict
     gain = compare(base, tuned, seed)
     sharpened, made_of = _made_of(evidence, seed)
     scored = all(any(not isnan(record.ref_logp) for record in of) for of in (base, tuned))
-    known = Known(gain, sharpened, made_of, profile(base), profile(tuned), scored)
+    known = Known(gain, sharpened, made_of, profile(base), profile(tuned), scored, evidence.unread)
     decision = decided(known, margin)
     return Verdict(
         outcome=decision.outcome,
@@ -164,7 +166,7 @@ def _made_of(evidence: Evidence, seed: int) -> tuple[Sharpened | None, Parts | N
         limit=candidates.vote_limit(path, table.problems),
     )
     covers = likelihood is not None and likelihood.far_enough
-    covers &= path.without_answers or (answers is not None and answers.far_enough)
+    covers &= (path.without_answers and not evidence.unread) or (answers is not None and answers.far_enough)
     of_both = Sharpened(**vars(of), reach=path.reach, covers=covers, likelihood=likelihood, answers=answers)
     return of_both, made_of
 

@@ -15,6 +15,10 @@ UNSCORED = "how likely the base finds these responses is not known, so sharpenin
 
 SCORES = "the base's log p of both models' responses (`tiltlab score`)"
 
+UNREAD = "nobody read answers, so what voting would have is not known"
+
+ANSWERS = "answers that can be voted on: name the task that reads them"
+
 NOTHING = 0.005
 """Of accuracy: a part that two decimals do not show."""
 
