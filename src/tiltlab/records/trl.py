@@ -14,7 +14,7 @@ from tiltlab.records import fields
 from tiltlab.records.fields import Row
 from tiltlab.records.sample import Sample
 
-_NO_GRADE = ("step", "prompt", "completion", "advantage")
+_NO_GRADE = ("step", "prompt", "completion", "advantage", "__index_level_0__")
 
 
 def fits(row: Row) -> bool:
