@@ -158,6 +158,8 @@ def check(recipe: Recipe, on_note: Callable[[str], None] = lambda _: None) -> di
         require_engine(recipe.engine)
     with gathered(wrong):
         reward = recipe.train.own_reward()
+    with gathered(wrong):
+        recipe.train.optimizer.require_installed()
     facts: dict[str, Any] = {}
     rendered: list[Prompt] = []
     for number, task in enumerate(taught(recipe)):

@@ -3,11 +3,11 @@
 Why copies: at the learning rates of RL (1e-6) an update is far below the spacing of bfloat16 numbers, so steps taken on
 bf16 weights are rounded away. Where the weights are float32 already, the copy is the weight itself and costs nothing.
 
-Left out on purpose: learning-rate decay, parameter groups, 8-bit states.
+Left out on purpose: learning-rate decay, parameter groups. Where the copies and moments are held is for adamw.py.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from tiltlab.models.saved import read_tensors
+from tiltlab.training.adamw import Rates, require_torchao, saved, state_of
 
 
 @dataclass(frozen=True)
@@ -61,24 +62,32 @@ class OptimizerConfig:
         if not self.max_grad_norm > 0:
             raise ValueError(f"max_grad_norm must be above 0 (.inf for no clipping), got {self.max_grad_norm}")
 
+    def require_installed(self) -> None:
+        """Raises UserError where `state` needs what is not installed."""
+        if self.state == "8bit":
+            require_torchao()
+
 
 class Optimizer:
-    """Call `accumulate` after every backward pass and `step` once a batch.
+    """Gathers gradients from every backward pass as they come; call `step` once a batch.
 
-    parameters: those to be trained, by name, in a fixed order.
+    parameters: those to be trained, by name, in a fixed order. One optimizer at a time may have them.
     config: of AdamW.
+
+    Gradients of weights that are not float32 are moved into float32 tensors as soon as a backward pass has made them:
+    adding micro-batches up in bf16 would lose the small ones, and no more than one is held in both.
+
+    Raises UserError for a state that needs what is not installed.
     """
 
     def __init__(self, parameters: Mapping[str, nn.Parameter], config: OptimizerConfig) -> None:
         self.config = config
         self._parameters = dict(parameters)
-        self._masters = {
-            name: p if p.dtype == torch.float32 else p.detach().float().requires_grad_()
-            for name, p in self._parameters.items()
-        }
-        self._adamw = torch.optim.AdamW(
-            self._masters.values(), lr=config.lr, betas=config.betas, weight_decay=config.weight_decay, fused=True
-        )
+        self._state = state_of(config.state, self._parameters)
+        self._gathered: dict[str, Tensor] = {}
+        for name, parameter in self._parameters.items():
+            if parameter.dtype != torch.float32:
+                parameter.register_post_accumulate_grad_hook(_gatherer(self._gathered, name))
 
     def lr(self, step: int) -> float:
         """The learning rate of update number `step`, counted from 0."""
@@ -86,14 +95,10 @@ class Optimizer:
         progress = min(1.0, step / warmup) if warmup else 1.0
         return self.config.lr * (start + (1 - start) * progress)
 
-    def accumulate(self) -> None:
-        """Move gradients into float32: adding micro-batches up in bf16 would lose the small ones."""
-        for name, parameter in self._parameters.items():
-            master = self._masters[name]
-            if master is parameter or parameter.grad is None:
-                continue
-            gradient = parameter.grad.float()
-            master.grad = gradient if master.grad is None else master.grad.add_(gradient)
+    def drop(self) -> None:
+        """Forget the gradients gathered since the last step."""
+        self._gathered.clear()
+        for parameter in self._parameters.values():
             parameter.grad = None
 
     def step(self, step: int) -> float:
@@ -103,54 +108,54 @@ class Optimizer:
 
         Raises FloatingPointError, with the weights untouched, where that norm is not finite.
         """
-        norm = float(nn.utils.clip_grad_norm_(self._masters.values(), self.config.max_grad_norm))
-        if not norm < float("inf"):
+        gradients = self._gradients()
+        norm = nn.utils.get_total_norm(list(gradients.values()))
+        if not float(norm) < float("inf"):
             raise FloatingPointError(
-                f"the gradient of step {step} has norm {norm}; lower lr, or look at the scores logged so far"
+                f"the gradient of step {step} has norm {float(norm)}; lower lr, or look at the scores logged so far"
             )
-        for group in self._adamw.param_groups:
-            group["lr"] = self.lr(step)
-        self._adamw.step()
-        self._adamw.zero_grad()
-        with torch.no_grad():
-            for name, parameter in self._parameters.items():
-                if self._masters[name] is not parameter:
-                    parameter.copy_(self._masters[name])
-        return norm
+        scale = (self.config.max_grad_norm / (norm + 1e-6)).clamp(max=1.0)  # as torch's clip_grad_norm_
+        for gradient in gradients.values():
+            gradient.mul_(scale)
+        self._state.step(gradients, Rates(self.lr(step), self.config.betas, self.config.weight_decay))
+        self.drop()
+        return float(norm)
 
     @property
     def nbytes(self) -> int:
-        """Bytes that `save` writes, about: two moments a weight, and the copy where there is one."""
-        copies = [3 if self._masters[name] is not p else 2 for name, p in self._parameters.items()]
-        return sum(4 * n * p.numel() for n, p in zip(copies, self._parameters.values(), strict=True))
+        """Bytes that `save` writes, about."""
+        return sum(tensor.numel() * tensor.element_size() for tensor in self._tensors().values())
 
     def save(self, path: Path) -> None:
-        """Everything a later `restore` needs to go on to the last digit, as one safetensors file."""
+        """Everything a later `restore` needs to go on to the last digit, as one safetensors file. Where the state is
+        held, on the device or on the host, makes no difference to it."""
         save_file({name: tensor.detach().contiguous() for name, tensor in self._tensors().items()}, path)
 
     def restore(self, path: Path) -> None:
         """Take up what `save` left. Raises UserError, with nothing changed, for a file that is not whole."""
-        tensors = read_tensors(path, self._tensors())
+        own = self._tensors()
+        tensors = read_tensors(path, own)
         with torch.no_grad():
-            for key, value in tensors.items():
-                kind, _, name = key.partition("/")
-                master = self._masters[name]
-                if kind == "master":
-                    master.copy_(value)
-                else:
-                    self._adamw.state[master][kind] = value.to(master.device)  # `step` too: fused AdamW wants it there
+            for key, tensor in tensors.items():
+                own[key].copy_(tensor)
+
+    def _gradients(self) -> dict[str, Tensor]:
+        """By name, in float32, of those parameters that have one, in their order."""
+        found = {name: self._gathered.get(name, parameter.grad) for name, parameter in self._parameters.items()}
+        return {name: gradient for name, gradient in found.items() if gradient is not None}
 
     def _tensors(self) -> dict[str, Tensor]:
         """All there is to save, by name; a weight that no gradient has reached has zeros, as AdamW would begin it."""
-        tensors: dict[str, Tensor] = {}
-        for name, master in self._masters.items():
-            state = self._adamw.state.get(master) or _first_state(master)
-            tensors |= {f"{key}/{name}": value for key, value in state.items()}
-            if master is not self._parameters[name]:
-                tensors[f"master/{name}"] = master
-        return tensors
+        return {f"{kind}/{name}": t for name, slot in self._state.slots.items() for kind, t in saved(slot).items()}
 
 
-def _first_state(master: Tensor) -> dict[str, Tensor]:
-    zero = torch.zeros((), device=master.device)
-    return {"step": zero.clone(), "exp_avg": zero.expand(master.shape), "exp_avg_sq": zero.expand(master.shape)}
+def _gatherer(gathered: dict[str, Tensor], name: str) -> Callable[[Tensor], None]:
+    """A hook that moves a parameter's new gradient into float32. It holds no optimizer, which holds the parameter."""
+
+    def gather(parameter: Tensor) -> None:
+        assert parameter.grad is not None
+        gradient = parameter.grad.float()
+        parameter.grad = None
+        gathered[name] = gathered[name].add_(gradient) if name in gathered else gradient
+
+    return gather

@@ -129,7 +129,6 @@ def train_step(
             weighed = replace(current, token_PGT=config.correction.weights(scored.log_ratio_PGT) * current.token_PGT)
             loss = -(scored.advantages_PG * weighed.total_PG).sum() / (config.prompts * config.responses)
             loss.backward()
-            optimizer.accumulate()
         parts.append(scored)
     require_on_policy(rollouts_PG, policy.version)
     with phases("update"):
