@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -18,13 +19,16 @@ from tests.cli.test_cli import run as command
 from tests.study.test_study import STUDY, essence, study
 from tiltlab.config.recipe import Recipe
 from tiltlab.errors import Stopped, UserError
-from tiltlab.storage.files import append_line, read_json
+from tiltlab.models.hf import HFModel
+from tiltlab.storage.files import append_line, read_json, read_lines
 from tiltlab.storage.run_folder import JobDir
+from tiltlab.study.held import remember, remembered
 from tiltlab.study.job import Work
 from tiltlab.study.resume import State
 from tiltlab.study.run import run_job
 from tiltlab.study.study import plan
 from tiltlab.training.alarms import Watch
+from tiltlab.training.room import Room
 
 pytestmark = pytest.mark.slow
 
@@ -397,3 +401,71 @@ def test_a_full_disk_on_going_on_does_not_cost_the_checkpoint(
     assert contents(folder_of(run).checkpoints.path) == before
     assert train(run) == []
     assert essence(run) == essence(straight)
+
+
+# Memory that ran out
+
+
+def crowd(monkeypatch: pytest.MonkeyPatch, groups: int, rows: int) -> list[int]:
+    """A device on which so many groups are scored with gradients, and so many rows drawn, and no more. Groups that were
+    asked for."""
+    asked: list[int] = []
+    logprobs, draw = HFModel.logprobs, HFModel._draw
+
+    def scored(self: HFModel, prompts: Any, rollouts: Any) -> Any:
+        if torch.is_grad_enabled():
+            asked.append(len(prompts))
+            if len(prompts) > groups:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+        return logprobs(self, prompts, rollouts)
+
+    def drawn(self: HFModel, requests: Any, *rest: Any) -> Any:
+        if len(requests) > rows:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return draw(self, requests, *rest)
+
+    monkeypatch.setattr(HFModel, "logprobs", scored)
+    monkeypatch.setattr(HFModel, "_draw", drawn)
+    return asked
+
+
+def test_a_run_that_ran_out_of_memory_goes_on_with_less_and_a_later_try_begins_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = crowd(monkeypatch, groups=1, rows=5)
+    news = train(tmp_path / "straight")
+    assert sum("memory ran out; going on with train.micro_batch_tokens" in line for line in news) >= 2
+    with pytest.raises(Stopped):
+        train(tmp_path / "run", STOP)
+    asked.clear()
+    assert not any("memory ran out" in line for line in train(tmp_path / "run"))
+    assert max(asked) == 1
+    assert essence(tmp_path / "run") == essence(tmp_path / "straight")
+    assert read_lines(folder_of(tmp_path / "run").metrics)[0]["halved"] > 0
+
+
+def test_bounds_of_a_run_are_found_anew_where_the_recipe_holds_it_otherwise(tmp_path: Path) -> None:
+    folder = JobDir(tmp_path)
+    other = Recipe.model_validate(SMALL | {"model": {"checkpointing": True}})
+    remember(RECIPE, folder, Room(512, 64))
+    assert remembered(RECIPE, folder) == Room(512, 64)
+    assert remembered(other, folder) == Room(other.train.micro_batch_tokens)
+
+
+@pytest.mark.parametrize("text", ["{}", "[]", '{"under": %s, "micro_batch_tokens": -1, "batch_tokens": null}', "{"])
+def test_a_damaged_memory_file_is_one_line(text: str, tmp_path: Path) -> None:
+    folder = JobDir(tmp_path)
+    remember(RECIPE, folder, Room(512))
+    under = json.dumps(read_json(folder.memory)["under"])
+    folder.memory.write_text(text.replace("%s", under))
+    with pytest.raises(UserError, match=r"memory\.json"):
+        remembered(RECIPE, folder)
+
+
+def test_a_group_that_does_not_fit_stops_the_study_with_what_would_help(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    crowd(monkeypatch, groups=0, rows=100)
+    with pytest.raises(UserError, match="memory ran out with one group .* may help"):
+        train(tmp_path)
+    assert not folder_of(tmp_path).memory.exists()

@@ -136,7 +136,7 @@ class Recorder:
     def __init__(self, policy: TableLanguage) -> None:
         self.policy = policy
 
-    def accumulate(self) -> None: ...
+    def drop(self) -> None: ...
 
     def lr(self, step: int) -> float:
         return 0.0

@@ -10,8 +10,10 @@ one model. An HFModel checks itself when it is made and refuses a model that it 
 """
 
 import hashlib
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from tiltlab.models.base import TokenLogprobs, pad_tokens
+from tiltlab.models.batching import half, like_lengths, lots, slices
 from tiltlab.models.codec import Codec
 from tiltlab.models.context import Context, read, read_prompts, read_whole
 from tiltlab.models.decoding import decode, noise
@@ -26,12 +29,13 @@ from tiltlab.models.engine import Drawn, Request, grouped, requests
 from tiltlab.models.fitness import checkpoint_layers, quiet_dropout, refusing, require_right_logprobs
 from tiltlab.models.head import Head
 from tiltlab.models.saved import restore_adapters, restore_module
+from tiltlab.models.shelf import Shelf
 from tiltlab.models.sizes import ON_CPU, Sizes
 from tiltlab.models.slot_decoding import Decoding, slot_decoder
 from tiltlab.models.stepping import Stepper
 from tiltlab.models.vocabulary import chosen_logprobs
 from tiltlab.models.weights import merged, take
-from tiltlab.system.devices import free_bytes
+from tiltlab.system.devices import free_bytes, unless_memory_runs_out
 from tiltlab.types import Prompt, Rollout
 
 
@@ -70,6 +74,10 @@ class HFModel:
         self._version = 0
         self.tell: Callable[[int], None] = lambda _: None
         """Told at each step of decoding how many tokens it drew: for whoever shows how far drawing is."""
+        self.ran_out: Callable[[int], None] = lambda _: None
+        """Told what `batch_tokens` is now, after memory ran out while drawing and less at a time was drawn instead."""
+        self.shelf: Shelf | None = None
+        """Where its weights are while it is not scoring; None where they stay on their device."""
         quiet_dropout(module)
         base = module.get_base_model() if hasattr(module, "get_base_model") else module
         with refusing(codec.name, base):
@@ -113,13 +121,32 @@ class HFModel:
     @torch.no_grad()
     def draw(self, requests_N: Sequence[Request], temperature: float, *, ignore_eos: bool) -> list[Drawn]:
         """As the protocol says (`Engine.draw`), `batch_tokens` at a time; rows with like limits side by side."""
-        drawn: dict[int, Drawn] = {}
+        held = self.batch_tokens
         with self._ready():
-            if self._slots is not None:
-                ends_V = self._ends() & (not ignore_eos)
-                return self._slots.draw(requests_N, temperature, ends_V, self.batch_tokens)
-            for rows in _lots(requests_N, self.batch_tokens):
-                drawn |= zip(rows, self._draw([requests_N[row] for row in rows], temperature, ignore_eos), strict=True)
+            in_slots = self._slots is not None
+            drawn_N = (self._draw_in_slots if in_slots else self._draw_in_lots)(requests_N, temperature, ignore_eos)
+        if self.batch_tokens < held:
+            self.ran_out(self.batch_tokens)
+        return drawn_N
+
+    def _draw_in_slots(self, requests_N: Sequence[Request], temperature: float, ignore_eos: bool) -> list[Drawn]:
+        assert self._slots is not None
+        wanted = (requests_N, temperature, self._ends() & (not ignore_eos))
+        while (drawn_N := unless_memory_runs_out(partial(self._slots.draw, *wanted, self.batch_tokens))) is None:
+            self.batch_tokens = half(requests_N, self.batch_tokens)
+        return drawn_N
+
+    def _draw_in_lots(self, requests_N: Sequence[Request], temperature: float, ignore_eos: bool) -> list[Drawn]:
+        drawn: dict[int, Drawn] = {}
+        left = deque(lots(requests_N, range(len(requests_N)), self.batch_tokens))
+        while left:
+            lot = [requests_N[row] for row in left[0]]
+            found = unless_memory_runs_out(partial(self._draw, lot, temperature, ignore_eos))
+            if found is None:
+                self.batch_tokens = half(lot, self.batch_tokens)
+                left = deque(lots(requests_N, [row for rows in left for row in rows], self.batch_tokens))
+            else:
+                drawn |= zip(left.popleft(), found, strict=True)
         return [drawn[row] for row in range(len(requests_N))]
 
     def _draw(self, requests_N: Sequence[Request], temperature: float, ignore_eos: bool) -> list[Drawn]:
@@ -168,10 +195,10 @@ class HFModel:
         pass: the caller hands over no more responses than that.
         """
         ids_P = [self.codec.encode(prompt) for prompt in prompts]
-        tokens_PGT, mask_PGT = (tensor.to(self.device) for tensor in pad_tokens(rollouts))
         logps, entropies = [], []
-        with self._ready():
-            for rows in _slices(len(ids_P), self.scoring_tokens // max(map(len, ids_P))):
+        with self.shelf or nullcontext(), self._ready():
+            tokens_PGT, mask_PGT = (tensor.to(self.device) for tensor in pad_tokens(rollouts))
+            for rows in slices(len(ids_P), self.scoring_tokens // max(map(len, ids_P))):
                 logp, entropy = self._score(ids_P[rows], tokens_PGT[rows], mask_PGT[rows], temperature)
                 logps.append(logp)
                 entropies.append(entropy)
@@ -234,6 +261,11 @@ class HFModel:
         """Where the weights are."""
         return self._head.device
 
+    def shelve(self) -> None:
+        """Keep the weights in host memory from now on, but while responses are scored. For a frozen model whose module
+        nobody else has; it can score, and nothing else."""
+        self.shelf = Shelf(self.module)
+
     @property
     def sizes(self) -> Sizes:
         """What a token takes in memory."""
@@ -265,7 +297,7 @@ class HFModel:
         context = None if self.checkpointing else self._read_prompts(ids_P, growing=False)
         head = self._head if temperature == 1 else lambda hidden_NH: self._head(hidden_NH) / temperature
         places, logps, entropies = [], [], []
-        for rows in _like_lengths(mask_NT.sum(1).tolist(), self.scoring_tokens, max(map(len, ids_P))):
+        for rows in like_lengths(mask_NT.sum(1).tolist(), self.scoring_tokens, max(map(len, ids_P))):
             row_N = self._indices(rows)
             width = int(mask_NT[row_N].sum(1).max())
             tokens, mask = tokens_NT[row_N, :width], mask_NT[row_N, :width]
@@ -308,33 +340,3 @@ class HFModel:
 
     def _indices(self, rows: Sequence[int]) -> Tensor:
         return torch.tensor(rows, device=self.device)
-
-
-def _slices(total: int, size: int) -> Iterator[slice]:
-    for start in range(0, total, max(1, size)):
-        yield slice(start, min(start + max(1, size), total))
-
-
-def _lots(requests_N: Sequence[Request], batch_tokens: int) -> Iterator[list[int]]:
-    """Row numbers, in their order, in lots that share a limit and fit `batch_tokens`."""
-    for limit in dict.fromkeys(request.limit for request in requests_N):
-        rows = [row for row, request in enumerate(requests_N) if request.limit == limit]
-        longest = max(len(requests_N[row].ids) for row in rows)
-        yield from (rows[lot] for lot in _slices(len(rows), batch_tokens // (longest + limit)))
-
-
-def _like_lengths(lengths: Sequence[int], batch_tokens: int, prompt: int) -> Iterator[list[int]]:
-    """Row numbers, longest first, in batches of which at most a quarter is padding and that fit `batch_tokens`."""
-    batch: list[int] = []
-    held = 0
-    for row in sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True):
-        if batch:
-            size = len(batch) + 1
-            padded = lengths[batch[0]] * size
-            if held + lengths[row] < 0.75 * padded or padded + prompt * size > batch_tokens:
-                yield batch
-                batch, held = [], 0
-        batch.append(row)
-        held += lengths[row]
-    if batch:
-        yield batch

@@ -9,6 +9,7 @@
         records-forecast.jsonl              of the base alone: further responses, for the forecast
         sampling-last.json sampling-best.json   what drawing them took: tokens, seconds, the sampler's notes
         tests/SET/                          records and what drawing took, for each test set but the task's own
+        memory.json                         where memory ran out: with how much less a later try begins
         result.json                         written last: a job that has it is done
         failed.json                         instead, where it could not be finished: why. The next try removes it
 
@@ -57,6 +58,11 @@ class JobDir:
     def failed(self) -> Path:
         """Why the job could not be finished."""
         return self.path / "failed.json"
+
+    @property
+    def memory(self) -> Path:
+        """What fits the device's memory, where that once ran out."""
+        return self.path / "memory.json"
 
     def records(self, which: str) -> Path:
         """Graded responses on the test split; `which` is "last", "best" or "forecast"."""

@@ -4,8 +4,11 @@ Left out on purpose: comparison. A job knows nothing of the others; what they sh
 budget) they share by being functions of the same recipe.
 """
 
+import gc
 import traceback
 from functools import lru_cache
+
+import torch
 
 from tiltlab.config.methods import Base
 from tiltlab.engines.make import drawn_by
@@ -16,9 +19,11 @@ from tiltlab.seeds import derive
 from tiltlab.storage.files import make_folder, write_json
 from tiltlab.storage.folder import cannot_write, is_full
 from tiltlab.study.evaluation import Evaluation
+from tiltlab.study.held import decided
 from tiltlab.study.job import Work
 from tiltlab.study.training import Training
 from tiltlab.training.advantage import UnsuitableReward
+from tiltlab.training.room import REMEDIES
 
 
 def run_job(work: Work) -> None:
@@ -31,6 +36,7 @@ def run_job(work: Work) -> None:
     folder = work.folder
     if folder.result.exists():
         return
+    gc.collect()  # models of an earlier job, where they hold each other, are to leave their memory to this one
     make_folder(folder.path)
     folder.failed.unlink(missing_ok=True)
     try:
@@ -42,6 +48,8 @@ def run_job(work: Work) -> None:
             raise cannot_write(folder.path, error) from error
         lasting = isinstance(error, FloatingPointError | UnsuitableReward)  # by the recipe: another try ends the same
         why = brief(error) if lasting else said(error)
+        if isinstance(error, torch.OutOfMemoryError):
+            why = f"memory ran out where nothing could be halved ({brief(error, 120)}); {REMEDIES}"
         told = {"error": why, "lasting": lasting, "traceback": traceback.format_exc()}
         write_json(folder.failed, told)
 
@@ -57,7 +65,7 @@ def _run(work: Work) -> None:
         write_json(work.folder.result, {"trained": False, "reference": base.fingerprint()})
         return
     with (
-        policy_from(base, work.recipe.model, derive(work.job.seed, "adapters")) as (policy, reference),
+        policy_from(base, decided(work.recipe, base), derive(work.job.seed, "adapters")) as (policy, reference),
         drawn_by(work.recipe.engine, policy) as model,
     ):
         Training(work, objective, model, reference).run()

@@ -12,11 +12,13 @@ from tiltlab.objective import Objective
 from tiltlab.plan.rates import key_of, measured, remember, way_of
 from tiltlab.storage.files import append_line, read_lines, write_json
 from tiltlab.study.evaluation import Evaluation
+from tiltlab.study.held import hold, remember, remembered
 from tiltlab.study.job import Work
 from tiltlab.study.resume import State, resume, save
 from tiltlab.system.devices import device_name
 from tiltlab.training.alarms import Alarm, Watch
 from tiltlab.training.optimizer import Optimizer
+from tiltlab.training.room import Room
 from tiltlab.training.step_metrics import Metrics
 from tiltlab.training.train import TrainConfig, train
 
@@ -32,6 +34,9 @@ class Training:
         self.work, self.folder, self.recipe = work, work.folder, work.recipe
         self.objective, self.policy, self.reference = objective, policy, reference
         self.optimizer = Optimizer(policy.trainable(), work.recipe.train.optimizer)
+        self.room = remembered(work.recipe, work.folder)
+        self.room.keep = self._ran_out
+        hold(work.recipe, policy, reference, self.room)
         self.evaluation = Evaluation(work, policy, reference)
         self.state, self.watch = State(), Watch()
 
@@ -89,6 +94,7 @@ class Training:
             self.optimizer,
             start=self.state.step,
             reward=reward,
+            room=self.room,
         )
 
     def _evaluate(self) -> None:
@@ -142,6 +148,9 @@ class Training:
     def _fatal(self, watch: Watch) -> Alarm | None:
         """The alarm that the recipe says to stop on, once it has fired."""
         return next((alarm for alarm in watch.fired if alarm.kind in self.recipe.train.stop_on), None)
+
+    def _ran_out(self, room: Room) -> None:
+        self._tell(self._doing(), remember(self.recipe, self.folder, room))
 
     def _doing(self) -> str:
         fired = self.watch.fired

@@ -1,9 +1,13 @@
 """Which devices there are for the work to be spread over, and how a process settles on its own."""
 
+import gc
 import os
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from tiltlab.errors import UserError
+
+Result = TypeVar("Result")
 
 
 def usable_devices(wanted: str) -> list[str]:
@@ -102,3 +106,20 @@ def free_bytes(device: Any) -> int | None:
     kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     free: int = torch.cuda.mem_get_info(device)[0]
     return free + kept
+
+
+def unless_memory_runs_out(work: Callable[[], Result]) -> Result | None:
+    """What `work` returns, which is not None; None where a device's memory ran out, with what it had made given back.
+
+    A process that the kernel kills for want of host memory, and Python's MemoryError, are no case of this.
+    """
+    import torch
+
+    try:
+        return work()
+    except torch.OutOfMemoryError:
+        pass  # only once the handler is left does its traceback let go of the tensors that it holds
+    gc.collect()
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
+    return None

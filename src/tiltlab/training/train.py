@@ -23,6 +23,7 @@ from typing import TypeVar
 import torch
 
 from tiltlab.models.base import LanguageModel, Policy, TokenLogprobs
+from tiltlab.models.shelf import at_hand
 from tiltlab.objective import Objective
 from tiltlab.rewards.functions import Reward
 from tiltlab.seeds import batch_indices, derive
@@ -30,9 +31,10 @@ from tiltlab.tasks.base import Task, grade_all
 from tiltlab.training.advantage import Advantage, advantages
 from tiltlab.training.importance import NOTHING, Correction, log_ratio
 from tiltlab.training.optimizer import Optimizer
+from tiltlab.training.room import Room
 from tiltlab.training.signals import Signal, Truncated, signal_rewards
 from tiltlab.training.step_metrics import Metrics, Phases, Scored, accuracy, batch_metrics, sampler_metrics
-from tiltlab.types import Problem, Rollout
+from tiltlab.types import Problem, Prompt, Rollout
 
 Item = TypeVar("Item")
 
@@ -76,19 +78,24 @@ def train(
     *,
     start: int = 0,
     reward: Reward | None = None,
+    room: Room | None = None,
 ) -> Iterator[Metrics]:
     """Train from step `start`, yielding the metrics of each step once its update is done.
 
     The caller evaluates, saves and stops between two steps. All randomness is a function of (config.seed, step), so
     going on from saved weights and optimiser state is the same as never having stopped.
 
-    Raises FloatingPointError on a gradient that is not finite, UnsuitableReward where `advantage` cannot be told.
+    room: how much is held at once; as `config` says, where left out.
+
+    Raises FloatingPointError on a gradient that is not finite, UnsuitableReward where `advantage` cannot be told,
+    UserError where a group does not fit the device's memory alone.
     """
+    room = room or Room(config.micro_batch_tokens)
     problems = task.problems("train")
     for step in range(start, config.steps):
         indices = batch_indices(step, config.prompts, len(problems), config.seed)
         problems_P = [problems[i] for i in indices]
-        yield train_step(policy, reference, task, objective, config, optimizer, problems_P, step, reward)
+        yield train_step(policy, reference, task, objective, config, optimizer, problems_P, step, reward, room)
 
 
 def train_step(
@@ -101,9 +108,15 @@ def train_step(
     problems_P: Sequence[Problem],
     step: int,
     reward: Reward | None = None,
+    room: Room | None = None,
 ) -> Metrics:
-    """One batch of P x G responses, one update. Arguments as in `train`."""
-    phases = Phases()
+    """One batch of P x G responses, one update. Arguments as in `train`.
+
+    Among its metrics, `halved` is how often a bound was halved because memory ran out; what was tried before counts
+    for nothing.
+    """
+    room = room or Room(config.micro_batch_tokens)
+    phases, halved = Phases(), room.halved
     prompts_P = [task.render(problem) for problem in problems_P]
     with phases("rollout"):
         rollouts_PG = policy.generate(
@@ -118,11 +131,39 @@ def train_step(
         rewards_PG = signal_rewards(
             config.signal, rollouts_PG, grades_PG, derive(config.seed, "signal", step), config.truncated
         )
+    parts = room.fit(
+        lambda batches: backward(
+            policy, reference, objective, config, prompts_P, rollouts_PG, rewards_PG, batches, phases
+        ),
+        lambda tokens: micro_batches(rollouts_PG, tokens),
+        optimizer.drop,
+    )
+    require_on_policy(rollouts_PG, policy.version)
+    with phases("update"):
+        grad_norm = optimizer.step(step)
+    policy.updated()
+    update = {"step": step, "lr": optimizer.lr(step), "grad_norm": grad_norm, "halved": room.halved - halved}
+    figures = batch_metrics(parts) | sampler_metrics(parts, config.correction) | {"accuracy": accuracy(grades_PG)}
+    return update | figures | phases.metrics(rollouts_PG)
+
+
+def backward(
+    policy: Policy,
+    reference: LanguageModel,
+    objective: Objective,
+    config: TrainConfig,
+    prompts_P: Sequence[Prompt],
+    rollouts_PG: Sequence[Sequence[Rollout]],
+    rewards_PG: Sequence[Sequence[float]],
+    batches: Sequence[Sequence[int]],
+    phases: Phases,
+) -> list[Scored]:
+    """Score a batch, micro-batch by micro-batch, and have the policy's parameters get its gradient."""
+    with phases("reference"), torch.no_grad(), at_hand(reference):
+        refs = [reference.logprobs(pick(prompts_P, rows), pick(rollouts_PG, rows)) for rows in batches]
     parts = []
-    for rows in micro_batches(rollouts_PG, config.micro_batch_tokens):
+    for rows, ref in zip(batches, refs, strict=True):
         prompts, rollouts, rewards = pick(prompts_P, rows), pick(rollouts_PG, rows), pick(rewards_PG, rows)
-        with phases("reference"), torch.no_grad():
-            ref = reference.logprobs(prompts, rollouts)
         with phases("update"):
             current = policy.logprobs(prompts, rollouts)
             scored = score(objective, rollouts, rewards, ref, current, config.advantage, config.truncated)
@@ -130,13 +171,7 @@ def train_step(
             loss = -(scored.advantages_PG * weighed.total_PG).sum() / (config.prompts * config.responses)
             loss.backward()
         parts.append(scored)
-    require_on_policy(rollouts_PG, policy.version)
-    with phases("update"):
-        grad_norm = optimizer.step(step)
-    policy.updated()
-    update = {"step": step, "lr": optimizer.lr(step), "grad_norm": grad_norm}
-    figures = batch_metrics(parts) | sampler_metrics(parts, config.correction) | {"accuracy": accuracy(grades_PG)}
-    return update | figures | phases.metrics(rollouts_PG)
+    return parts
 
 
 def score(
