@@ -137,11 +137,9 @@ def step(
         held.most("weights", bytes_of(policy.module.parameters()) - adapters)
         held.most("adapters", adapters)
         held.most("reference", 0 if lora else bytes_of(reference.module.parameters()))
-        own = {p.untyped_storage()._cdata for p in trained}
-        masters = [m for m in optimizer._masters.values() if m.untyped_storage()._cdata not in own]
-        held.most("master weights", bytes_of(masters))
-        states = [state[key] for state in optimizer._adamw.state.values() for key in ("exp_avg", "exp_avg_sq")]
-        held.most("moments", bytes_of(states))
+        slots = optimizer._state.slots.values()
+        held.most("master weights", bytes_of(slot.master for slot in slots if slot.is_copied))
+        held.most("moments", bytes_of(moment for slot in slots for moment in (slot.exp_avg, slot.exp_avg_sq)))
     return dict(held.parts)
 
 
@@ -159,7 +157,7 @@ class AnyReward(Lookup):
 def watched(held: Held, policy: HFModel, optimizer: Optimizer, least: int | None) -> Iterator[None]:
     """Count within: activations and logits of each micro-batch, gradients, keys and values."""
     own = {tensor.untyped_storage()._cdata for tensor in [*policy.module.parameters(), *policy.module.buffers()]}
-    logprobs, chosen, accumulate, take = policy.logprobs, hf.chosen_logprobs, optimizer.accumulate, optimizer.step
+    logprobs, chosen, take = policy.logprobs, hf.chosen_logprobs, optimizer.step
     decode = hf.decode
 
     def counted_logprobs(*arguments: Any) -> Any:
@@ -176,15 +174,12 @@ def watched(held: Held, policy: HFModel, optimizer: Optimizer, least: int | None
             held.most("logits", large.nbytes + hidden.untyped_storage().nbytes())
         return result
 
-    def counted_accumulate() -> None:
-        held.most(
-            "gradients of a backward pass",
-            bytes_of(p.grad for p in policy.trainable().values() if p.grad is not None and p.dtype != torch.float32),
-        )
-        accumulate()
+    def counted_gradient(gradient: Tensor) -> None:
+        waiting = [p.grad for p in policy.trainable().values() if p.grad is not None and p.dtype != torch.float32]
+        held.most("gradients of a backward pass", bytes_of([gradient, *waiting]))
 
     def counted_step(number: int) -> float:
-        held.most("gradients", bytes_of(m.grad for m in optimizer._masters.values() if m.grad is not None))
+        held.most("gradients", bytes_of(optimizer._gradients().values()))
         return take(number)
 
     def counted_decode(head: Any, read_on: Any, context: Any, *rest: Any) -> Any:
@@ -195,10 +190,12 @@ def watched(held: Held, policy: HFModel, optimizer: Optimizer, least: int | None
 
         return decode(head, counted_read, context, *rest)
 
+    for parameter in policy.trainable().values():
+        if parameter.dtype != torch.float32:
+            parameter.register_hook(counted_gradient)
     with (
         mock.patch.object(policy, "logprobs", counted_logprobs),
         mock.patch.object(hf, "chosen_logprobs", counted_chosen),
-        mock.patch.object(optimizer, "accumulate", counted_accumulate),
         mock.patch.object(optimizer, "step", counted_step),
         mock.patch.object(hf, "decode", counted_decode),
     ):

@@ -22,7 +22,7 @@ from tiltlab.errors import Stopped, UserError
 from tiltlab.models.hf import HFModel
 from tiltlab.storage.files import append_line, read_json, read_lines
 from tiltlab.storage.run_folder import JobDir
-from tiltlab.study.held import remember, remembered
+from tiltlab.study.held import keep_room, room_left
 from tiltlab.study.job import Work
 from tiltlab.study.resume import State
 from tiltlab.study.run import run_job
@@ -447,19 +447,19 @@ def test_a_run_that_ran_out_of_memory_goes_on_with_less_and_a_later_try_begins_s
 def test_bounds_of_a_run_are_found_anew_where_the_recipe_holds_it_otherwise(tmp_path: Path) -> None:
     folder = JobDir(tmp_path)
     other = Recipe.model_validate(SMALL | {"model": {"checkpointing": True}})
-    remember(RECIPE, folder, Room(512, 64))
-    assert remembered(RECIPE, folder) == Room(512, 64)
-    assert remembered(other, folder) == Room(other.train.micro_batch_tokens)
+    keep_room(RECIPE, folder, Room(512, 64))
+    assert room_left(RECIPE, folder) == Room(512, 64)
+    assert room_left(other, folder) == Room(other.train.micro_batch_tokens)
 
 
 @pytest.mark.parametrize("text", ["{}", "[]", '{"under": %s, "micro_batch_tokens": -1, "batch_tokens": null}', "{"])
 def test_a_damaged_memory_file_is_one_line(text: str, tmp_path: Path) -> None:
     folder = JobDir(tmp_path)
-    remember(RECIPE, folder, Room(512))
+    keep_room(RECIPE, folder, Room(512))
     under = json.dumps(read_json(folder.memory)["under"])
     folder.memory.write_text(text.replace("%s", under))
     with pytest.raises(UserError, match=r"memory\.json"):
-        remembered(RECIPE, folder)
+        room_left(RECIPE, folder)
 
 
 def test_a_group_that_does_not_fit_stops_the_study_with_what_would_help(

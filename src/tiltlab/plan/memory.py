@@ -92,9 +92,9 @@ def without_activations(shape: Shape, ask: Ask) -> int:
 
 def _gradients(shape: Shape) -> list[Part]:
     gradients = [Part("gradients", 4 * shape.trained, "4 bytes a trained weight, float32")]
-    passing = shape.trained_bytes * shape.rounded // max(1, shape.trained)
+    passing = shape.trained_bytes // max(1, shape.trained) * shape.largest
     if shape.rounded:
-        said = f"{shape.width} bytes a trained weight, until moved"
+        said = "those of the largest tensor, until they are float32"
         gradients.append(Part("gradients of a backward pass", passing, said))
     return gradients
 
@@ -117,9 +117,8 @@ def _standing(shape: Shape, ask: Ask) -> list[Part]:
     if ask.reference:
         said = f"{shape.width} bytes a weight" + (", on the device while it scores" if where == "host" else "")
         parts.append(Part("reference", shape.weights, said, where))
-    if shape.rounded or ask.state == "host":
-        copied = shape.trained if ask.state == "host" else shape.rounded
-        parts.append(Part("master weights", 4 * copied, "4 bytes a trained weight, float32", where))
+    if shape.rounded:
+        parts.append(Part("master weights", 4 * shape.rounded, "4 bytes a trained weight, float32", where))
     moments = Part("moments", int(2 * moment * shape.trained), f"2 x {moment:.3g} bytes a trained weight", where)
     return [*parts, moments]
 

@@ -55,7 +55,7 @@ def hold(recipe: Recipe, policy: Policy, reference: HFModel, room: Room) -> None
     drawing.ran_out = room.drew_with
 
 
-def remembered(recipe: Recipe, folder: JobDir) -> Room:
+def room_left(recipe: Recipe, folder: JobDir) -> Room:
     """The room that an earlier try was left with; what the recipe says where none ran out of memory, or where one did
     under other memory keys.
 
@@ -72,7 +72,7 @@ def remembered(recipe: Recipe, folder: JobDir) -> Room:
     raise UserError(f"{folder.memory} is damaged; remove it, and what fits is found out again")
 
 
-def remember(recipe: Recipe, folder: JobDir, room: Room) -> str:
+def keep_room(recipe: Recipe, folder: JobDir, room: Room) -> str:
     """Keep the room for a later try. Returns a line that says what it is."""
     bounds = {"micro_batch_tokens": room.micro_batch_tokens, "batch_tokens": room.batch_tokens}
     write_json(folder.memory, {"under": _memory_keys(recipe)} | bounds)

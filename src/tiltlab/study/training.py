@@ -12,7 +12,7 @@ from tiltlab.objective import Objective
 from tiltlab.plan.rates import key_of, measured, remember, way_of
 from tiltlab.storage.files import append_line, read_lines, write_json
 from tiltlab.study.evaluation import Evaluation
-from tiltlab.study.held import hold, remember, remembered
+from tiltlab.study.held import hold, keep_room, room_left
 from tiltlab.study.job import Work
 from tiltlab.study.resume import State, resume, save
 from tiltlab.system.devices import device_name
@@ -34,7 +34,7 @@ class Training:
         self.work, self.folder, self.recipe = work, work.folder, work.recipe
         self.objective, self.policy, self.reference = objective, policy, reference
         self.optimizer = Optimizer(policy.trainable(), work.recipe.train.optimizer)
-        self.room = remembered(work.recipe, work.folder)
+        self.room = room_left(work.recipe, work.folder)
         self.room.keep = self._ran_out
         hold(work.recipe, policy, reference, self.room)
         self.evaluation = Evaluation(work, policy, reference)
@@ -150,7 +150,7 @@ class Training:
         return next((alarm for alarm in watch.fired if alarm.kind in self.recipe.train.stop_on), None)
 
     def _ran_out(self, room: Room) -> None:
-        self._tell(self._doing(), remember(self.recipe, self.folder, room))
+        self._tell(self._doing(), keep_room(self.recipe, self.folder, room))
 
     def _doing(self) -> str:
         fired = self.watch.fired
