@@ -13,6 +13,7 @@ from tiltlab.models.batching import lots
 from tiltlab.models.engine import Request
 from tiltlab.models.hf import HFModel
 from tiltlab.models.loading import ModelConfig, policy_from
+from tiltlab.models.slot_decoding import SlotDecoder
 from tiltlab.objective import tilted
 from tiltlab.system.devices import unless_memory_runs_out
 from tiltlab.tasks.lookup import Lookup
@@ -194,6 +195,24 @@ def test_drawing_goes_on_with_fewer_rows_and_says_so_once(crowded: HFModel) -> N
     assert crowded.batch_tokens // (LIMIT + 4) <= 5
     crowded.generate(PROMPTS, n=6, max_tokens=LIMIT, seed=4)
     assert len(told) == 1
+
+
+def test_slots_go_on_with_fewer_rows_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    inner, told, asked = SlotDecoder.draw, [], []
+
+    def draw(self: SlotDecoder, requests: Any, temperature: float, ends: Any, batch_tokens: int) -> Any:
+        asked.append(batch_tokens)
+        return inner(self, requests, temperature, ends, batch_tokens) if batch_tokens <= 100 else ran_out()
+
+    expected = tiny.model(decoding="slots").generate(PROMPTS, n=6, max_tokens=LIMIT, seed=3)
+    monkeypatch.setattr(SlotDecoder, "draw", draw)
+    model = tiny.model(decoding="slots", batch_tokens=10_000)
+    asked.clear()  # it tried itself
+    model.ran_out = told.append
+    drawn = model.generate(PROMPTS, n=6, max_tokens=LIMIT, seed=3)
+    assert [[r.tokens for r in group] for group in drawn] == [[r.tokens for r in group] for group in expected]
+    assert told == [asked[-1]]
+    assert asked == sorted(set(asked), reverse=True)
 
 
 def test_one_row_that_does_not_fit_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
