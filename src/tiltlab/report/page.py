@@ -91,18 +91,11 @@ def render(study: Study, rows: Sequence[Row], findings: Mapping[str, Findings]) 
     curves = curves_of(study)
     figures: dict[str, go.Figure] = {}
     for i, task in enumerate(study.tasks):
-        figures[f"headline-{i}"] = headline(study, rows, [task])
-        height = max(260, figures[f"headline-{i}"].layout.height)
-        figures[f"frontier-{i}"] = frontier(findings[task].forecast, reached(study, rows, task), height=height)
-        figures[f"ranks-{i}"] = ranks({arm.name: arm.seeds[0].tokens for arm in study.on(task)}, task)
-        trained = {arm.name: arm.seeds[0].tokens for arm in study.on(task) if arm.trained}
-        figures[f"where-{i}"] = where(trained, task)
-        figures[f"cost-{i}"] = cost(study, rows, task)
+        figures |= _of_task(i, study, rows, task, findings[task])
         figures |= _of_verdicts(i, task, findings[task], told[task])
         if study.tests[task].leads:
-            told_of = {curve[1]: learning_curves(study, task, [curve], alarmed[task]) for curve in curves}
-            figures |= {f"curves-{i}-{key}": figure for key, figure in told_of.items()}
-        figures |= {f"at-k-{i}-{kind}": at_k_curve(study, task, kind) for kind in ("pass", "maj")}
+            shown = {curve[1]: learning_curves(study, task, [curve], alarmed[task]) for curve in curves}
+            figures |= {f"curves-{i}-{key}": figure for key, figure in shown.items()}
     return render_page(
         "page.html.j2",
         figures,
@@ -134,6 +127,20 @@ def render(study: Study, rows: Sequence[Row], findings: Mapping[str, Findings]) 
         differing=_differing(study),
         rendered=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
     )
+
+
+def _of_task(number: int, study: Study, rows: Sequence[Row], task: str, findings: Findings) -> dict[str, go.Figure]:
+    """The figures that every task has."""
+    arms, top = study.on(task), headline(study, rows, [task])
+    height = max(260, top.layout.height)
+    return {
+        f"headline-{number}": top,
+        f"frontier-{number}": frontier(findings.forecast, reached(study, rows, task), height=height),
+        f"ranks-{number}": ranks({arm.name: arm.seeds[0].tokens for arm in arms}, task),
+        f"where-{number}": where({arm.name: arm.seeds[0].tokens for arm in arms if arm.trained}, task),
+        f"cost-{number}": cost(study, rows, task),
+        **{f"at-k-{number}-{kind}": at_k_curve(study, task, kind) for kind in ("pass", "maj")},
+    }
 
 
 def _of_verdicts(number: int, task: str, findings: Findings, told: Sequence[Foretold]) -> dict[str, go.Figure]:
