@@ -30,6 +30,7 @@ from tiltlab.config.testing import Tested, Testing, tested_on
 from tiltlab.config.trained import Trained
 from tiltlab.errors import UserError, brief, gathered, shown, words
 from tiltlab.models.loading import ModelConfig
+from tiltlab.models.server import is_served
 from tiltlab.rewards.functions import DEADLINE, Reward, load_reward
 from tiltlab.storage.files import Json, slug
 from tiltlab.storage.old_names import NEW, OLD, renamed, renamed_override
@@ -140,6 +141,13 @@ class Recipe(Section):
                 f"{LONGEST_NAME} bytes, got {shown(name)}"
             )
         return name
+
+    @field_validator("model")
+    @classmethod
+    def _has_weights(cls, model: ModelConfig) -> ModelConfig:
+        if is_served(model.path):
+            raise ValueError("a study needs the model's weights, and a server keeps them; name the model itself")
+        return model
 
     @model_validator(mode="after")
     def _distinct(self) -> "Recipe":

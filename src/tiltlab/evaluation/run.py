@@ -28,6 +28,7 @@ from tiltlab.models.chat import today
 from tiltlab.models.codec import Codec
 from tiltlab.models.hf import HFModel
 from tiltlab.models.loading import ModelConfig, load_codec, load_reference, pick_device
+from tiltlab.models.server import is_served
 from tiltlab.models.sizes import ON_CPU
 from tiltlab.rewards.functions import Reward, load_reward
 from tiltlab.samplers.base import Info, together
@@ -91,7 +92,7 @@ def run_sample(
     lots = [problems[start : start + size] for start in range(0, len(problems), size)]
     if "info" not in about:
         write_json(folder / "sample.json", about)
-    done = _done(folder, recipe.n, lots)
+    done = _done(folder, recipe.n, lots, with_tokens=not is_served(recipe.model.path))
     if done < len(lots):
         model, other = models or _models(recipe, config, codec)
         counted = _Counted(len(problems), on_progress, sum(map(len, lots[:done])))
@@ -109,6 +110,8 @@ def run_sample(
 
 def _lot(config: ModelConfig, tokens: int) -> int:
     """Problems that are drawn between two writings. tokens: that the responses to one of them may take."""
+    if is_served(config.path):
+        return LOT
     if config.batch_tokens == "auto":  # on a GPU as many are held as fit, which is known once the model is there
         return max(1, min(LOT, ON_CPU // tokens)) if pick_device(config) == "cpu" else LOT
     return max(1, min(LOT, config.batch_tokens // tokens))
@@ -158,6 +161,10 @@ def _draw_lot(
     sampler = recipe.sampler.sampler()
     records, info, first_P = evaluate(model, other, sampler, recipe.task, lot, **settings, on_rollouts=keep)
     prompts = [recipe.task.render(problem) for problem in lot]
+    if is_served(recipe.model.path):  # it has neither token ids nor logits to tell
+        append_lines(folder / "records.jsonl", [record_line(record) for record in records])
+        append_lines(folder / "lots.jsonl", [asdict(info)])
+        return
     told = len(read_lines(folder / "tokens.jsonl"))
     append_lines(folder / "tokens.jsonl", token_lines(other, lot, prompts, first_P, told))
     if (folder / "ids.jsonl").exists() or not (folder / "records.jsonl").exists():  # never some of them
@@ -285,15 +292,19 @@ def _lots(folder: Path) -> list[Json]:
         return read_shaped_lines(folder / "lots.jsonl", shapes.Info, ended=False)
 
 
-def _done(folder: Path, n: int, lots: Sequence[Sequence[Problem]]) -> int:
-    """How many lots are whole on the disk: records, ids, tokens and notes. What was written of others is dropped."""
+def _done(folder: Path, n: int, lots: Sequence[Sequence[Problem]], *, with_tokens: bool) -> int:
+    """How many lots are whole on the disk: records, ids, tokens and notes. What was written of others is dropped.
+
+    with_tokens: whether some responses of each lot are kept token by token.
+    """
     paths = [folder / name for name in ("records.jsonl", "tokens.jsonl", "lots.jsonl", "ids.jsonl")]
     records, tokens, notes, ids = (whole_lines(path) for path in paths)
     with_ids = paths[-1].exists()  # folders of older versions have none
     kept = rows = shown = 0
     for lot in lots[: len(notes)]:
         own = records[rows : rows + len(lot) * n]
-        told = [row.get("problem") for row in own if row.get("sample") == 0 and row.get("tokens")][: COUNTED - shown]
+        first = [row.get("problem") for row in own if row.get("sample") == 0 and row.get("tokens")]
+        told = first[: COUNTED - shown] if with_tokens else []
         wanted = [problem.id for problem in lot for _ in range(n)]
         drawn = [own, ids[rows : rows + len(own)]] if with_ids else [own]
         whole = all([row.get("problem") for row in part] == wanted for part in drawn)

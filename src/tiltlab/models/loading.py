@@ -22,6 +22,7 @@ from tiltlab.errors import UserError, brief, said
 from tiltlab.models.chat import today
 from tiltlab.models.codec import Codec
 from tiltlab.models.limits import longest_context, require_known_tokens, require_sizes
+from tiltlab.models.server import is_served
 
 if TYPE_CHECKING:
     from tiltlab.models.hf import HFModel
@@ -56,7 +57,8 @@ class LoraConfig:
 class ModelConfig:
     """Which model, and how to run it.
 
-    path: "embedded", a hub id ("org/name"), a local folder, or a .gguf file (its weights are expanded on loading).
+    path: "embedded", a hub id ("org/name"), a local folder, a .gguf file (its weights are expanded on loading), or to
+        draw from, a server's address ("server:http://127.0.0.1:8000/v1#NAME").
     revision: branch, tag or commit of a hub id; "main" where left out.
     dtype: of the weights; auto is float32 on CPU and bfloat16 on GPU. Log-probabilities are float32 either way.
     device: as torch names it; auto is a GPU where there is one, else the CPU.
@@ -129,6 +131,10 @@ def load_codec(config: ModelConfig) -> Codec:
 
     Raises UserError for a model that is missing, has no EOS, or whose own settings cannot be right.
     """
+    if is_served(config.path):
+        from tiltlab.models.served import served_model
+
+        return served_model(config.path).codec  # type: ignore[return-value]  # what is asked of a codec, it answers
     from transformers import AutoConfig, AutoTokenizer
 
     name, options = _source(config)
@@ -164,12 +170,16 @@ def _generation_eos(name: str, options: dict[str, Any]) -> Any:
 
 
 def load_reference(config: ModelConfig, codec: Codec) -> Any:
-    """The model as it is, frozen: an HFModel.
+    """The model as it is, frozen: an HFModel, or a ServedModel where the path is a server's address.
 
     codec: of the same model (`load_codec`).
 
     Raises UserError for a model that cannot be used.
     """
+    if is_served(config.path):
+        from tiltlab.models.served import served_model
+
+        return served_model(config.path)
     import torch
     from transformers import AutoModelForCausalLM
     from transformers.utils.logging import disable_progress_bar
