@@ -74,6 +74,19 @@ def test_records_of_a_server_are_complete_and_say_where_they_are_from(
     assert run(monkeypatch, "forecast", "--base", str(tmp_path / "far"), "--out", str(tmp_path / "forecast")) == 0
 
 
+def test_a_verdict_on_what_servers_draw(
+    served: tuple[Serving, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, keys = served[1], ("--task", "lazy-sum", "-n", "4", "--limit", "8", "--max-tokens", "40")
+    known = ("verdict", "--base", "embedded", "--tuned", path, *keys, "--out", str(tmp_path / "known"))
+    assert run(monkeypatch, *known) == 0
+    scored = read_records(tmp_path / "known" / "tuned" / "records.jsonl")
+    assert [r.ref_logp for r in scored] == pytest.approx([r.logp for r in scored], abs=1e-4)  # one model, twice
+    both = ("verdict", "--base", path, "--tuned", path, *keys, "--out", str(tmp_path / "both"))
+    assert run(monkeypatch, *both) == 0
+    assert "verdict:" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("fault", [429, 500, 503, "half", "drop"])
 def test_what_may_pass_is_asked_again(served: tuple[Serving, str], fault: object) -> None:
     state, path = served

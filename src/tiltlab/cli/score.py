@@ -1,6 +1,7 @@
 """`tiltlab score`: log-probabilities of responses that exist, under a model of one's own."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -11,6 +12,7 @@ from tiltlab.cli.output import AsJson, Output, print_note
 from tiltlab.cli.outside import AtStep, Fields, From, Grades, TokenizerFile, asked
 from tiltlab.cli.progress import bars
 from tiltlab.errors import UserError
+from tiltlab.models.server import is_served
 from tiltlab.storage.files import slug
 from tiltlab.storage.folder import alone_in
 from tiltlab.system.devices import usable_devices
@@ -124,6 +126,35 @@ def beside_records(
     plan = load_sample_recipe(None, keys).model_copy(update={"task": chosen})
     draw(plan, out / "base", output)
     return out / "base", out / "tuned"
+
+
+def served_records(
+    models: Mapping[str, str],
+    task: tuple[str | None, str | None, str | None],
+    settings: Mapping[str, int | None],
+    out: Path,
+    output: Output,
+) -> tuple[str, ...]:
+    """What models on servers draw, as folders of records within `out`, in the order of the models; what is on no server
+    stays as it is named.
+
+    models: by what they are called. settings: limit, n, max_tokens and seed.
+
+    Raises UserError for a server that cannot be used.
+    """
+    from tiltlab.cli.evaluate import changes, draw
+    from tiltlab.config.recipe import load_sample_recipe
+    from tiltlab.config.tasks import load_task
+
+    named = []
+    for what, model in models.items():
+        folder = out / f"{what}-drawn"
+        if is_served(model):
+            given = {key: value for key, value in settings.items() if key != "seed"}
+            keys = [*changes(model=model, sampler="base", **given), f"seed={settings['seed']}"]
+            draw(load_sample_recipe(None, keys).model_copy(update={"task": load_task(*task)}), folder, output)
+        named.append(str(folder) if is_served(model) else model)
+    return tuple(named)
 
 
 def _opened(path: Path, how: "Asked") -> "tuple[Opened, Task]":

@@ -10,8 +10,9 @@ from tiltlab.cli.evaluate import changes, draw
 from tiltlab.cli.output import AsJson, Engine, Output, are_records, print_note, print_notes
 from tiltlab.cli.outside import AtStep, Fields, From, Grades, TokenizerFile, asked
 from tiltlab.cli.progress import bars, errors
-from tiltlab.cli.score import beside_records
+from tiltlab.cli.score import beside_records, served_records
 from tiltlab.errors import UserError
+from tiltlab.models.server import is_served
 from tiltlab.records.opening import Reading
 from tiltlab.storage.folder import alone_in, require_writable
 from tiltlab.system.devices import usable_devices
@@ -144,8 +145,12 @@ def verdict(
     if drawn and task is None and data is None:
         raise UserError("two models need problems: add --task, --data or both")
     limits = {"n": n, "max_tokens": max_tokens, "seed": seed}
+    drawn = drawn and not is_served(base) and not is_served(tuned)
     how = None if drawn else asked((task, data, map_), from_, grades, step, fields, tokenizer)
     with alone_in(out):
+        if is_served(base) or is_served(tuned):
+            sizes = {"limit": limit, **limits}
+            base, tuned = served_records({"base": base, "tuned": tuned}, (task, data, map_), sizes, out, output)
         if how and not are_records(base):
             base, tuned = map(str, beside_records(base, Path(tuned), how, stop, out, limits, output))
             how = replace(how, reading=Reading())  # both are tiltlab's own now
