@@ -1,12 +1,14 @@
 """A real server, vLLM's own: what it says of its responses is what the model says, and its death costs nothing."""
 
+import os
+import signal
 import socket
 import subprocess
 import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from math import isnan
 from pathlib import Path
 
@@ -22,6 +24,14 @@ from tiltlab.storage.records import read_records
 from tiltlab.types import Rollout
 
 pytestmark = needs_vllm
+
+LIGHT = {
+    "VLLM_CPU_KVCACHE_SPACE": "1",
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+    "VLLM_NO_USAGE_STATS": "1",
+    "TORCH_COMPILE_DISABLE": "1",
+}
+"""A small server."""
 
 START = 600.0
 """Seconds in which a server must have started, on a busy machine."""
@@ -61,14 +71,22 @@ def vllm_serving(folder: Path, port: int) -> Iterator[subprocess.Popen[bytes]]:
     settings += ["--generation-config", "vllm", "--logprobs-mode", "raw_logprobs", "--host", "127.0.0.1"]
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(folder), "--port", str(port)]
     with (folder / "log.txt").open("ab") as log:
-        process = subprocess.Popen([*command, *settings], stdout=log, stderr=log)
+        process = subprocess.Popen(
+            [*command, *settings], stdout=log, stderr=log, env=os.environ | LIGHT, start_new_session=True
+        )
         try:
             wait_until(lambda: process.poll() is not None or is_up(port), START)
             assert process.poll() is None, (folder / "log.txt").read_text()[-3000:]
             yield process
         finally:
-            process.terminate()
-            process.wait(60)
+            kill(process)
+
+
+def kill(process: subprocess.Popen[bytes]) -> None:
+    """The server with the processes that it started."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait(60)
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
@@ -98,8 +116,7 @@ def test_a_server_killed_and_started_again(
         def killing(*given: object) -> None:
             lots.append(1)
             if len(lots) == 2:
-                first.kill()
-                first.wait()
+                kill(first)
             draw(*given)  # type: ignore[arg-type]
 
         monkeypatch.setattr(evaluation, "_draw_lot", killing)

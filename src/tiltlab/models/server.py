@@ -105,11 +105,12 @@ class Server:
         names = [one.get("id") for one in listed if isinstance(one, dict)] if isinstance(listed, list) else []
         return [name for name in names if isinstance(name, str)]
 
-    def complete(self, prompt: Prompt, settings: Mapping[str, Any], *, attempts: int = ATTEMPTS) -> Completion:
+    def complete(self, prompt: Prompt, settings: Mapping[str, Any], *, attempts: int | None = None) -> Completion:
         """One response, with log-probabilities.
 
         prompt: text as it stands, or chat messages, which the server's own template writes.
         settings: max_tokens, temperature, seed and the like.
+        attempts: ATTEMPTS where left out.
 
         Raises UserError where the server refuses, is gone for good, or gives no log-probabilities.
         """
@@ -120,13 +121,13 @@ class Server:
         chat = {"messages": [dict(message) for message in prompt], "logprobs": True, "top_logprobs": 1}
         return self._chat(self.ask("chat/completions", asked | chat, attempts))
 
-    def ask(self, what: str, body: Mapping[str, Any] | None, attempts: int) -> dict[str, Any]:
+    def ask(self, what: str, body: Mapping[str, Any] | None, attempts: int | None) -> dict[str, Any]:
         """The server's answer to one request, made again while that may help."""
         import tenacity
 
         retrying = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(Lost),
-            stop=tenacity.stop_after_attempt(attempts),
+            stop=tenacity.stop_after_attempt(attempts or ATTEMPTS),
             wait=tenacity.wait_random_exponential(max=LONGEST),
             reraise=True,
         )
