@@ -13,7 +13,7 @@ from tiltlab.models.base import LanguageModel
 from tiltlab.rewards.functions import Reward
 from tiltlab.samplers.base import Info, Sampler, together
 from tiltlab.tasks.base import Task, grade_all
-from tiltlab.types import Grade, Problem, Record, Rollout
+from tiltlab.types import Grade, Problem, Prompt, Record, Rollout
 
 CHUNK = 32
 """Problems between two reports of progress."""
@@ -72,9 +72,7 @@ def evaluate(
         )
         rollouts = samples.rollouts
         grades = grade_all(task, some, rollouts, reward)
-        with torch.no_grad():
-            ref_logp = reference.logprobs(prompts, rollouts).total_PG.tolist()
-            logp = ref_logp if model is reference else model.logprobs(prompts, rollouts).total_PG.tolist()
+        ref_logp, logp = _log_probabilities(model, reference, prompts, rollouts)
         records += [
             _record(task, some[p], g, rollout, grades[p][g], logp[p][g], ref_logp[p][g])
             for p, group in enumerate(rollouts)
@@ -85,6 +83,15 @@ def evaluate(
         first_P += [group[0] for group in rollouts]
         on_progress(min(start + CHUNK, len(problems)))
     return Evaluated(records, together(infos), first_P)
+
+
+@torch.no_grad()
+def _log_probabilities(
+    model: LanguageModel, reference: LanguageModel, prompts: Sequence[Prompt], rollouts: Sequence[Sequence[Rollout]]
+) -> tuple[list[list[float]], list[list[float]]]:
+    """Of responses, `[P][G]`: under the reference, and under the model."""
+    ref_logp = reference.logprobs(prompts, rollouts).total_PG.tolist()
+    return ref_logp, ref_logp if model is reference else model.logprobs(prompts, rollouts).total_PG.tolist()
 
 
 def _record(
