@@ -10,7 +10,7 @@ import pytest
 from tests.cli.test_cli import run
 from tiltlab.cli import progress
 from tiltlab.evaluation import run as evaluation
-from tiltlab.models.hf import HFModel
+from tiltlab.models.head import Head
 from tiltlab.storage.files import read_json, read_lines, write_json
 
 EVALUATE = ["evaluate", "--task", "lazy-sum", "-n", "4", "--limit", "8", "--max-tokens", "48"]
@@ -22,14 +22,14 @@ def test_a_batch_tells_how_far_it_is_where_there_is_no_terminal(
 ) -> None:
     options = [*EVALUATE, "--sampler", sampler]
     assert run(monkeypatch, *options, "--out", str(tmp_path / "quick")) == 0
-    head = HFModel._head
+    head = Head.__call__
 
     def slow(*arguments: Any) -> Any:
         time.sleep(0.02)
         return head(*arguments)
 
     monkeypatch.setattr(progress, "EVERY", 0.05)
-    monkeypatch.setattr(HFModel, "_head", slow)
+    monkeypatch.setattr(Head, "__call__", slow)
     capsys.readouterr()
     assert run(monkeypatch, *options, "--out", str(tmp_path / "slow")) == 0
     told = [line for line in capsys.readouterr().err.splitlines() if " so far" in line]
