@@ -75,6 +75,21 @@ def test_a_program_that_was_killed_says_by_what(tmp_path: Path) -> None:
     remote.kill()
 
 
+def test_a_call_that_was_interrupted_leaves_no_answer_to_the_next(tmp_path: Path, monkeypatch) -> None:
+    remote = Remote(Counter, 5, log=tmp_path / "log")
+
+    def interrupted(_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("tiltlab.system.remote.wait", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            remote.call("add", 1)
+    assert not runs(remote.pid)
+    with pytest.raises(Ended):
+        remote.call("add", 1)
+
+
 def test_nothing_that_it_prints_is_among_the_output(capfd: pytest.CaptureFixture[str]) -> None:
     remote = Remote(Counter, 5, log=None)
     remote.call("say", "told to whom it may concern")

@@ -47,9 +47,9 @@ class Remote:
 
         Raises Refused where it failed, Ended where the program has ended.
         """
-        pipe = self._program.pipe
+        pipe, asked = self._program.pipe, pickle.dumps((name, arguments))
         try:
-            pipe.send_bytes(pickle.dumps((name, arguments)))
+            pipe.send_bytes(asked)
             wait([pipe])
             refused, answer = pickle.loads(pipe.recv_bytes())  # of `_serve`'s making
         except (EOFError, OSError) as error:
@@ -58,6 +58,9 @@ class Remote:
                 raise Ended(f"was killed (signal {-code})") from error
             how = f"was killed (signal {-code})" if code < 0 else f"ended (exit code {code})"
             raise Ended(how + self._last_words()) from error
+        except BaseException:  # Ctrl-C, say: the answer would be taken for that to the next call
+            self._program.kill()
+            raise
         if refused:
             raise Refused(answer)
         return answer
