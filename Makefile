@@ -23,8 +23,8 @@ test: check
 test-fast: .venv/ready
 	$(BIN)/python -m pytest -n 2 -m "not slow"
 
-# What vLLM must hold to as an engine (docs/engines.md), on its CPU build: an environment of its own of 3 GB, and a quarter
-# of an hour. PIP_ARGS must lead to PyTorch's CPU build.
+# What vLLM must hold to as an engine (docs/engines.md), on its CPU build: an environment of its own of 3 GB, and about
+# ten minutes. PIP_ARGS must lead to PyTorch's CPU build.
 contract: .venv-vllm/ready
 	.venv-vllm/bin/python -m pytest tests/contract
 

@@ -81,7 +81,7 @@ COMMANDS = {
 def test_a_command_draws_by_it(command: str, model: str, tmp_path: Path) -> None:
     before, out = shared_folders(), str(tmp_path / "out")
     arguments = [part.replace("MODEL", model).replace("OUT", out) for part in COMMANDS[command]]
-    arguments += ["--max-tokens", "16", "--engine", "vllm"] + (["--out", out] if command == "verdict" else [])
+    arguments += ["--max-tokens", "200", "--engine", "vllm"] + (["--out", out] if command == "verdict" else [])
     ended = Command(*arguments)
     code = ended.ended(600)
     assert code == 0 or (command == "check" and code == 1), ended.said()  # it finds a random model wanting
