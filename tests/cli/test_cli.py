@@ -156,6 +156,7 @@ def test_a_run_folder_is_not_used_for_another_study(
     less = ["model.batch_tokens=4096", "model.checkpointing=true", "train.micro_batch_tokens=64"]
     held = [part for key in (*less, "train.optimizer.state=host") for part in ("--set", key)]
     assert run(monkeypatch, "study", path, "--out", out, "--jobs", "1", *held) == 0
+    monkeypatch.setattr("tiltlab.training.optimizer.require_torchao", lambda: None)
     assert run(monkeypatch, "study", path, "--out", out, "--jobs", "1", "--set", "train.optimizer.state=8bit") == 2
     assert "train.optimizer.state differs" in capsys.readouterr().err
 
