@@ -67,9 +67,8 @@ def evaluate(
     for start in range(0, len(problems), CHUNK):
         some = problems[start : start + CHUNK]
         prompts = [task.render(problem) for problem in some]
-        samples = sampler(
-            model, prompts, n=n, max_tokens=max_tokens, seed=seed, grade_fn=partial(_graded, task, some, reward)
-        )
+        graded = partial(_graded, task, some, reward)
+        samples = sampler(model, prompts, n=n, max_tokens=max_tokens, seed=seed, grade_fn=graded)
         rollouts = samples.rollouts
         grades = grade_all(task, some, rollouts, reward)
         ref_logp, logp = _log_probabilities(model, reference, prompts, rollouts)
