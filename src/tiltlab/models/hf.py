@@ -258,13 +258,19 @@ class HFModel:
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
-        return self._head.device
+        """Where the weights are, or will be once they are needed."""
+        return self.shelf.device if self.shelf else self._head.device
 
     def shelve(self) -> None:
         """Keep the weights in host memory from now on, but while responses are scored. For a frozen model whose module
         nobody else has; it can score, and nothing else."""
         self.shelf = Shelf(self.module)
+
+    def unshelve(self) -> None:
+        """Have the weights stay on their device again."""
+        if self.shelf:
+            self.shelf.bring_back()
+            self.shelf = None
 
     @property
     def sizes(self) -> Sizes:

@@ -227,8 +227,8 @@ def policy_from(reference: Any, config: ModelConfig, seed: int) -> Iterator[tupl
     seed: of the adapters' random start.
 
     Full fine-tuning copies the weights. With LoRA both are one module, the one that `reference` holds, and the
-    reference is its view without adapters; they are taken out again when the block ends, so use the two views within.
-    Both views hold and recompute alike.
+    reference is its view without adapters. When the block ends, adapters are taken out again, and weights that were put
+    away are back on their device, so use the two views within. Both views hold and recompute alike.
 
     Raises UserError for adapters that this model cannot have.
     """
@@ -244,7 +244,11 @@ def policy_from(reference: Any, config: ModelConfig, seed: int) -> Iterator[tupl
     }
     if config.lora is None:
         module = copy.deepcopy(reference.module).requires_grad_(True)
-        yield HFModel(module, reference.codec, **keep), HFModel(reference.module, reference.codec, **keep)
+        frozen = HFModel(reference.module, reference.codec, **keep)
+        try:
+            yield HFModel(module, reference.codec, **keep), frozen
+        finally:
+            frozen.unshelve()
         return
     wrapped = with_adapters(reference.module, reference.codec.name, config.lora, seed)
     try:

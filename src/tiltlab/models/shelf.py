@@ -6,6 +6,7 @@ They never change, so they are copied to the host once and only ever sent back t
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
+import torch
 from torch import nn
 
 from tiltlab.models.base import LanguageModel
@@ -25,15 +26,28 @@ class Shelf:
         self._put_away()
 
     def __enter__(self) -> None:
+        if self._users == 0:
+            try:
+                self.bring_back()
+            except BaseException:  # memory ran out on the way: the next try is to find all of them put away
+                self._put_away()
+                raise
         self._users += 1
-        if self._users == 1:
-            for weight, device, kept in self._kept:
-                weight.data = kept.to(device, non_blocking=True)
 
     def __exit__(self, *_: Any) -> None:
         self._users -= 1
         if self._users == 0:
             self._put_away()
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are while they are needed."""
+        return self._kept[0][1]
+
+    def bring_back(self) -> None:
+        """Have the weights on their device."""
+        for weight, device, kept in self._kept:
+            weight.data = kept.to(device, non_blocking=True)
 
     def _put_away(self) -> None:
         for weight, _, kept in self._kept:
