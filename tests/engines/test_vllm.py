@@ -14,7 +14,7 @@ from tiltlab.engines import vllm
 from tiltlab.engines.vllm import VERSION, VLLM
 from tiltlab.models.engine import Drawn, Request, Split
 
-WAKES = [("wake", ["weights"]), ("send",), ("wake", ["kv_cache"]), ("forget",)]
+WAKES = [("given back",), ("wake", ["weights"]), ("send",), ("wake", ["kv_cache"]), ("forget",)]
 DRAWS = "draw"
 
 
@@ -38,6 +38,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
 
     vllm_installed(monkeypatch, vllm=VERSION)
     monkeypatch.setattr(vllm, "Remote", Nobody)
+    monkeypatch.setattr(vllm, "give_back", lambda: calls.append(("given back",)))
     monkeypatch.setattr(VLLM, "_by_gpu", lambda *_: lambda: calls.append(("send",)))
     return calls
 
@@ -48,9 +49,10 @@ def on_gpu(monkeypatch: pytest.MonkeyPatch, *, shares: bool) -> VLLM:
 
 
 def test_on_the_trainer_s_gpu_it_sleeps_whenever_it_does_not_draw(asked, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its weights go with its memory: it draws from none that were not sent since it woke."""
+    """Its weights go with its memory: it draws from none that were not sent since it woke. What torch keeps of the GPU
+    for the trainer's next tensors is given back before vLLM takes its share."""
     engine = on_gpu(monkeypatch, shares=True)
-    assert asked == [("started",), ("sleep",)]
+    assert asked == [("given back",), ("started",), ("sleep",)]
     trained = model()
     both = Split(trained, engine)
     rows = [Request((1, 2), 5, 0), Request((1, 2), 5, 1)]

@@ -32,7 +32,7 @@ from tiltlab.errors import UserError, said
 from tiltlab.models.engine import Drawn, Request, Weights
 from tiltlab.models.hf import HFModel
 from tiltlab.models.weights import apart
-from tiltlab.system.devices import gpu_beside
+from tiltlab.system.devices import give_back, gpu_beside
 from tiltlab.system.remote import Ended, Refused, Remote
 from tiltlab.system.shared_folder import SharedFolder
 
@@ -60,8 +60,7 @@ class VLLM:
         gpu, shares = gpu_beside(like.device, device)
         self.version = -1
         self._ends = frozenset(like.codec.end_ids)
-        self._naps = shares
-        self._asleep = False
+        self._naps, self._asleep = shares, False
         self._weights: Weights = tuple
         self._folder = SharedFolder()
         backend = None if gpu is None else "ipc" if shares else "nccl"
@@ -69,6 +68,8 @@ class VLLM:
         config = _config(like.module)
         setup = _Setup(str(self._folder.path), config, dtype, gpu, memory, backend, torch.get_num_threads())
         log = None if "VLLM_LOGGING_LEVEL" in os.environ else self._folder.path / "vllm.log"  # who sets it wants to see
+        if shares:
+            give_back()
         self._served = Remote(_Served, setup, log=log)
         try:
             self._call("started")
@@ -118,6 +119,7 @@ class VLLM:
 
     def _deliver(self) -> None:
         if self._asleep:
+            give_back()  # or the last update's activations would be in its way
             self._call("wake", ["weights"])
         self._send()
         if self._asleep:

@@ -119,7 +119,14 @@ def unless_memory_runs_out(work: Callable[[], Result]) -> Result | None:
         return work()
     except torch.OutOfMemoryError:
         pass  # only once the handler is left does its traceback let go of the tensors that it holds
+    give_back()
+    return None
+
+
+def give_back() -> None:
+    """Give a GPU back what torch keeps of it for later, and nobody uses: another process cannot have it before."""
+    import torch
+
     gc.collect()
     if torch.cuda.is_initialized():
         torch.cuda.empty_cache()
-    return None
