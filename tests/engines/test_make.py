@@ -43,6 +43,17 @@ def test_a_build_of_the_release_will_do_and_hf_needs_none(monkeypatch: pytest.Mo
     require_engine(EngineConfig("vllm"))
 
 
+def test_no_engine_draws_for_a_model_on_a_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    vllm_installed(monkeypatch, vllm=VERSION)
+    path = "server:http://127.0.0.1:8000/v1#one"
+    with pytest.raises(
+        UserError, match="one draws by itself, and gives no weights to another engine; leave engine out"
+    ):
+        require_engine(EngineConfig("vllm"), "embedded", path)
+    require_engine(EngineConfig("vllm"), "embedded")
+    require_engine(EngineConfig("hf"), path)
+
+
 def test_an_engine_with_the_model_s_weights_is_let_through() -> None:
     require_same(Split(model(), Replica(model(llama(seed=1)))), 1e-3)
 

@@ -50,7 +50,7 @@ def check(
         raise UserError("name a task to check, or give --data FILE")
     require_writable(out)
     output, chosen, drawer = Output(as_json), load_task(task, data, map_), load_engine(engine)
-    require_engine(drawer)
+    require_engine(drawer, *([model] if model else []))
     print_notes(chosen, ["test"])
     problems = chosen.problems("test")[:limit]
     own = load_reward(reward) if reward else None

@@ -11,6 +11,7 @@ from tiltlab.errors import UserError
 from tiltlab.models.base import Policy
 from tiltlab.models.engine import Engine, Split
 from tiltlab.models.hf import HFModel
+from tiltlab.models.server import is_served
 
 
 @contextmanager
@@ -61,7 +62,15 @@ def require_same(both: Split, tolerance: float) -> None:
         )
 
 
-def require_engine(config: EngineConfig) -> None:
-    """Check that the engine asked for is installed; it is not started. Raises UserError where it is not."""
-    if config.name == "vllm":
-        require_vllm()
+def require_engine(config: EngineConfig, *models: str) -> None:
+    """Check that the engine asked for can be had; it is not started.
+
+    models: that it is to draw for, by their paths.
+
+    Raises UserError where it is not installed, and for a model on a server, which has no weights to give it.
+    """
+    if config.name == "hf":
+        return
+    if served := next(filter(is_served, models), None):
+        raise UserError(f"{served} draws by itself, and gives no weights to another engine; leave engine out")
+    require_vllm()

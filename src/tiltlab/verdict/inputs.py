@@ -134,7 +134,7 @@ def from_models(
     `on_note` is told what there is to say of the models. Raises UserError for what cannot be used, and for two models
     that do not share a vocabulary.
     """
-    require_engine(engine)
+    require_engine(engine, base.path, tuned)
     chosen = _chosen(task, problems)
     prompts = [task.render(problem) for problem in chosen]
     settings: dict[str, Any] = {"n": n, "max_tokens": max_tokens}
