@@ -3,11 +3,13 @@
 import math
 from collections.abc import Callable, Sequence
 from itertools import product
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
+from tests.models import tiny
 from tests.samplers.enumerated import (
     CHAINS,
     DRAWS,
@@ -57,6 +59,27 @@ def test_temperature_hits_the_product_of_its_token_distributions(sampler: Temper
     distribution = TableLanguage((table / table.sum(-1, keepdim=True)).log().clamp(min=-1e9)[None])
     exact = distribution.sequence_logprobs()[0].detach().exp()
     assert distance(sampler, language, exact) < tv_tolerance(exact, DRAWS)
+
+
+def test_cut_draws_hold_no_more_rows_than_the_model_has_room_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, prompts, held = tiny.model(), ["ab", "c", "ab", "ba"], []
+    decoder = model.decoder
+
+    def told(some: Sequence[str], *, n: int, max_tokens: int) -> Any:
+        held.append(len(some) * n)
+        return decoder(some, n=n, max_tokens=max_tokens)
+
+    monkeypatch.setattr(model, "decoder", told)
+
+    def drawn(batch_tokens: int) -> list[list[tuple[int, ...]]]:
+        model.batch_tokens = batch_tokens
+        samples = Temperature(top_p=0.9)(model, prompts, n=3, max_tokens=8, seed=0)
+        return [[rollout.tokens for rollout in group] for group in samples.rollouts]
+
+    assert drawn(10_000) == drawn(60)
+    assert held[0] == 12
+    assert max(held[1:]) < 12
+    assert sum(held[1:]) == 12
 
 
 @languages

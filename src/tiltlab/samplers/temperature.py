@@ -8,7 +8,7 @@ from torch import Tensor
 
 from tiltlab.models.base import LanguageModel
 from tiltlab.models.decoding import draw
-from tiltlab.samplers.base import GradeFn, Info, Samples, Streams, decoded_here, drawn_tokens, stopwatch
+from tiltlab.samplers.base import GradeFn, Info, Samples, Streams, decoded_here, drawn_tokens, in_turns, stopwatch
 from tiltlab.types import Prompt
 
 
@@ -61,15 +61,27 @@ class Temperature:
         return Samples(rollouts, info)
 
     def _cut(self, model: LanguageModel, prompts: Sequence[Prompt], n: int, max_tokens: int, seed: int) -> Samples:
+        streams = Streams(seed, prompts, n)
+
+        def run(some: Sequence[Prompt], first: int) -> Samples:
+            return self._turn(model, some, n, max_tokens, streams, first * n)
+
+        return in_turns(run, prompts, max(1, model.capacity(prompts, max_tokens) // n))
+
+    def _turn(
+        self, model: LanguageModel, prompts: Sequence[Prompt], n: int, max_tokens: int, streams: Streams, first: int
+    ) -> Samples:
+        """Responses to some of the prompts, side by side. first: the number of their first row among all."""
         with stopwatch() as seconds:
-            decoder, streams = model.decoder(prompts, n=n, max_tokens=max_tokens), Streams(seed, prompts, n)
+            decoder = model.decoder(prompts, n=n, max_tokens=max_tokens)
             size = len(prompts) * n
             going = list(range(size))
             tokens: list[list[int]] = [[] for _ in range(size)]
             logps: list[list[float]] = [[] for _ in range(size)]
             for _ in range(max_tokens):
                 logits = decoder.next_logits()
-                drawn = draw(self._kept(logits), streams.next(going).to(logits.device))
+                uniform_N = streams.next([first + row for row in going]).to(logits.device)
+                drawn = draw(self._kept(logits), uniform_N)
                 logp_N = logits.log_softmax(-1).gather(-1, drawn.token_N[:, None])[:, 0]
                 for row, token, logp in zip(going, drawn.token_N.tolist(), logp_N.tolist(), strict=True):
                     tokens[row].append(token)
