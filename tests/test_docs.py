@@ -61,9 +61,12 @@ NEEDS = {
     "forecast --base MODEL": "a model",
     "forecast --base records.jsonl": "records",
     "forecast --base mine.jsonl": "a file of another program; run by tests/records",
+    "score records.jsonl": "records; run by tests/evaluation",
+    "export runs/tuned": "run by tests/export",
+    "evaluate --model server": "a server; run by tests/models",
+    "verdict --base runs/": "files of other programs; run by tests/records",
     "score 500.jsonl": "a model and a dump of verl; run by tests/cli",
     "verdict --base 0.jsonl": "dumps of verl; run by tests/cli",
-    "verdict --base runs/verl": "dumps of verl; run by tests/records",
     "verdict --base BASE": "two models",
 }
 """Only parsed: how the command begins, and why it is not run."""
