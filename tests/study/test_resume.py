@@ -252,12 +252,12 @@ def full_for(name: str, monkeypatch: pytest.MonkeyPatch, after: int = 0) -> Iter
 
     def opened(path: Path, mode: str = "r", *more: Any, **options: Any) -> Any:
         file = real(path, mode, *more, **options)
-        if mode in ("w", "a") and path.name.startswith(name):
+        if mode in ("w", "wb", "a") and path.name.startswith(name):
             seen[0] += 1
             if seen[0] > after:
                 write = file.write
 
-                def partly(text: str) -> None:
+                def partly(text: str | bytes) -> None:
                     write(text[: len(text) // 2])
                     file.flush()
                     raise FULL
