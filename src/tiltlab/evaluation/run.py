@@ -130,7 +130,7 @@ def _checked(recipe: SampleRecipe, config: ModelConfig) -> tuple[Sequence[Proble
     with gathered(wrong):
         codec = load_codec(config)
     with gathered(wrong):
-        require_engine(recipe.engine, config.path)
+        require_engine(recipe.engine, config.path, samplers=[recipe.sampler.sampler()])
     with gathered(wrong):
         if recipe.reference:
             load_codec(replace(config, path=recipe.reference))

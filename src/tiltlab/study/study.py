@@ -155,7 +155,7 @@ def check(recipe: Recipe, on_note: Callable[[str], None] = lambda _: None) -> di
     with gathered(wrong):
         codec = load_codec(recipe.model)
     with gathered(wrong):
-        require_engine(recipe.engine)
+        require_engine(recipe.engine, samplers=[arm.sampler() for arm in recipe.arms])
     with gathered(wrong):
         reward = recipe.train.own_reward()
     with gathered(wrong):
