@@ -1,8 +1,10 @@
 """What a study decides from the memory that a GPU has free. The GPU is played: its free bytes are what a test says."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from tests.models import tiny
 from tests.study.test_study import STUDY
@@ -11,6 +13,9 @@ from tiltlab.models.hf import HFModel
 from tiltlab.models.loading import LoraConfig, policy_from
 from tiltlab.models.sizes import HEAD
 from tiltlab.study.held import decided, hold
+from tiltlab.study.job import Work
+from tiltlab.study.run import load_base, run_job
+from tiltlab.study.study import plan
 from tiltlab.training.room import Room
 
 
@@ -80,3 +85,15 @@ def test_room_takes_note_of_what_drawing_ran_out_of(base: HFModel) -> None:
         hold(recipe(), policy, reference, room)
         policy.ran_out(512)
     assert (room.batch_tokens, room.halved) == (512, 1)
+
+
+def test_after_memory_ran_out_the_next_job_loads_the_base_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_memory(_: Work) -> None:
+        raise torch.OutOfMemoryError("no room")
+
+    asked = Recipe.model_validate(STUDY)
+    before, job = load_base(asked.model), plan(asked, 1)[0]
+    monkeypatch.setattr("tiltlab.study.run._run", no_memory)
+    run_job(Work(job, asked, job.folder(tmp_path), lambda *_: None, lambda: False))
+    assert "memory ran out" in job.folder(tmp_path).failed.read_text(encoding="utf-8")
+    assert load_base(asked.model) is not before

@@ -50,6 +50,7 @@ def run_job(work: Work) -> None:
         why = brief(error) if lasting else said(error)
         if isinstance(error, torch.OutOfMemoryError):
             why = f"memory ran out where nothing could be halved ({brief(error, 120)}); {REMEDIES}"
+            load_base.cache_clear()  # some of its weights may be on their way from the host or to it
         told = {"error": why, "lasting": lasting, "traceback": traceback.format_exc()}
         write_json(folder.failed, told)
 
