@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 import yaml
+from pydantic import ValidationError
 
 from tiltlab.config.methods import Sampled, Taught, named
 from tiltlab.config.recipe import Recipe, load_recipe, load_sample_recipe
@@ -402,3 +403,14 @@ def test_an_arm_says_what_it_is_and_old_runs_are_read_the_same(arm: dict[str, An
     (found,) = Recipe.model_validate(SMALL | {"arms": [arm]}).arms
     assert found.nature == nature
     assert nature_of(found.model_dump(mode="json")) == nature
+
+
+@pytest.mark.parametrize(
+    ("key", "said"),
+    [("name", "own is called as the task is that is trained on; leave name out"), ("shots", "Unexpected keyword")],
+)
+def test_the_own_test_set_takes_no_key_that_would_do_nothing(key: str, said: str) -> None:
+    with pytest.raises(ValidationError, match=said):
+        Recipe.model_validate(SMALL | {"test": {"sets": [{"task": "own", key: "other"}]}})
+    kept = Recipe.model_validate(SMALL | {"test": ["own"]}).model_dump(mode="json")
+    assert Recipe.model_validate(kept).test.sets[0].task.name == ""

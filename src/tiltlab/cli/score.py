@@ -11,7 +11,7 @@ import typer
 from tiltlab.cli.output import AsJson, Output, print_note
 from tiltlab.cli.outside import AtStep, Fields, From, Grades, TokenizerFile, asked
 from tiltlab.cli.progress import bars
-from tiltlab.errors import UserError
+from tiltlab.errors import UserError, shown
 from tiltlab.models.server import is_served
 from tiltlab.storage.files import slug
 from tiltlab.storage.folder import alone_in
@@ -84,11 +84,9 @@ def scored(model: "HFModel", path: Path, folder: Path, of: "Of", how: "Asked") -
     responses, source = responses_to(chosen, opened.split, opened.records, opened.ids, str(path))
     for note in model.codec.notes([responses[0].prompt]):
         print_note(note)
-    with bars() as shown:
-        bar = shown.add_task(f"scoring {path}", total=len(responses))
-        return fill(
-            model, opened.records, responses, of, folder, source, lambda done: shown.update(bar, completed=done)
-        )
+    with bars() as live:
+        bar = live.add_task(f"scoring {path}", total=len(responses))
+        return fill(model, opened.records, responses, of, folder, source, lambda done: live.update(bar, completed=done))
 
 
 def beside_records(
@@ -158,13 +156,20 @@ def served_records(
 
 
 def _opened(path: Path, how: "Asked") -> "tuple[Opened, Task]":
-    """Records, and the task that they or the options name. Raises UserError where neither does."""
+    """Records, and the task that they or the options name. Raises UserError where neither does, and
+    where they answer other questions."""
     from tiltlab.evaluation.opened import open_records
 
     opened = open_records(path, how, "last" if how.step is None else how.step)
     chosen = how.task or opened.task
     if chosen is None:
         raise UserError(f"{path} does not say what its problems are; name their task by --task, or --data")
+    for problem in chosen.problems(opened.split):
+        if problem.id in opened.problems and opened.problems[problem.id].question != problem.question:
+            raise UserError(
+                f"{path} answers another question {shown(problem.id)} than task {chosen.name} asks now; name the task "
+                "and the data that it answers"
+            )
     return opened, chosen
 
 

@@ -138,8 +138,10 @@ _SPLITS: tuple[Split, ...] = ("test", "train", "validation")
 
 
 def _matched(samples: Sequence[Sample], task: Task, named: str, say: Say) -> tuple[Split, Pairs]:
-    """Those that answer a problem of the task, by the first of its splits that has any of them, and which that is."""
+    """Those that answer a problem of the task, by the split that has most of them, the test split rather than another,
+    and which that is."""
     known: Sequence[Problem] = ()
+    best: tuple[Split, Pairs, int] = ("test", [], 0)
     for split in _SPLITS:
         try:
             problems = task.problems(split)
@@ -148,9 +150,14 @@ def _matched(samples: Sequence[Sample], task: Task, named: str, say: Say) -> tup
                 raise
             continue
         known = known or problems
-        if pairs := _among(samples, problems, task):
-            _tell_matched(pairs, samples, len(problems), f"{task.name}'s {split} split", named, say)
-            return split, pairs
+        pairs = _among(samples, problems, task)
+        best = max(best, (split, pairs, len(problems)), key=lambda one: len(one[1]))
+        if 2 * len(pairs) >= len(samples):
+            break
+    split, pairs, of = best
+    if pairs:
+        _tell_matched(pairs, samples, of, f"{task.name}'s {split} split", named, say)
+        return split, pairs
     first = samples[0]
     said = shown(first.prompt or first.problem)
     raise UserError(

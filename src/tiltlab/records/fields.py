@@ -112,6 +112,14 @@ def summed(values: Any, where: str) -> float:
     return nan if any(isnan(value) for value in known) else fsum(known)
 
 
+def whole(logp: float, held: int, tokens: int | None) -> float:
+    """A sum over all tokens of a response; NaN where some were left out: the end, or thoughts that are not shown.
+
+    held: how many it is a sum over. tokens: how many were drawn; None or 0 where nobody knows.
+    """
+    return nan if tokens and tokens != held else logp
+
+
 def token_ids(values: Any, where: str) -> tuple[int, ...]:
     """Token ids. Raises UserError for what are none."""
     if not isinstance(values, list):

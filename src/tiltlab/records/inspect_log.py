@@ -45,6 +45,7 @@ def _sample(row: Row, task: str, where: str) -> Sample:
     choices = fields.items(output, "choices", where)
     choice = choices[0] if choices and isinstance(choices[0], dict) else {}
     each = fields.mapping(choice, "logprobs", where).get("content")
+    tokens = fields.count(fields.mapping(output, "usage", where), "output_tokens", where) or 0
     grades, answer, unread = _grades(fields.mapping(row, "scores", where), where)
     return Sample(
         where,
@@ -54,8 +55,8 @@ def _sample(row: Row, task: str, where: str) -> Sample:
         task=task,
         number=max(0, epoch - 1),
         complete=fields.ended(choice.get("stop_reason"), f"{where}: stop_reason"),
-        tokens=fields.count(fields.mapping(output, "usage", where), "output_tokens", where) or 0,
-        logp=_logp(each, where),
+        tokens=tokens,
+        logp=_logp(each, tokens, where),
         grades=grades,
         answer=answer,
         unread=unread,
@@ -82,12 +83,13 @@ def _resolved(value: Any, attached: Row, where: str) -> Any:
     return value
 
 
-def _logp(each: Any, where: str) -> float:
+def _logp(each: Any, tokens: int, where: str) -> float:
     if each is None:
         return nan
     if not isinstance(each, list):
         raise UserError(f"{where}: logprobs.content cannot be {shown(each)}; it must be a list")
-    return fields.summed([token.get("logprob") if isinstance(token, dict) else token for token in each], where)
+    known = [token.get("logprob") if isinstance(token, dict) else token for token in each]
+    return fields.whole(fields.summed(known, where), len(each), tokens)
 
 
 def _grades(scores: Row, where: str) -> tuple[dict[str, float], str | None, bool]:

@@ -5,7 +5,8 @@ response.{status_code, body}, error; body.choices[].{index, text or message.cont
 logprobs.content[].logprob for chats, logprobs.token_logprobs for completions; usage.completion_tokens.
 
 A batch's output holds no prompt: a problem is known by its custom_id. It lacks grades, and log-probabilities under the
-base. Most servers leave the end of the response out of the log-probabilities of a chat.
+base. Many servers leave the end of the response, or its thoughts, out of the log-probabilities of a chat, and count
+them as tokens: the sum is then not known.
 """
 
 from collections.abc import Iterator, Sequence
@@ -61,7 +62,7 @@ def _sample(choice: Row, problem: str, tokens: int | None, where: str) -> Sample
         problem=problem,
         complete=fields.ended(choice.get("finish_reason"), f"{where}: finish_reason"),
         tokens=(len(each) if tokens is None else tokens) if each is not None else tokens or 0,
-        logp=nan if each is None else fields.summed(each, f"{where}: logprobs"),
+        logp=nan if each is None else fields.whole(fields.summed(each, f"{where}: logprobs"), len(each), tokens),
     )
 
 
