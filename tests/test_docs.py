@@ -12,6 +12,7 @@ import typer
 from typer.testing import CliRunner
 
 import tiltlab
+from tests.records.folders import write_folders
 from tiltlab.cli.main import app
 from tiltlab.config import recipe as recipes
 from tiltlab.config.engine import EngineConfig
@@ -42,6 +43,14 @@ TUTORIAL = {
 }
 """What each command of the tutorial is given besides."""
 
+UNSEEN = {
+    "push runs/records": "the hub",
+    "evaluate --model server": "a server; run by tests/models with another task",
+    "verdict --base server": "a server; run by tests/models with another task",
+    "verdict --base BASE": "a model; run by tests/cli",
+}
+"""What of the page on one's own run is only parsed: how the command begins, and why."""
+
 NEEDS = {
     "lab": "half a minute; run by tests/lab",
     "study my-study.yaml": "a model of the hub",
@@ -61,11 +70,9 @@ NEEDS = {
     "forecast --base MODEL": "a model",
     "forecast --base records.jsonl": "records",
     "forecast --base mine.jsonl": "a file of another program; run by tests/records",
-    "score records.jsonl": "records; run by tests/evaluation",
-    "export runs/tuned": "run by tests/export",
-    "evaluate --model server": "a server; run by tests/models",
-    "verdict --base runs/": "files of other programs; run by tests/records",
+    "score records.jsonl": "a model and records; run by tests/cli",
     "score 500.jsonl": "a model and a dump of verl; run by tests/cli",
+    "verdict --base runs/verl": "dumps of verl; run by tests/records",
     "verdict --base 0.jsonl": "dumps of verl; run by tests/cli",
     "verdict --base BASE": "two models",
 }
@@ -114,7 +121,8 @@ def options(name: str) -> set[str]:
 
 def test_every_command_is_run_or_said_not_to_be() -> None:
     tutorial = {command for page, command in ALL if page.name == "tutorial.md"}
-    others = {command for _, command in ALL if not is_usage(command)} - set(QUICK) - tutorial
+    own_run = {command for page, command in ALL if page.name == "your-run.md"}
+    others = {command for _, command in ALL if not is_usage(command)} - set(QUICK) - tutorial - own_run
     others = {command for command in others if not command.startswith(PLANS)}
     begun = {command: [start for start in NEEDS if command.startswith(f"tiltlab {start}")] for command in others}
     assert not [command for command, starts in begun.items() if not starts], "neither run nor listed"
@@ -147,9 +155,30 @@ def test_the_tutorial_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert (tmp_path / "runs" / "forecast" / "forecast.html").exists()
 
 
-def ran(command: str) -> None:
+@pytest.mark.slow
+def test_your_run_is_judged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_folders(tmp_path)
+    page = ROOT / "docs" / "your-run.md"
+    shown = re.findall(r"```text\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    told = ""
+    unseen = tuple(f"tiltlab {start}" for start in UNSEEN)
+    for command in commands(page):
+        if not command.startswith(unseen):
+            told += ran(command)
+    verdicts = list((tmp_path / "runs").glob("*/verdict.json"))
+    assert len(verdicts) == 9
+    assert {read_json(path)["outcome"] for path in verdicts} == {"form explains it"}
+    said = [part for block in shown if re.match(r"\S+: ", block) for part in re.split(r"\n(?=\S+: )", block)]
+    assert len(said) >= 8
+    for part in said:
+        assert " ".join(part.split("...")[0].split()) in " ".join(told.split())
+
+
+def ran(command: str) -> str:
     done = CliRunner().invoke(app, shlex.split(command)[1:], catch_exceptions=False)
     assert done.exit_code == 0, done.output
+    return done.output
 
 
 def test_the_example_in_python_runs(capsys: pytest.CaptureFixture[str]) -> None:

@@ -86,7 +86,7 @@ def are_responses(path: Path) -> bool:
         return path.suffix in ENDS or (path.is_file() and path.suffix != ".gguf")
     if (path / "records.jsonl").is_file():
         return True
-    a_model = any((path / name).exists() for name in ("config.json", "adapter_config.json", "tokenizer.json"))
+    a_model = any((path / name).exists() for name in ("config.json", "adapter_config.json"))
     return not a_model and any(file.suffix in ENDS for file in path.rglob("*"))
 
 
