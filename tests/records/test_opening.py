@@ -233,3 +233,11 @@ def test_run_folders_of_tiltlab_are_named_and_not_read_as_something_else(tmp_pat
     (tmp_path / "run/study.json").write_text("{}", encoding="utf-8")
     with pytest.raises(UserError, match="is a run folder of tiltlab"):
         base_records(tmp_path / "run")
+
+
+def test_a_tokenizer_beside_rollouts_makes_no_model_of_them(tmp_path: Path) -> None:
+    file = writers.open_instruct(drawn("only the format learnt")[0], tmp_path)
+    assert (tmp_path / "tokenizer.json").is_file()
+    assert are_responses(file.parent)
+    (tmp_path / "config.json").write_text("{}")
+    assert not are_responses(file.parent)
