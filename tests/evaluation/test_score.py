@@ -82,7 +82,7 @@ def test_a_file_that_names_no_task_is_refused(drawn: Path, tmp_path: Path, comma
     assert "name their task by --task" in said
     code, said = command("score", drawn, "--model", "embedded", "--task", "addition", "--out", tmp_path / "none")
     assert code == 2
-    assert "is no problem of task addition" in said
+    assert "responses to task 'lazy-sum'" in said
 
 
 def test_tokens_that_cannot_be_told_from_the_text_have_no_log_probability(model: HFModel) -> None:
@@ -107,6 +107,31 @@ def test_tokens_that_cannot_be_told_from_the_text_have_no_log_probability(model:
 def test_token_ids_of_another_vocabulary_are_refused(model: HFModel) -> None:
     with pytest.raises(UserError, match="knows"):
         list(scores(model, [Response("1+1=", "2", True, ids=(1, model.codec.vocabulary))]))
+
+
+def test_token_ids_of_another_tokenizer_give_way_to_the_text(model: HFModel) -> None:
+    right = model.codec.tokenizer("1+1=2", add_special_tokens=False)["input_ids"]
+    own, other = tuple(right), tuple(token + 1 for token in right)
+    asked = Response("1+1=", "1+1=2", complete=False)
+    cases = [asked, replace(asked, ids=own), replace(asked, ids=other, tokens=len(other) + 3)]
+    [told] = list(scores(model, cases))
+    assert [one.ids for one in told] == [own] * 3
+    assert [one.fault for one in told] == [None] * 3
+
+
+def test_other_prompts_or_tokens_are_other_scores(model: HFModel, drawn: Path, tmp_path: Path) -> None:
+    records = read_records(drawn / "records.jsonl")[:2]
+    responses, source = responses_to(Sums("lazy-sum"), "test", records, {}, "records")
+    score(model, records, responses, "base", tmp_path, source)
+    for others in ([replace(r, prompt="1+1=") for r in responses], [replace(r, ids=(3,)) for r in responses]):
+        with pytest.raises(UserError, match="holds other records"):
+            score(model, records, others, "base", tmp_path, source)
+
+
+def test_records_of_another_task_are_refused_though_their_ids_are_the_same(drawn: Path) -> None:
+    records = [replace(r, task="other") for r in read_records(drawn / "records.jsonl")]
+    with pytest.raises(UserError, match="responses to task 'other'"):
+        responses_to(Sums("lazy-sum"), "test", records, {}, "records")
 
 
 def test_a_stop_text_is_scored_with_the_token_that_brings_it(model: HFModel) -> None:

@@ -67,7 +67,8 @@ def score(
     Raises UserError for a folder that holds something else, and for a response that the model has no room for.
     """
     make_folder(folder)
-    about = _about(folder, {"model": model.codec.name, "fingerprint": model.fingerprint(), "of": of}, records)
+    wanted = {"model": model.codec.name, "fingerprint": model.fingerprint(), "of": of}
+    about = _about(folder, wanted | {"responses": _digest(model, records, responses)})
     order = _by_problem(records)
     path = folder / "scores.jsonl"
     done = _done(path, [records[i] for i in order])
@@ -85,7 +86,8 @@ def score(
     faults = Counter(line["fault"] for line in lines if line["fault"])
     write_json(folder / "sample.json", source | about | {"faults": dict(faults)})
     write_records(folder / "records.jsonl", filled)
-    return Scored(filled, dict(faults), sum(bool(response.ids) for response in responses))
+    by_ids = sum(bool(r.ids) and told[i]["ids"] == list(r.ids) for i, r in enumerate(responses))
+    return Scored(filled, dict(faults), by_ids)
 
 
 def responses_to(
@@ -96,10 +98,15 @@ def responses_to(
     ids: token ids by problem and sample, as far as they are known.
     named: what messages call the records.
 
-    Raises UserError for a record whose problem the task does not have.
+    Raises UserError for a record of another task, or whose problem the task does not have.
     """
     problems = {problem.id: problem for problem in task.problems(split)}
     for record in records:
+        if record.task != task.name:
+            raise UserError(
+                f"{named} holds responses to task {shown(record.task)}, and task {task.name} may ask others by the "
+                "same ids; name the task that the records are of by --task"
+            )
         if record.problem not in problems:
             raise UserError(
                 f"{named}: {shown(record.problem)} is no problem of task {task.name}'s {split} split; name the task "
@@ -113,9 +120,8 @@ def responses_to(
     return responses, {"questions": {name: [p.question, p.answer] for name, p in asked.items()}}
 
 
-def _about(folder: Path, wanted: Json, records: Sequence[Record]) -> Json:
+def _about(folder: Path, wanted: Json) -> Json:
     """What sample.json says of the scores. Raises UserError for a folder that holds others."""
-    wanted = wanted | {"responses": _digest(records)}
     file = folder / "sample.json"
     if not file.exists():
         if whole_lines(folder / "records.jsonl"):
@@ -128,11 +134,11 @@ def _about(folder: Path, wanted: Json, records: Sequence[Record]) -> Json:
     return {"scored": wanted, "made": before["made"]}
 
 
-def _digest(records: Sequence[Record]) -> str:
-    """SHA-256 of what is scored, hexadecimal."""
-    digest = hashlib.sha256()
-    for r in records:
-        digest.update(repr((r.task, r.problem, r.sample, r.text, r.complete, r.tokens)).encode(errors="replace"))
+def _digest(model: HFModel, records: Sequence[Record], responses: Sequence[Response]) -> str:
+    """SHA-256 of what is scored, as it is scored: after which prompt and by which tokens; hexadecimal."""
+    digest = hashlib.sha256(repr(model.codec.stop).encode(errors="replace"))
+    for record, response in zip(records, responses, strict=True):
+        digest.update(repr((record.task, record.problem, record.sample, response)).encode(errors="replace"))
     return digest.hexdigest()
 
 

@@ -13,6 +13,7 @@ from math import nan
 import torch
 
 from tiltlab.errors import UserError
+from tiltlab.models.codec import Codec
 from tiltlab.models.hf import HFModel
 from tiltlab.models.retokenize import Fault, Retokenized, ending, retokenized
 from tiltlab.types import Prompt, Rollout
@@ -29,7 +30,8 @@ class Response:
     text: as a reader sees it.
     complete: whether it came to an end of its own.
     tokens: how many, its end included; 0 where nobody knows.
-    ids: its tokens, where they are known: the text is then not looked at.
+    ids: its tokens, where they are known; those that say something else than the text are another tokenizer's, and the
+        text counts.
     """
 
     prompt: Prompt
@@ -103,11 +105,20 @@ def _scored(model: HFModel, lot: Sequence[Group], end: int) -> list[Scores]:
 
 def _tokens(model: HFModel, response: Response, end: int) -> Retokenized:
     codec = model.codec
-    if not response.ids:
-        return retokenized(codec, response.text, end=end, complete=response.complete, tokens=response.tokens)
-    if not all(0 <= token < codec.vocabulary for token in response.ids):
+    if response.ids and not all(0 <= token < codec.vocabulary for token in response.ids):
         raise UserError(
             f"a response holds the token {max(response.ids, key=abs)}, and model {codec.name} knows "
             f"{codec.vocabulary}, from 0; score it with a model of the same vocabulary"
         )
-    return Retokenized(response.ids, None)
+    if response.ids and _say(codec, response.ids, response.text):
+        return Retokenized(response.ids, None)
+    tokens = 0 if response.ids else response.tokens  # another tokenizer's count says nothing of this one's
+    return retokenized(codec, response.text, end=end, complete=response.complete, tokens=tokens)
+
+
+def _say(codec: Codec, ids: tuple[int, ...], text: str) -> bool:
+    """Whether tokens hold a text, spaces aside. They may say more: thoughts and calls that a program cut out of it."""
+    wanted = "".join(text.split())
+    if wanted in "".join(codec.decode([ids])[0].split()):
+        return True
+    return wanted in "".join(codec.tokenizer.decode(list(ids), skip_special_tokens=False).split())
