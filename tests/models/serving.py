@@ -13,7 +13,7 @@ from tiltlab.models.hf import HFModel
 class Serving:
     """What a server does, to be changed while it runs.
 
-    faults: status codes, or "half" or "drop", that the next completions are answered with.
+    faults: status codes, or "half", "drop" or "abort", that the next completions are answered with.
     warm: log-probabilities are those at temperature 1. end: they are given for the token that ends a response too.
     logprobs: whether they are given at all.
     """
@@ -67,10 +67,13 @@ def serving(model: HFModel, port: int = 0) -> Iterator[tuple[Serving, str]]:
                 self.close_connection = True
                 return
             if isinstance(fault, int):
-                self.answer(fault, b'{"error": "as the test wishes"}')
+                self.answer(fault, json.dumps({"error": f"not for {self.headers.get('Authorization')}"}).encode())
                 return
             state.asked.append(body)
-            said = json.dumps({"choices": [state.completion(body)]}).encode()
+            choice = state.completion(body)
+            if fault == "abort":
+                choice |= {"text": "", "finish_reason": "abort"}
+            said = json.dumps({"choices": [choice]}).encode()
             self.answer(200, said[: len(said) // 2] if fault == "half" else said)
 
     server = ThreadingHTTPServer(("127.0.0.1", port), Handler)

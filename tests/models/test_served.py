@@ -87,7 +87,7 @@ def test_a_verdict_on_what_servers_draw(
     assert "verdict:" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("fault", [429, 500, 503, "half", "drop"])
+@pytest.mark.parametrize("fault", [429, 500, 503, "half", "drop", "abort"])
 def test_what_may_pass_is_asked_again(served: tuple[Serving, str], fault: object) -> None:
     state, path = served
     far = ServedModel(path)
@@ -104,6 +104,7 @@ def test_what_may_pass_is_asked_again(served: tuple[Serving, str], fault: object
         (lambda s: s.faults.extend([429] * 999), "it says 429"),
         (lambda s: s.faults.extend(["half"] * 999), "half an answer"),
         (lambda s: s.faults.extend(["drop"] * 999), "no answer"),
+        (lambda s: s.faults.extend(["abort"] * 999), "half an answer"),
         (lambda s: s.faults.extend([404] * 999), "refuses completions with 404"),
         (lambda s: setattr(s, "logprobs", False), "no log-probabilities"),
     ],
@@ -132,6 +133,7 @@ def test_what_does_not_pass_is_one_line_and_the_same_command_goes_on(
     errors = capsys.readouterr().err
     assert said in errors
     assert "Traceback" not in errors
+    assert "sesame" not in errors
     kept = (tmp_path / "far" / "records.jsonl").read_text()
     assert len(kept.splitlines()) == 4
     state.faults, state.logprobs = [], True
@@ -182,6 +184,44 @@ def test_a_wrong_address_is_one_line(
     assert said in shown
     assert "secret" not in shown
     assert not (tmp_path / "far" / "records.jsonl").exists()
+
+
+def test_a_key_that_no_request_can_carry_is_one_line(
+    served: tuple[Serving, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(client.KEY, "sesame\n")  # as $(cat file) in some shells leaves it
+    ServedModel(served[1])
+    for key in ("sésame\N{SNOWMAN}", "ses\name"):
+        monkeypatch.setenv(client.KEY, key)
+        with pytest.raises(UserError, match=f"{client.KEY} holds a character") as told:
+            ServedModel(served[1])
+        assert key not in str(told.value)
+
+
+def test_a_server_neither_scores_nor_takes_a_stop_text(
+    served: tuple[Serving, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    far, keys = tmp_path / "far", ("--model", served[1])
+    stop = ("--set", 'model.stop="Q:"')  # it would be left out without a word
+    assert run(monkeypatch, "evaluate", *keys, *KEYS, *stop, "--out", str(far)) == 2
+    assert "model.stop" in capsys.readouterr().err
+    judged = (
+        "verdict",
+        "--base",
+        "embedded",
+        "--tuned",
+        served[1],
+        "--stop",
+        "Q:",
+        *KEYS,
+        "--out",
+        str(tmp_path / "v"),
+    )
+    assert run(monkeypatch, *judged) == 2
+    assert "model.stop" in capsys.readouterr().err
+    assert run(monkeypatch, "evaluate", *keys, *KEYS, "--out", str(far)) == 0
+    assert run(monkeypatch, "score", str(far), *keys, "--out", str(tmp_path / "scored")) == 2
+    assert "name the weights" in capsys.readouterr().err
 
 
 def test_a_name_that_the_server_does_not_have_is_one_line(served: tuple[Serving, str]) -> None:

@@ -51,6 +51,8 @@ def score(
     from tiltlab.models.loading import ModelConfig, load_codec, load_reference
 
     output = Output(as_json)
+    if is_served(model):
+        raise UserError("a server tells log p of its own responses alone; name the weights that it serves as --model")
     config = ModelConfig(path=model, device=usable_devices("auto")[0], stop=stop)
     loaded: HFModel = load_reference(config, load_codec(config))
     how, told = asked((task, data, map_), from_, grades, step, fields, tokenizer), {}
@@ -130,13 +132,15 @@ def served_records(
     models: Mapping[str, str],
     task: tuple[str | None, str | None, str | None],
     settings: Mapping[str, int | None],
+    stop: str | None,
     out: Path,
     output: Output,
 ) -> tuple[str, ...]:
     """What models on servers draw, as folders of records within `out`, in the order of the models; what is on no server
     stays as it is named.
 
-    models: by what they are called. settings: limit, n, max_tokens and seed.
+    models: by what they are called. settings: limit, n, max_tokens and seed. stop: a text that ends responses, which
+        no server takes.
 
     Raises UserError for a server that cannot be used.
     """
@@ -150,6 +154,7 @@ def served_records(
         if is_served(model):
             given = {key: value for key, value in settings.items() if key != "seed"}
             keys = [*changes(model=model, sampler="base", **given), f"seed={settings['seed']}"]
+            keys += [f"model.stop={json.dumps(stop)}"] if stop else []
             draw(load_sample_recipe(None, keys).model_copy(update={"task": load_task(*task)}), folder, output)
         named.append(str(folder) if is_served(model) else model)
     return tuple(named)

@@ -149,8 +149,8 @@ def verdict(
     how = None if drawn else asked((task, data, map_), from_, grades, step, fields, tokenizer)
     with alone_in(out):
         if is_served(base) or is_served(tuned):
-            sizes = {"limit": limit, **limits}
-            base, tuned = served_records({"base": base, "tuned": tuned}, (task, data, map_), sizes, out, output)
+            models, sizes = {"base": base, "tuned": tuned}, {"limit": limit, **limits}
+            base, tuned = served_records(models, (task, data, map_), sizes, stop, out, output)
         if how and not are_records(base):
             base, tuned = map(str, beside_records(base, Path(tuned), how, stop, out, limits, output))
             how = replace(how, reading=Reading())  # both are tiltlab's own now

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from safetensors import SafetensorError
 
-from tiltlab.errors import UserError, brief, said
+from tiltlab.errors import UserError, brief, said, shown
 from tiltlab.models.chat import today
 from tiltlab.models.codec import Codec
 from tiltlab.models.limits import longest_context, require_known_tokens, require_sizes
@@ -134,6 +134,10 @@ def load_codec(config: ModelConfig) -> Codec:
     if is_served(config.path):
         from tiltlab.models.served import served_model
 
+        if config.stop is not None:
+            raise UserError(
+                f"model.stop cannot end a server's responses ({shown(config.stop)}); leave it out, or name the weights"
+            )
         return served_model(config.path).codec  # type: ignore[return-value]  # what is asked of a codec, it answers
     from transformers import AutoConfig, AutoTokenizer
 

@@ -35,6 +35,10 @@ UNCUT = {"top_p": 1.0, "top_k": -1, "min_p": 0.0, "repeat_penalty": 1.0, "repeti
 whole. What a server does not know, it ignores."""
 
 
+UNFINISHED = (None, "", "abort", "error", "cancelled")
+"""What a server says of a response that it gave up, as when it is stopped."""
+
+
 @dataclass(frozen=True)
 class Address:
     """Where a server is, and what it calls the model: "server:http://127.0.0.1:8000/v1#NAME".
@@ -141,7 +145,7 @@ class Server:
         import requests
 
         session = self._local.__dict__.setdefault("session", requests.Session())
-        key = os.environ.get(KEY) or os.environ.get("OPENAI_API_KEY")
+        key = _key()
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         try:
             answer = session.request(
@@ -158,11 +162,13 @@ class Server:
         except requests.RequestException as error:
             raise Lost(f"no answer ({type(error).__name__})") from error
         if code in (408, 409, 425, 429) or code >= 500:
-            raise Lost(f"it says {code}: {brief(said, 120)}")
+            raise Lost(f"it says {code}: {_quoted(said)}")
         if code >= 300:
-            raise UserError(f"server {self.address.url} refuses {what} with {code}: {brief(said, 200)}")
+            raise UserError(f"server {self.address.url} refuses {what} with {code}: {_quoted(said)}")
         if not isinstance(said, dict):
             raise Lost("half an answer: it is no JSON object")
+        if any(choice.get("finish_reason") in UNFINISHED for choice in _choices(said)):
+            raise Lost("half an answer: it does not say that the response ended or reached its limit")
         return said
 
     def _plain(self, said: Mapping[str, Any]) -> Completion:
@@ -183,9 +189,9 @@ class Server:
         return self._completion(choice, text or "", content or [])
 
     def _choice(self, said: Mapping[str, Any]) -> Mapping[str, Any]:
-        choices = said.get("choices")
-        if not (isinstance(choices, list) and choices and isinstance(choices[0], dict)):
-            raise UserError(f"server {self.address.url} answers without choices: {brief(said, 120)}")
+        choices = _choices(said)
+        if not choices:
+            raise UserError(f"server {self.address.url} answers without choices: {_quoted(said)}")
         return choices[0]
 
     def _completion(self, choice: Mapping[str, Any], text: Any, content: list[Any]) -> Completion:
@@ -201,3 +207,22 @@ class Server:
                 "(llama.cpp: logits for all tokens), or have it answer elsewhere and grade the responses alone"
             )
         return Completion(text, tuple(texts), tuple(known), choice.get("finish_reason"))
+
+
+def _choices(said: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    choices = said.get("choices")
+    return [choice for choice in choices if isinstance(choice, dict)] if isinstance(choices, list) else []
+
+
+def _quoted(said: Any) -> str:
+    """The beginning of what a server said, without the key, which some repeat."""
+    return brief(str(said).replace(_key() or "\0", "(the key)"), 200)
+
+
+def _key() -> str:
+    """The server's key; empty where there is none. Raises UserError for one that no request can carry."""
+    name = KEY if os.environ.get(KEY) else "OPENAI_API_KEY"
+    key = os.environ.get(name, "").strip()
+    if not (key.isascii() and key.isprintable()):
+        raise UserError(f"{name} holds a character that no key has; set it again")
+    return key
