@@ -1,6 +1,7 @@
 """Log-probabilities of responses that exist: the same as those of whoever drew them, or none."""
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from math import isnan
@@ -132,6 +133,18 @@ def test_records_of_another_task_are_refused_though_their_ids_are_the_same(drawn
     records = [replace(r, task="other") for r in read_records(drawn / "records.jsonl")]
     with pytest.raises(UserError, match="responses to task 'other'"):
         responses_to(Sums("lazy-sum"), "test", records, {}, "records")
+
+
+def test_a_task_that_asks_something_else_by_the_same_id_is_refused(
+    drawn: Path, tmp_path: Path, command: Command
+) -> None:
+    other = shutil.copytree(drawn, tmp_path / "other")
+    about = json.loads((other / "sample.json").read_text())
+    about["questions"][read_records(other / "records.jsonl")[-1].problem][0] = "9+9="  # as when a data file has changed
+    (other / "sample.json").write_text(json.dumps(about))
+    code, said = command("score", other, "--model", "embedded", "--out", tmp_path / "scored")
+    assert code == 2
+    assert "answers another question" in said
 
 
 def test_a_stop_text_is_scored_with_the_token_that_brings_it(model: HFModel) -> None:

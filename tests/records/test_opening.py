@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from math import isnan
 from pathlib import Path
 
 import pytest
@@ -241,3 +242,28 @@ def test_a_tokenizer_beside_rollouts_makes_no_model_of_them(tmp_path: Path) -> N
     assert are_responses(file.parent)
     (tmp_path / "config.json").write_text("{}")
     assert not are_responses(file.parent)
+
+
+def test_log_probabilities_of_fewer_tokens_than_were_drawn_are_not_a_response_s(tmp_path: Path) -> None:
+    """As of a chat whose end, or whose thoughts, the server leaves out of them."""
+    records = [r for r in BASE[:8] if r.tokens > 1]
+    rows, samples = writers.openai_rows(records), [writers.inspect_sample(r) for r in records]
+    body, output = rows[0]["response"]["body"], samples[0]["output"]
+    for answer in (body, output):
+        del answer["choices"][0]["logprobs"]["content"][-1]
+    log = {**writers.inspect_log([]), "samples": samples}
+    (tmp_path / "log.json").write_text(json.dumps(log))
+    for file in (writers.lines(tmp_path / "output.jsonl", rows), tmp_path / "log.json"):
+        read = read_samples(file, Reading(), "last", lambda _: None)
+        assert [isnan(sample.logp) for sample in read] == [True] + [False] * (len(records) - 1)
+
+
+def test_the_split_that_has_most_of_the_prompts_is_theirs(tmp_path: Path) -> None:
+    from tiltlab.config.tasks import load_task
+
+    rows = [{"id": r, "problem": question(r), "answer": str(gold(r))} for r in dict.fromkeys(r.problem for r in BASE)]
+    test, train = writers.lines(tmp_path / "test.jsonl", rows[:1]), writers.lines(tmp_path / "train.jsonl", rows)
+    task = load_task(f"{{task: data, grader: number, test: {test}, train: {train}}}")
+    assert len(base_records(writers.lines(tmp_path / "0.jsonl", writers.verl_rows(BASE)), Asked(task=task))) == len(
+        BASE
+    )
