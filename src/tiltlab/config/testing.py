@@ -5,7 +5,7 @@ Left out on purpose: which rows of train stand in a test set (tasks/apart.py).
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, PositiveInt, TypeAdapter, model_validator
 
@@ -24,10 +24,15 @@ More = Annotated[int, Field(ge=0, le=MOST)]
 
 @dataclass(frozen=True)
 class Own:
-    """The test split of the task that is trained on, whatever that is called."""
+    """The test split of the task that is trained on, whatever that is called; it has no name of its own."""
 
     task: Literal["own"]
     name: str = ""
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
+
+    def __post_init__(self) -> None:
+        if self.name:
+            raise ValueError("own is called as the task is that is trained on; leave name out")
 
 
 def _apart(entry: Any) -> Any:
