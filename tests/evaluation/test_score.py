@@ -177,10 +177,12 @@ def test_scoring_goes_on_where_it_was(
     half = tmp_path / "stopped" / "scores.jsonl"
     before = half.read_text().splitlines()
     assert 20 < len(before) < len(records)
-    half.write_text("\n".join(before)[:-5])  # killed in a line
+    damaged = json.loads(before[-2])
+    del damaged["logp"]
+    half.write_text("\n".join([*before[:-2], json.dumps(damaged), before[-1]])[:-5])  # and killed in a line
     seen: list[int] = []
     score(model, shuffled, responses, "base", tmp_path / "stopped", source, seen.append)
-    assert seen[0] == len(before) - 1
+    assert seen[0] == len(before) - 2
     for name in ("scores.jsonl", "records.jsonl"):
         assert (tmp_path / "stopped" / name).read_text() == (tmp_path / "whole" / name).read_text()
 

@@ -154,7 +154,8 @@ def _done(path: Path, records: Sequence[Record]) -> int:
     """How many responses are scored on the disk; what was half written is dropped."""
     kept = 0
     for line, record in zip(whole_lines(path), records, strict=False):
-        if (line.get("problem"), line.get("sample")) != (record.problem, record.sample):
+        whole = {"ids", "logprobs", "fault", "logp"} <= line.keys()
+        if not whole or (line.get("problem"), line.get("sample")) != (record.problem, record.sample):
             break
         kept += 1
     keep_first(path, kept)

@@ -158,7 +158,7 @@ class Server:
             )
             code, said = answer.status_code, answer.json() if answer.ok else answer.text
         except requests.exceptions.JSONDecodeError as error:
-            raise Lost("half an answer: it is not JSON") from error
+            raise Lost("half an answer, or no server of this kind: what it says is not JSON") from error
         except requests.RequestException as error:
             raise Lost(f"no answer ({type(error).__name__})") from error
         if code in (408, 409, 425, 429) or code >= 500:
