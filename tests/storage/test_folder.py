@@ -142,6 +142,16 @@ write_text(Path(sys.argv[1]), "half")
     assert left != mine
 
 
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="the system does not say when a process began")
+def test_a_part_of_a_writer_whose_number_another_process_has_now_is_removed(tmp_path: Path) -> None:
+    path = tmp_path / "report.html"
+    left = tmp_path / f"{path.name}.0.{os.getpid()}.part"
+    left.write_text("x")
+    os.utime(left, (1e9, 1e9))  # long before this process began
+    write_text(path, "whole")
+    assert list(tmp_path.iterdir()) == [path]
+
+
 @pytest.mark.parametrize("fault", ["reference", "weights", "task", "responses"])
 def test_a_failed_evaluation_leaves_room_for_the_mended_one(
     fault: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
