@@ -142,6 +142,14 @@ write_text(Path(sys.argv[1]), "half")
     assert left != mine
 
 
+def test_what_killed_writers_left_goes_when_a_folder_is_no_longer_held(tmp_path: Path) -> None:
+    with alone_in(tmp_path):
+        (tmp_path / "cells").mkdir()
+        left = tmp_path / "cells" / f"tokens.jsonl.0.{2**22 + 1}.part"  # beyond all numbers of processes
+        left.write_text("x")
+    assert not left.exists()
+
+
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="the system does not say when a process began")
 def test_a_part_of_a_writer_whose_number_another_process_has_now_is_removed(tmp_path: Path) -> None:
     path = tmp_path / "report.html"

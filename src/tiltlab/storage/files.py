@@ -8,11 +8,9 @@ Left out on purpose: what is in them (records.py, shapes.py), and where they lie
 
 import hashlib
 import json
-import math
 import os
 import re
 import secrets
-import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from glob import escape
@@ -22,6 +20,7 @@ from typing import Any
 from tiltlab.errors import UserError, words
 from tiltlab.storage.folder import cannot_write
 from tiltlab.storage.incoming import decoded, numbered_lines, parsed
+from tiltlab.storage.parts import clear_parts
 
 Json = dict[str, Any]
 
@@ -153,7 +152,7 @@ def write_bytes(path: Path, data: bytes) -> None:
     begins = path.name[:40]
     part = path.with_name(f"{begins}.{secrets.token_hex(4)}.{os.getpid()}.part")  # others may be writing the same file
     try:
-        _clear_parts(path.parent, begins)
+        clear_parts(path.parent.glob(f"{escape(begins)}.*.*.part"))
         with part.open("wb") as file:
             file.write(data)
             file.flush()
@@ -163,36 +162,6 @@ def write_bytes(path: Path, data: bytes) -> None:
         with suppress(OSError, ValueError):
             part.unlink()
         raise cannot_write(path, error) from error
-
-
-def _clear_parts(folder: Path, begins: str) -> None:
-    """Remove what writers that were killed have left of a file."""
-    for part in folder.glob(f"{escape(begins)}.*.*.part"):
-        process = part.name.split(".")[-2]
-        with suppress(FileNotFoundError):  # its writer was done
-            if process.isdecimal() and not _is_running(int(process), part.stat().st_mtime):
-                part.unlink()
-
-
-def _is_running(process: int, since: float) -> bool:
-    """Whether a process runs, and did at that time: numbers of processes that have ended are given again."""
-    try:
-        os.kill(process, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:  # another user's
-        return True
-    return _started(process) <= since + 1
-
-
-def _started(process: int) -> float:
-    """When a process began, in seconds since 1970; minus infinity where the system does not say."""
-    try:
-        fields = Path(f"/proc/{process}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
-        after_boot = int(fields[19]) / os.sysconf("SC_CLK_TCK")  # field 22 of the line, of which two are left out
-        return time.time() - time.clock_gettime(time.CLOCK_BOOTTIME) + after_boot
-    except (OSError, ValueError, IndexError, AttributeError):
-        return -math.inf
 
 
 def make_folder(path: Path) -> None:

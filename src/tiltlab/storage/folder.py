@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import IO
 
 from tiltlab.errors import UserError, words
+from tiltlab.storage.parts import clear_parts
 from tiltlab.system.visible import on_one_line
 
 LOCK = ".lock"
@@ -21,6 +22,7 @@ def alone_in(folder: Path) -> Iterator[None]:
     """Hold a folder against other processes, until the block or this process ends.
 
     folder: made where there is none. One that was made for a block that fails, and holds nothing yet, is removed again.
+        What killed writers have left in it goes when the block has ended: some outlive who started them for a moment.
 
     Raises UserError where another process holds it, and where it cannot be written in.
     """
@@ -35,6 +37,7 @@ def alone_in(folder: Path) -> Iterator[None]:
         except BaseException:
             _remove(folder, made)
             raise
+        clear_parts(folder.rglob("*.part"))
 
 
 def require_writable(path: Path) -> None:
