@@ -14,6 +14,7 @@ import pytest
 
 from tests.cli.test_cli import model_folder, run
 from tests.config.test_recipe import recipe
+from tests.processes import runs, wait_until
 from tests.report.test_report import made_study
 from tiltlab.errors import UserError
 from tiltlab.storage.files import read_json, write_text
@@ -148,6 +149,16 @@ def test_what_killed_writers_left_goes_when_a_folder_is_no_longer_held(tmp_path:
         left = tmp_path / "cells" / f"tokens.jsonl.0.{2**22 + 1}.part"  # beyond all numbers of processes
         left.write_text("x")
     assert not left.exists()
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="the system does not say what has ended")
+def test_a_part_of_a_writer_that_has_ended_goes_though_nobody_asked_for_its_exit_code(tmp_path: Path) -> None:
+    path = tmp_path / "report.html"
+    with subprocess.Popen([sys.executable, "-c", ""]) as writer:
+        wait_until(lambda: not runs(writer.pid))  # its number stays taken
+        (tmp_path / f"{path.name}.0.{writer.pid}.part").write_text("x")
+        write_text(path, "whole")
+        assert list(tmp_path.iterdir()) == [path]
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="the system does not say when a process began")

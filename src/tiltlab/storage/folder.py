@@ -22,7 +22,7 @@ def alone_in(folder: Path) -> Iterator[None]:
     """Hold a folder against other processes, until the block or this process ends.
 
     folder: made where there is none. One that was made for a block that fails, and holds nothing yet, is removed again.
-        What killed writers have left in it goes when the block has ended: some outlive who started them for a moment.
+        What killed writers have left in it goes when the block has ended, also of files that were not written again.
 
     Raises UserError where another process holds it, and where it cannot be written in.
     """

@@ -11,7 +11,11 @@ from contextlib import suppress
 from multiprocessing.util import Finalize
 from pathlib import Path
 
+from tiltlab.system.running import is_running
+
 PREFIX = "tiltlab-"
+LARGEST = 2**31 - 1
+"""No process has a larger number: a folder named so is somebody else's."""
 
 
 class SharedFolder:
@@ -44,7 +48,7 @@ def _remove_stale(parent: Path) -> None:
     that of another container with the same shared memory, the second alone one that is just being made."""
     for path in parent.glob(f"{PREFIX}*-*"):
         owner = path.name.removeprefix(PREFIX).partition("-")[0]
-        if not owner.isdecimal() or _runs(int(owner)):
+        if not owner.isdecimal() or int(owner) > LARGEST or is_running(int(owner)):
             continue
         with suppress(OSError):  # somebody else's, or held, or gone meanwhile
             held = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
@@ -53,13 +57,3 @@ def _remove_stale(parent: Path) -> None:
                 shutil.rmtree(path, ignore_errors=True)
             finally:
                 os.close(held)
-
-
-def _runs(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except (OSError, OverflowError):  # another user's; no number of a process
-        pass
-    return True
