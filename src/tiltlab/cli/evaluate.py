@@ -84,7 +84,7 @@ def _with(plan: "SampleRecipe", task: Any, engine: str | None) -> "SampleRecipe"
     return plan.model_copy(update=task_named | engine_named)
 
 
-_KEYS = {"model": "model.path", "sampler": "sampler", "limit": "problems"}
+_KEYS = {"model": "model.path", "stop": "model.stop", "limit": "problems"}
 
 
 def changes(**options: Any) -> list[str]:

@@ -1,10 +1,9 @@
 """`tiltlab score`: log-probabilities of responses that exist, under a model of one's own."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -59,19 +58,20 @@ def score(
     for path in records:
         folder = _folder(out, path, model, alone=len(records) == 1)
         with alone_in(folder):
-            result = scored(loaded, path, folder, of, how)
+            result = scored(loaded, path, folder, of, *opened_with_task(path, how))
         output.say(f"{path}: {said(result)}")
         output.say(f"records: {folder / 'records.jsonl'}")
         told[str(path)] = {"records": folder / "records.jsonl", "faults": result.faults, "of": len(result.records)}
     output.figures({"model": model, "scored": told})
 
 
-def scored(model: "HFModel", path: Path, folder: Path, of: "Of", how: "Asked") -> "Scored":
+def scored(model: "HFModel", path: Path, folder: Path, of: "Of", opened: "Opened", task: "Task") -> "Scored":
     """Records with their log-probabilities under a model, written to a folder.
 
     path: of the records.
     of: what the model is to them.
-    how: to take files of other programs; its task counts where the records' folder names none.
+    opened: the records, and what is known of them.
+    task: whose problems they answer.
 
     Raises UserError for records that cannot be scored.
     """
@@ -79,11 +79,10 @@ def scored(model: "HFModel", path: Path, folder: Path, of: "Of", how: "Asked") -
     from tiltlab.evaluation.score import score as fill
     from tiltlab.storage.run_folder import kept_date
 
-    opened, chosen = _opened(path, how)
     date = kept_date(path / "sample.json") if path.is_dir() else None
     if date:
         model.codec = replace(model.codec, date=date)
-    responses, source = responses_to(chosen, opened.split, opened.records, opened.ids, str(path))
+    responses, source = responses_to(task, opened.split, opened.records, opened.ids, str(path))
     for note in model.codec.notes([responses[0].prompt]):
         print_note(note)
     with bars() as live:
@@ -108,23 +107,18 @@ def beside_records(
 
     Raises UserError for records or a model that cannot be used.
     """
-    from tiltlab.cli.evaluate import changes, draw
-    from tiltlab.config.recipe import load_sample_recipe
     from tiltlab.models.loading import ModelConfig, load_codec, load_reference
 
-    opened, chosen = _opened(tuned, how)
-    ids = [problem.id for problem in chosen.problems(opened.split)]
+    opened, task = opened_with_task(tuned, how)
+    ids = [problem.id for problem in task.problems(opened.split)]
     wanted = {record.problem for record in opened.records}
     last = max((i for i, name in enumerate(ids, start=1) if name in wanted), default=0)
     config = ModelConfig(path=base, device=usable_devices("auto")[0], stop=stop)
     model: HFModel = load_reference(config, load_codec(config))
-    result = scored(model, tuned, out / "tuned", "base", how)
+    result = scored(model, tuned, out / "tuned", "base", opened, task)
     output.say(f"{tuned}: {said(result)}")
     del model
-    keys = changes(model=base, sampler="base", limit=last, n=settings["n"], max_tokens=settings["max_tokens"])
-    keys += [f"seed={settings['seed']}", f"split={opened.split}"] + ([f"model.stop={json.dumps(stop)}"] if stop else [])
-    plan = load_sample_recipe(None, keys).model_copy(update={"task": chosen})
-    draw(plan, out / "base", output)
+    _draw(task, out / "base", output, model=base, stop=stop, split=opened.split, limit=last, **settings)
     return out / "base", out / "tuned"
 
 
@@ -144,23 +138,30 @@ def served_records(
 
     Raises UserError for a server that cannot be used.
     """
-    from tiltlab.cli.evaluate import changes, draw
-    from tiltlab.config.recipe import load_sample_recipe
     from tiltlab.config.tasks import load_task
 
     named = []
     for what, model in models.items():
         folder = out / f"{what}-drawn"
         if is_served(model):
-            given = {key: value for key, value in settings.items() if key != "seed"}
-            keys = [*changes(model=model, sampler="base", **given), f"seed={settings['seed']}"]
-            keys += [f"model.stop={json.dumps(stop)}"] if stop else []
-            draw(load_sample_recipe(None, keys).model_copy(update={"task": load_task(*task)}), folder, output)
+            _draw(load_task(*task), folder, output, model=model, stop=stop or None, **settings)
         named.append(str(folder) if is_served(model) else model)
     return tuple(named)
 
 
-def _opened(path: Path, how: "Asked") -> "tuple[Opened, Task]":
+def _draw(task: "Task", folder: Path, output: Output, **options: Any) -> None:
+    """What a model draws for itself, to a folder.
+
+    options: of `changes`: the model, and how much is drawn.
+    """
+    from tiltlab.cli.evaluate import changes, draw
+    from tiltlab.config.recipe import load_sample_recipe
+
+    plan = load_sample_recipe(None, changes(sampler="base", **options))
+    draw(plan.model_copy(update={"task": task}), folder, output)
+
+
+def opened_with_task(path: Path, how: "Asked") -> "tuple[Opened, Task]":
     """Records, and the task that they or the options name. Raises UserError where neither does, and
     where they answer other questions."""
     from tiltlab.evaluation.opened import open_records

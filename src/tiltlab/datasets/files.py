@@ -33,7 +33,7 @@ def read_objects(path: str) -> Rows:
     """Every line of a JSONL file, however it is named. Raises UserError, naming the line, for what is no object."""
     for number, line in numbered_lines(_text(path)):
         where = f"{path} line {number}"
-        yield where, _object(parsed(line, where, "it needs one JSON object a line"), where)
+        yield where, object_of(parsed(line, where, "it needs one JSON object a line"), where)
 
 
 def _jsonl(path: str) -> Rows:
@@ -50,7 +50,7 @@ def _json_list(path: str) -> Rows:
         return
     for i, row in enumerate(parsed(text, f"data file {path}", "it needs a list of JSON objects"), start=1):
         require_whole(row, f"{path} row {i}")
-        yield f"{path} row {i}", _object(row, f"{path} row {i}")
+        yield f"{path} row {i}", object_of(row, f"{path} row {i}")
 
 
 def _csv(path: str) -> Rows:
@@ -107,7 +107,11 @@ def _bytes(path: str) -> bytes:
         raise UserError(f"data file {path} cannot be read: {words(error)}") from error
 
 
-def _object(row: Any, where: str) -> Row:
+def object_of(row: Any, where: str) -> Row:
+    """A row as it stands. Raises UserError for what is no JSON object.
+
+    where: what a message calls the row.
+    """
     if not isinstance(row, dict):
         raise UserError(f"{where} holds a {type(row).__name__}, not a JSON object")
     return row

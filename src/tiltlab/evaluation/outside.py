@@ -15,6 +15,7 @@ from tiltlab.records.matching import Questions
 from tiltlab.records.opening import Reading, Say, Step, read_samples
 from tiltlab.records.sample import Sample
 from tiltlab.storage.files import shortened
+from tiltlab.storage.incoming import written_out
 from tiltlab.tasks.base import Task, grade_texts
 from tiltlab.types import Grade, Problem, Record, Split
 
@@ -127,7 +128,7 @@ def _own(samples: Sequence[Sample]) -> Pairs:
     pairs = []
     for sample in samples:
         said = sample.problem or " ".join(sample.prompt.split())
-        name = shortened(said.encode("utf-8", "backslashreplace").decode())  # half a character: its number
+        name = shortened(written_out(said))
         if not name:
             raise UserError(f"{sample.where} names no problem: it has neither an id nor a prompt")
         pairs.append((sample, Problem(name, sample.prompt or name, sample.gold)))

@@ -39,6 +39,7 @@ from tiltlab.storage.old_names import renamed
 from tiltlab.storage.records import read_records, record_line, write_records
 from tiltlab.storage.run_folder import kept_date
 from tiltlab.storage.shapes import or_else, read_shaped, read_shaped_lines
+from tiltlab.storage.token_ids import ids_line
 from tiltlab.system.provenance import provenance
 from tiltlab.tasks.base import Task, grade_texts
 from tiltlab.types import Problem, Record, Rollout
@@ -156,19 +157,16 @@ def _draw_lot(
 
     def keep(problems: Sequence[Problem], rollouts_PG: Sequence[Sequence[Rollout]]) -> None:
         for problem, group in zip(problems, rollouts_PG, strict=True):
-            ids.extend({"problem": problem.id, "sample": g, "ids": r.tokens} for g, r in enumerate(group))
+            ids.extend(ids_line(problem.id, g, rollout.tokens) for g, rollout in enumerate(group))
 
     sampler = recipe.sampler.sampler()
     records, info, first_P = evaluate(model, other, sampler, recipe.task, lot, **settings, on_rollouts=keep)
     prompts = [recipe.task.render(problem) for problem in lot]
-    if is_served(recipe.model.path):  # it has neither token ids nor logits to tell
-        append_lines(folder / "records.jsonl", [record_line(record) for record in records])
-        append_lines(folder / "lots.jsonl", [asdict(info)])
-        return
-    told = len(read_lines(folder / "tokens.jsonl"))
-    append_lines(folder / "tokens.jsonl", token_lines(other, lot, prompts, first_P, told))
-    if (folder / "ids.jsonl").exists() or not (folder / "records.jsonl").exists():  # never some of them
-        append_lines(folder / "ids.jsonl", ids)
+    if not is_served(recipe.model.path):  # a server has neither token ids nor logits to tell
+        told = len(read_lines(folder / "tokens.jsonl"))
+        append_lines(folder / "tokens.jsonl", token_lines(other, lot, prompts, first_P, told))
+        if (folder / "ids.jsonl").exists() or not (folder / "records.jsonl").exists():  # never some of them
+            append_lines(folder / "ids.jsonl", ids)
     append_lines(folder / "records.jsonl", [record_line(record) for record in records])
     append_lines(folder / "lots.jsonl", [asdict(info)])
 
@@ -248,7 +246,7 @@ def from_outside(file: Path, asked: Asked, folder: Path) -> list[Record]:
     told = read_outside(file, asked, "last" if asked.step is None else asked.step)
     _write(told.records, [*told.problems.values()], file, folder)
     both = zip(told.records, told.samples, strict=True)
-    if ids := [{"problem": r.problem, "sample": r.sample, "ids": sample.ids} for r, sample in both if sample.ids]:
+    if ids := [ids_line(r.problem, r.sample, sample.ids) for r, sample in both if sample.ids]:
         write_lines(folder / "ids.jsonl", ids)
     return told.records
 

@@ -3,13 +3,13 @@
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
 from tiltlab.storage.files import make_folder, write_bytes, write_text
+from tiltlab.storage.incoming import written_out
 from tiltlab.storage.records import record_line
 from tiltlab.types import Record
 
@@ -42,15 +42,10 @@ def write_parquet(path: Path, records: Sequence[Record], questions: Questions) -
     for record in records:
         question, gold = questions.get(record.problem, (None, None))
         rows.append(record_line(record) | {"question": question, "gold": gold})
-    whole = [{key: _whole(value) for key, value in row.items()} for row in rows]
+    whole = [{k: written_out(value) if isinstance(value, str) else value for k, value in row.items()} for row in rows]
     buffer = io.BytesIO()
     pq.write_table(pa.Table.from_pylist(whole, schema=_SCHEMA), buffer)
     write_bytes(path, buffer.getvalue())
-
-
-def _whole(value: Any) -> Any:
-    """A value whose text has no half a character in it."""
-    return value.encode(errors="backslashreplace").decode() if isinstance(value, str) else value
 
 
 def write_dataset(folder: Path, records: Sequence[Record], questions: Questions, title: str) -> None:

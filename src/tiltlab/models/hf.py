@@ -150,9 +150,9 @@ class HFModel:
         return [drawn[row] for row in range(len(requests_N))]
 
     def _draw(self, requests_N: Sequence[Request], temperature: float, ignore_eos: bool) -> list[Drawn]:
-        prompts = sorted({request.ids for request in requests_N}, key=[request.ids for request in requests_N].index)
-        context = self._read_prompts(prompts, growing=True)
-        context = context.select(self._indices([prompts.index(request.ids) for request in requests_N]))
+        places = {ids: place for place, ids in enumerate(dict.fromkeys(request.ids for request in requests_N))}
+        context = self._read_prompts(list(places), growing=True)
+        context = context.select(self._indices([places[request.ids] for request in requests_N]))
         noise_NT = noise(requests_N).to(self.device)
         ends_V = self._ends() & (not ignore_eos)
         return decode(self._head, self._read_on, context, noise_NT, temperature, ends_V, self.tell)

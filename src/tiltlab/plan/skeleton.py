@@ -24,6 +24,7 @@ from tiltlab.errors import UserError, brief
 from tiltlab.models.adapters import with_adapters
 from tiltlab.models.context import Context, read, read_prompts
 from tiltlab.models.fitness import checkpoint_layers, quiet_dropout
+from tiltlab.models.limits import longest_context
 from tiltlab.models.loading import LoraConfig
 from tiltlab.models.sizes import Sizes
 from tiltlab.models.slot_cache import why_not
@@ -208,7 +209,6 @@ def _shape(module: Any, key: str) -> Shape:
     heads = settings.num_attention_heads
     head = getattr(settings, "head_dim", None) or settings.hidden_size // heads
     weights = sum(p.nbytes for p in parameters)
-    limits = (getattr(settings, name, None) for name in ("max_position_embeddings", "n_positions", "max_seq_len"))
     return Shape(
         key=key,
         parameters=count,
@@ -225,7 +225,7 @@ def _shape(module: Any, key: str) -> Shape:
         vocabulary=settings.vocab_size,
         attention=heads * head,
         slots=why_not(module, recorded=True) is None,
-        context=next((limit for limit in limits if limit), None),
+        context=longest_context(settings),
     )
 
 

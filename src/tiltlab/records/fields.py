@@ -17,7 +17,7 @@ Row = Mapping[str, Any]
 def given(row: Row, key: str, where: str) -> Any:
     """What a row has under a key. Raises UserError where it has none."""
     if key not in row:
-        raise UserError(f"{where} has no {key}; its keys are {_keys(row)}")
+        raise UserError(f"{where} has no {key}; its keys are {keys_of(row)}")
     return row[key]
 
 
@@ -165,5 +165,6 @@ def at(value: Any, path: str) -> Any:
     return value
 
 
-def _keys(row: Row) -> str:
+def keys_of(row: Row) -> str:
+    """The keys of a row, for messages."""
     return shown(", ".join(map(str, row)))[1:-1] or "none"

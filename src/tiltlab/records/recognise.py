@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Literal
 
 from tiltlab.datasets.files import Rows
-from tiltlab.errors import UserError, shown
+from tiltlab.errors import UserError
 from tiltlab.records import inspect_log, lm_eval, nemo_rl, open_instruct, openai_batch, plain, prime_rl, trl, verl
-from tiltlab.records.fields import Row
+from tiltlab.records.fields import Row, keys_of
 from tiltlab.records.rows import ENDS, rows_of
 from tiltlab.records.sample import Sample
 from tiltlab.storage.incoming import MARK
@@ -108,17 +108,13 @@ def recognised(path: Path, forced: FormatName | None = None) -> tuple[FormatName
         raise UserError(f"{path} is empty; it needs a row for each response")
     where, row = first
     if forced is not None and not FORMATS[forced].fits(row) and forced != "plain":
-        raise UserError(f"{where} is not {FORMATS[forced].title}: its keys are {_keys(row)}")
+        raise UserError(f"{where} is not {FORMATS[forced].title}: its keys are {keys_of(row)}")
     return forced or format_of(row), chain([first], rows)
 
 
 def unknown(path: Path, row: Row) -> UserError:
     """The error for a file that no reader is for."""
     return UserError(
-        f"{path} is of no format that is known (its keys are {_keys(row)}); name its fields: "
+        f"{path} is of no format that is known (its keys are {keys_of(row)}); name its fields: "
         "--map text=FIELD,prompt=FIELD (docs/records.md)"
     )
-
-
-def _keys(row: Row) -> str:
-    return shown(", ".join(map(str, row)))[1:-1] or "none"

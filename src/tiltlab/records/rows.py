@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tiltlab.datasets.files import Rows, read_objects, read_rows
+from tiltlab.datasets.files import Rows, object_of, read_objects, read_rows
 from tiltlab.errors import UserError, words
 from tiltlab.storage.incoming import decoded, parsed
 
@@ -78,20 +78,14 @@ def _json(path: Path) -> Rows:
         return
     if isinstance(whole, dict) and "eval" in whole and isinstance(whole.get("samples"), list):
         for i, sample in enumerate(whole["samples"], start=1):
-            yield f"{path} sample {i}", {"eval": whole["eval"], "sample": _object(sample, f"{path} sample {i}")}
+            yield f"{path} sample {i}", {"eval": whole["eval"], "sample": object_of(sample, f"{path} sample {i}")}
     elif isinstance(whole, dict):
         yield str(path), whole
     elif isinstance(whole, list):
         for i, row in enumerate(whole, start=1):
-            yield f"{path} row {i}", _object(row, f"{path} row {i}")
+            yield f"{path} row {i}", object_of(row, f"{path} row {i}")
     else:
         raise UserError(f"{path} holds a {type(whole).__name__}, and no rows")
-
-
-def _object(row: Any, where: str) -> dict[str, Any]:
-    if not isinstance(row, dict):
-        raise UserError(f"{where} holds a {type(row).__name__}, not a JSON object")
-    return row
 
 
 def _inspect_zip(path: Path) -> Rows:
@@ -118,7 +112,7 @@ def _entry(log: zipfile.ZipFile, path: Path, name: str) -> dict[str, Any]:
     data = _unpacked(log, path, info, most + 1)
     if len(data) > most:
         raise UserError(f"{where} unpacks to more than {most} bytes; that is no log")
-    return _object(parsed(decoded(data, where), where), where)
+    return object_of(parsed(decoded(data, where), where), where)
 
 
 def _unpacked(log: zipfile.ZipFile, path: Path, info: zipfile.ZipInfo, most: int) -> bytes:

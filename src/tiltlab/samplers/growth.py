@@ -70,7 +70,8 @@ class Growth(Protocol):
     ) -> tuple[Responses, list[Decided]]:
         """What particles are after their moves; see `Tails`.
 
-        place_N: int64, whose random numbers each has.
+        place_N: int64, which of all particles they are.
+        uniform: of those that move, by their numbers among them.
         """
         ...
 
@@ -145,11 +146,7 @@ class ByToken:
         log_target: Callable[[Tensor, Responses], Tensor],
     ) -> tuple[Responses, list[Decided]]:
         """As chains in the same decoder (`Growth.move`)."""
-
-        def numbers(chain_S: Tensor) -> Tensor:
-            return uniform(place_N[chain_S])
-
-        tails = Tails(self._decoder, self._moves, limit, self._temperature, numbers, log_target, leave=False)
+        tails = Tails(self._decoder, self._moves, limit, self._temperature, uniform, log_target, leave=False)
         rows_N = torch.arange(len(place_N), device=self.device)
         self._decoder.bookmark(rows_N[~self.ended(held.last_R)])
         state, seen = tails.run(tails.standing_on(held))
@@ -229,9 +226,5 @@ class ByBlock:
         log_target: Callable[[Tensor, Responses], Tensor],
     ) -> tuple[Responses, list[Decided]]:
         """By rounds of requests (`Growth.move`)."""
-
-        def numbers(chain_S: Tensor) -> Tensor:
-            return uniform(place_N[chain_S])
-
-        rounds = Rounds(self._requests, self._moves, self._temperature, numbers, log_target)
+        rounds = Rounds(self._requests, self._moves, self._temperature, uniform, log_target)
         return rounds.moved(held, place_N, limit)

@@ -174,7 +174,7 @@ class Populations:
         held = particles.responses(exponent)
         if last:
             held = held._replace(target_R=held.target_R.masked_fill(particles.going_M, -torch.inf))
-        held, decided = self.growth.move(held, place_N, tokens, self._uniform, log_target)
+        held, decided = self.growth.move(held, place_N, tokens, lambda row_S: self._uniform(place_N[row_S]), log_target)
         ancestor_N = particles.ancestor_M
         for step in decided:
             anew = step.chain_S[step.accepted_S & (step.cut_S == 0)]

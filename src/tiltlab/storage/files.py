@@ -19,7 +19,7 @@ from typing import Any
 
 from tiltlab.errors import UserError, words
 from tiltlab.storage.folder import cannot_write
-from tiltlab.storage.incoming import decoded, numbered_lines, parsed
+from tiltlab.storage.incoming import decoded, numbered_lines, parsed, written_out
 from tiltlab.storage.parts import clear_parts
 
 Json = dict[str, Any]
@@ -143,7 +143,7 @@ def write_text(path: Path, text: str) -> None:
 
     Raises UserError where it cannot be written.
     """
-    write_bytes(path, text.encode("utf-8", errors="backslashreplace"))  # half a character: its number
+    write_bytes(path, written_out(text).encode())
 
 
 def write_bytes(path: Path, data: bytes) -> None:

@@ -79,6 +79,11 @@ def require_whole(value: Any, where: str) -> None:
         raise UserError(f"{where} is not JSON that can be used: it is nested too deep") from error
 
 
+def written_out(text: str) -> str:
+    """The same text, with the number of each half a character in its place: UTF-8 cannot hold one."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 def require_count(value: Any, where: str) -> int:
     """A whole number of things. Raises UserError for what is none: text, true, -1, 2.5, or one beyond all counting."""
     whole = (

@@ -1,11 +1,11 @@
 """Token ids of responses on the disk: ids.jsonl, a line a response, beside records.jsonl."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from tiltlab.errors import UserError, shown
-from tiltlab.storage.files import numbered
+from tiltlab.storage.files import Json, numbered
 from tiltlab.storage.incoming import parsed
 
 TokenIds = Mapping[tuple[str, int], tuple[int, ...]]
@@ -13,6 +13,11 @@ TokenIds = Mapping[tuple[str, int], tuple[int, ...]]
 
 LARGEST = 2**31
 """No vocabulary has a token of this number."""
+
+
+def ids_line(problem: str, sample: int, ids: Sequence[int]) -> Json:
+    """The token ids of a response as a line of ids.jsonl."""
+    return {"problem": problem, "sample": sample, "ids": ids}
 
 
 def read_ids(path: Path) -> TokenIds:

@@ -28,11 +28,8 @@ def decided(recipe: Recipe, base: HFModel) -> ModelConfig:
     if free is None:
         return replace(recipe.model, checkpointing=False)
     if recipe.model.lora is None:
-        weights, itemsize, state = (
-            sum(p.numel() for p in base.module.parameters()),
-            base.sizes.itemsize,
-            train.optimizer.state,
-        )
+        weights = sum(p.numel() for p in base.module.parameters())
+        itemsize, state = base.sizes.itemsize, train.optimizer.state
         own = 0 if state == "host" else itemsize  # the reference makes room for the policy
         free -= weights * (own + 4 + device_bytes(state, itemsize))  # 4: a gradient
     tokens = max(train.micro_batch_tokens, train.responses * train.max_tokens)
