@@ -1,0 +1,55 @@
+"""Functions run on several gloo ranks, in processes forked from one that has imported what they need."""
+
+import multiprocessing
+import os
+import socket
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from typing import Any
+
+from tiltlab.system.world import joined
+
+_CONTEXT = multiprocessing.get_context("forkserver")
+_CONTEXT.set_forkserver_preload(["torch.distributed.fsdp", "transformers", "tiltlab.models.hf", "tiltlab.tasks.sums"])
+
+PATIENCE = 600.0
+"""Seconds; a hang, and not a busy machine."""
+
+
+def on_ranks(size: int, function: Callable[..., Any], *args: Any) -> list[Any]:
+    """What `function(world, *args)` returns on each of `size` ranks, rank by rank. What it raises comes back as it is,
+    in place of what it would have returned."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    pipes = [_CONTEXT.Pipe(duplex=False) for _ in range(size)]
+    ranks = [
+        _CONTEXT.Process(target=_rank, args=(rank, size, port, there, function, args), daemon=True)
+        for rank, (_, there) in enumerate(pipes)
+    ]
+    for process in ranks:
+        process.start()
+    try:
+        return [_received(here) for here, _ in pipes]
+    finally:
+        for process in ranks:
+            process.kill()
+            process.join()
+
+
+def _received(pipe: Connection) -> Any:
+    if not pipe.poll(PATIENCE):
+        raise TimeoutError("a rank did not answer")
+    return pipe.recv()
+
+
+def _rank(rank: int, size: int, port: int, pipe: Connection, function: Callable[..., Any], args: Any) -> None:
+    import torch
+
+    torch.set_num_threads(1)
+    os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    try:
+        with joined("cpu") as world:
+            pipe.send(function(world, *args))
+    except BaseException as error:
+        pipe.send(error)
