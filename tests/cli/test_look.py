@@ -186,6 +186,8 @@ def test_the_status_of_an_evaluation_tells_how_far_it_is(
     write_json(out / "sample.json", {key: about[key] for key in about if key not in ("info", "questions")})
     (out / "lots.jsonl").write_text(lots[0])
     keep_first(out / "records.jsonl", 32)
+    assert told(monkeypatch, capsys, "status", str(out))["state"] == "stopped"
+    (out / "place.json").unlink()  # as an older version has it
     found = told(monkeypatch, capsys, "status", str(out))
     assert (found["state"], found["problems"], found["of"], found["responses"]) == ("drawing", 16, 20, 32)
     assert found["left"] == pytest.approx(json.loads(lots[0])["seconds"] / 4)

@@ -79,7 +79,7 @@ EITHER: dict[str, Callable[[str], str]] = {
 def files(whole: Path) -> list[Path]:
     """Those that a report reads."""
     found = [path for path in sorted(whole.rglob("*.json*")) if "checkpoints" not in path.parts]
-    return [path for path in found if path.name not in ("lots.jsonl", "ids.jsonl", "tokens-best.jsonl")]
+    return [path for path in found if path.name not in ("lots.jsonl", "ids.jsonl", "tokens-best.jsonl", "place.json")]
 
 
 def reported(folder: Path, path: Path) -> Exception | None:

@@ -1,5 +1,6 @@
 """What there is, and how it stands: `tiltlab list`, `tiltlab status`; and `tiltlab study --dry-run`. None writes."""
 
+import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -35,22 +36,37 @@ def _as_yaml(value: object) -> str:
 
 def status(
     run: Annotated[Path, typer.Argument(help="A folder of `tiltlab study` or `tiltlab evaluate`, finished or not.")],
+    watch: Annotated[bool, typer.Option("--watch", help="Tell it again and again, until all is done.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Where each job of a study is (step, rate, time left, alarms), or an evaluation. Reads the folder, and disturbs
-    nobody."""
-    from tiltlab.report.status import evaluation_status, is_evaluation, status_of
-    from tiltlab.report.terminal import print_evaluation_status, print_status
+    """Which job of a study is where (machine, device, step, rate, time left, alarms), or how far an evaluation is.
 
+    Reads the folder, and disturbs nobody.
+    """
     output = Output(as_json)
-    if is_evaluation(run):
-        drawn = evaluation_status(run)
-        print_evaluation_status(drawn, output.console)
-        output.figures(drawn)
+    while _tell_status(run, output, clear=watch) and watch:
+        time.sleep(EVERY)
+
+
+EVERY = 5.0
+"""Seconds between two looks at a folder that is watched."""
+
+
+def _tell_status(run: Path, output: Output, *, clear: bool) -> bool:
+    """Whether anything is left to do. `clear`: take what a terminal shows away first."""
+    from tiltlab.report.evaluation_status import EvaluationStatus, evaluation_status, is_evaluation
+    from tiltlab.report.status import status_of
+    from tiltlab.report.status_lines import print_evaluation_status, print_status
+
+    state = evaluation_status(run) if is_evaluation(run) else status_of(run)
+    if clear:
+        output.console.clear()
+    if isinstance(state, EvaluationStatus):
+        print_evaluation_status(state, output.console)
     else:
-        state = status_of(run)
         print_status(state, output.console)
-        output.figures(state)
+    output.figures(state)
+    return not state.is_over
 
 
 def dry_run(recipe: "Recipe", run: Path, seeds: int, output: Output) -> None:

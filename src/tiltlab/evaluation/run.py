@@ -36,10 +36,12 @@ from tiltlab.seeds import derive, split_key
 from tiltlab.storage import shapes
 from tiltlab.storage.files import Json, append_lines, keep_first, read_lines, whole_lines, write_json, write_lines
 from tiltlab.storage.old_names import renamed
+from tiltlab.storage.place import at_work
 from tiltlab.storage.records import read_records, record_line, write_records
 from tiltlab.storage.run_folder import kept_date
 from tiltlab.storage.shapes import or_else, read_shaped, read_shaped_lines
 from tiltlab.storage.token_ids import ids_line
+from tiltlab.system.devices import own_number
 from tiltlab.system.provenance import provenance
 from tiltlab.tasks.base import Task, grade_texts
 from tiltlab.types import Problem, Record, Rollout
@@ -99,7 +101,7 @@ def run_sample(
         counted = _Counted(len(problems), on_progress, sum(map(len, lots[:done])))
         model.tell = counted.drew
         most = recipe.sampler.sampler().drawn(recipe.n) * recipe.max_tokens
-        with drawn_by(recipe.engine, model) as drawing:
+        with at_work(folder, [own_number(device)]), drawn_by(recipe.engine, model) as drawing:
             for lot in lots[done:]:
                 counted.begin(len(lot), len(lot) * most)
                 _draw_lot(recipe, folder, drawing, drawing if other is model else other, reward, lot)

@@ -15,9 +15,9 @@ from tiltlab.report.tokens import line_of, shown
 from tiltlab.stats.by_problem import by_problem, correct, graded
 from tiltlab.stats.metrics import Interval, averages, majorities, mean_interval, pass_at_k, share_interval
 from tiltlab.stats.paired import Stratum, by_length, never_limit
-from tiltlab.storage.files import Json, write_text
+from tiltlab.storage.files import Json, require_end, write_text
 from tiltlab.storage.records import read_records
-from tiltlab.storage.shapes import Sample, TokenLine, or_else, read_shaped, read_shaped_lines, require_end
+from tiltlab.storage.shapes import Sample, TokenLine, or_else, read_shaped, read_shaped_lines
 from tiltlab.types import Record
 
 SAMPLES = 8

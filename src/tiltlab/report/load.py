@@ -6,12 +6,12 @@ from pathlib import Path
 
 from tiltlab.errors import UserError
 from tiltlab.storage import shapes
-from tiltlab.storage.files import Json
+from tiltlab.storage.files import Json, require_end
 from tiltlab.storage.natures import Nature, nature_of
 from tiltlab.storage.old_names import renamed_study
 from tiltlab.storage.records import read_records
 from tiltlab.storage.run_folder import JobDir
-from tiltlab.storage.shapes import or_else, read_shaped, read_shaped_lines, read_steps, require_end
+from tiltlab.storage.shapes import or_else, read_shaped, read_shaped_lines, read_steps
 from tiltlab.types import Record
 
 

@@ -1,23 +1,34 @@
-"""Where the jobs of a run or an evaluation are, from its folder alone, for whoever looks in. Imports no torch."""
+"""Where the jobs of a run are, from its folder alone, for whoever looks in. Imports no torch."""
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 from tiltlab.report.load import about_study
+from tiltlab.report.remaining import Course, Remaining, remaining
 from tiltlab.storage import shapes
-from tiltlab.storage.files import Json, whole_lines
+from tiltlab.storage.files import Json
 from tiltlab.storage.natures import Trained
+from tiltlab.storage.place import Place, Where, place_of
 from tiltlab.storage.run_folder import JobDir
-from tiltlab.storage.shapes import or_else, read_shaped, read_shaped_lines, read_steps
+from tiltlab.storage.shapes import or_else, read_shaped, read_steps
 from tiltlab.training.alarms import alarms
 
 RECENT = 10
 """Steps that tell how long the next ones take."""
 
-State = Literal["waiting", "begun", "training", "testing", "done", "failed"]
+SILENT = 1800.0
+"""Seconds without a change after which a process that cannot be asked may have been killed; longer where its steps take
+long (`STEPS`)."""
+
+STEPS = 5
+
+State = Literal["waiting", "begun", "training", "testing", "stopped", "killed", "done", "failed"]
+
+RUNS: tuple[State, ...] = ("begun", "training", "testing")
+"""As far as anybody can tell."""
 
 
 @dataclass(frozen=True)
@@ -26,12 +37,16 @@ class JobStatus:
 
     task, arm: by name.
     seed: of the job.
-    state: whether it waits, runs, is done or has failed.
+    state: whether it waits, runs, was stopped or killed, is done or has failed.
     step, of: training steps done and in all; None for arms that do not train.
     rate: steps a second of late, None where nothing is known.
-    left: seconds of training left at that rate, None where nothing is known.
+    left: seconds of training left at that rate, None where nothing is known, or nothing is left.
     alarms: that fired, one line each.
     why: a job failed.
+    where: it runs, or was killed; None where it does not run, or an older version wrote the folder.
+    changed: seconds since its files changed, None where there are none.
+    is_silent: it runs as far as its folder tells, but its process cannot be asked from here and its files have not
+        changed for so long that it may have been killed.
     """
 
     task: str
@@ -44,6 +59,14 @@ class JobStatus:
     left: float | None = None
     alarms: tuple[str, ...] = ()
     why: str | None = None
+    where: Where | None = None
+    changed: float | None = None
+    is_silent: bool = False
+
+    @property
+    def runs(self) -> bool:
+        """Whether it does, as far as anybody can tell."""
+        return self.state in RUNS
 
 
 @dataclass(frozen=True)
@@ -53,67 +76,18 @@ class Status:
     name: of the study.
     jobs: all of them, seed by seed.
     changed: seconds since anything was written.
+    remaining: what it takes yet.
     """
 
     name: str
     jobs: tuple[JobStatus, ...]
     changed: float
+    remaining: Remaining
 
-
-@dataclass(frozen=True)
-class EvaluationStatus:
-    """Where an evaluation is.
-
-    task, sampler: by name; no sampler where another engine drew.
-    state: whether responses are still to be drawn.
-    problems, of: that are drawn, and in all; None where the folder does not say how many.
-    responses: drawn.
-    left: seconds of drawing left at the rate so far, None where nothing is known.
-    changed: seconds since anything was written.
-    """
-
-    task: str | None
-    sampler: str | None
-    state: Literal["begun", "drawing", "done"]
-    problems: int
-    of: int | None
-    responses: int
-    left: float | None
-    changed: float
-
-
-def is_evaluation(folder: Path) -> bool:
-    """Whether `tiltlab evaluate` wrote a folder."""
-    return (folder / "sample.json").is_file() and not (folder / "study.json").exists()
-
-
-def evaluation_status(folder: Path) -> EvaluationStatus:
-    """Where the evaluation in a folder is. Raises UserError for a damaged file."""
-    with or_else("put a copy of it back, or remove the folder"):
-        about = read_shaped(folder / "sample.json", shapes.Sample)
-        lots = read_shaped_lines(folder / "lots.jsonl", shapes.Info, ended=False)
-    recipe = about.get("recipe") or {}
-    done = "info" in about or not recipe
-    responses = len(whole_lines(folder / "records.jsonl"))
-    problems = len(about.get("questions", ())) if done else responses // recipe.get("n", 1)
-    of = problems if done else about.get("of")
-    seconds = sum(lot["seconds"] for lot in lots)
-    return EvaluationStatus(
-        task=_name(recipe.get("task"), "task"),
-        sampler=_name(recipe.get("sampler"), "arm"),
-        state="done" if done else "drawing" if lots else "begun",
-        problems=problems,
-        of=of,
-        responses=responses,
-        left=seconds * (of - problems) / problems if of and problems and not done else None,
-        changed=_since(folder.glob("*.json*")),
-    )
-
-
-def _name(config: Any, kind: str) -> str | None:
-    """What a task or a sampler is called, as a recipe has it."""
-    given = config if isinstance(config, dict) else {}
-    return next((str(given[key]) for key in ("label", "name", kind) if given.get(key)), None)
+    @property
+    def is_over(self) -> bool:
+        """Whether every job is done or has failed."""
+        return all(job.state in ("done", "failed") for job in self.jobs)
 
 
 def status_of(run: Path) -> Status:
@@ -123,43 +97,87 @@ def status_of(run: Path) -> Status:
     numbers = range(recipe["seed"], recipe["seed"] + about["seeds"])
     arms = list(zip(about["arms"], recipe["arms"], strict=True))
     with or_else("remove its job's folder, and the study's command makes it again"):
-        jobs = tuple(
+        told = [
             _job(run, task, arm, seed, config["arm"] in get_args(Trained), recipe["train"]["steps"])
             for seed in numbers
             for task in about["data"]
             for arm, config in arms
-        )
-    return Status(
-        recipe["name"],
-        jobs,
-        _since([run / "study.json", *run.glob("cells/*/*/*/*"), *run.glob("cells/*/*/*/tests/*/*")]),
-    )
+        ]
+    jobs = tuple(job for job, _ in told)
+    changed = min([since([run / "study.json"]), *(job.changed for job in jobs if job.changed is not None)])
+    return Status(recipe["name"], jobs, changed, _remaining(told, about["made"][-1].get("jobs")))
 
 
-def _since(files: Iterable[Path]) -> float:
+def since(files: Iterable[Path]) -> float:
     """Seconds since the newest of some files was written."""
-    return max(0.0, time.time() - max(path.stat().st_mtime for path in files))
+    return max(0.0, time.time() - max(map(_changed, files)))
 
 
-def _job(run: Path, task: str, arm: str, seed: int, trained: bool, of: int) -> JobStatus:
+def _changed(file: Path) -> float:
+    try:
+        return file.stat().st_mtime
+    except FileNotFoundError:  # half of a file, which is whole by now, or what a job that goes on drops
+        return 0.0
+
+
+def is_silent(changed: float, step: float = 0.0) -> bool:
+    """Whether a process that cannot be asked has written nothing for so long that it may have been killed.
+
+    changed: seconds since it wrote.
+    step: seconds that a step of it takes.
+    """
+    return changed > max(SILENT, STEPS * step)
+
+
+def _remaining(told: Sequence[tuple[JobStatus, Course]], side_by_side: object) -> Remaining:
+    """side_by_side: how many jobs the study was last begun with; an older version, or a cluster, may not say."""
+    running = sum(job.runs for job, _ in told)
+    at_a_time = max(1, running, min(side_by_side, len(told)) if isinstance(side_by_side, int) else 0)
+    first = sorted((one for one in told if one[0].state != "failed"), key=lambda one: not one[0].runs)
+    return remaining([course for _, course in first], at_a_time)
+
+
+def _job(run: Path, task: str, arm: str, seed: int, trained: bool, of: int) -> tuple[JobStatus, Course]:
     folder = JobDir.of(run, task, arm, seed)
     metrics = read_steps(folder.metrics, shapes.Step, ended=False)
     fired = alarms(metrics, read_steps(folder.validation, shapes.Validated, ended=False))
     step = metrics[-1]["step"] + 1 if metrics else 0
-    state = _state(folder, step, of)
-    why = read_shaped(folder.failed, shapes.Failed)["error"] if state == "failed" else None
-    if not trained:
-        return JobStatus(task, arm, seed, state, why=why)
-    rate = _rate(metrics)
-    left = (of - step) / rate if rate and state == "training" else None
-    return JobStatus(task, arm, seed, state, step, of, rate, left, tuple(map(str, fired)), why)
+    place = place_of(folder.path)
+    state = _state(folder, step, of, place)
+    rate = _rate(metrics) if trained else None
+    ended = state in ("done", "failed") or step >= of
+    left = (of - step) / rate if rate and not ended else None
+    files = [folder.path, *folder.path.glob("*"), *folder.path.glob("tests/*/*")] if folder.path.is_dir() else []
+    changed = since(files) if files else None
+    where = place.at if place and state in (*RUNS, "killed") else None
+    until = time.time() - (0 if state in RUNS or changed is None else changed)
+    job = JobStatus(
+        task=task,
+        arm=arm,
+        seed=seed,
+        state=state,
+        step=step if trained else None,
+        of=of if trained else None,
+        rate=rate,
+        left=left,
+        alarms=tuple(map(str, fired)),
+        why=read_shaped(folder.failed, shapes.Failed)["error"] if state == "failed" else None,
+        where=where,
+        changed=changed,
+        is_silent=state in RUNS and not (where and where.is_here) and is_silent(changed or 0, 1 / rate if rate else 0),
+    )
+    return job, Course(task, arm, trained, state == "done", _spent(folder, metrics, place, until), left)
 
 
-def _state(folder: JobDir, step: int, of: int) -> State:
+def _state(folder: JobDir, step: int, of: int, place: Place | None) -> State:
     if folder.result.exists():
         return "done"
     if folder.failed.exists():
         return "failed"
+    if place and place.at is None:
+        return "stopped"
+    if place and place.at and place.at.is_gone:
+        return "killed"
     if step:
         return "training" if step < of else "testing"
     return "begun" if folder.path.is_dir() else "waiting"
@@ -167,5 +185,18 @@ def _state(folder: JobDir, step: int, of: int) -> State:
 
 def _rate(metrics: list[Json]) -> float | None:
     """Steps a second, of the last few."""
-    seconds = [sum(line.get("seconds", {}).values()) for line in metrics[-RECENT:]]
+    seconds = [_seconds(line) for line in metrics[-RECENT:]]
     return len(seconds) / sum(seconds) if sum(seconds) > 0 else None
+
+
+def _seconds(step: Json) -> float:
+    return float(sum(step.get("seconds", {}).values()))
+
+
+def _spent(folder: JobDir, metrics: list[Json], place: Place | None, until: float) -> float:
+    """Seconds that a job was worked on, the try under way until a time, in seconds since 1970; of a folder by an older
+    version, those that it has clocks of: steps, and what drawing its tests took."""
+    if place:
+        return float(place.seconds + (max(0.0, until - place.at.since) if place.at else 0.0))
+    drawn = [path for tests in folder.tests() for path in tests.path.glob("sampling-*.json")]
+    return sum(map(_seconds, metrics)) + sum(float(read_shaped(path, shapes.Sampling)["seconds"]) for path in drawn)

@@ -1,7 +1,6 @@
 """The result tables on a terminal, or in whatever else the output goes to."""
 
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
 from math import isfinite
 from statistics import mean
 from typing import Any
@@ -22,7 +21,7 @@ from tiltlab.report.foretold import foretold
 from tiltlab.report.load import Study
 from tiltlab.report.outcome import called, tax_in_words
 from tiltlab.report.parts import PARTS
-from tiltlab.report.status import EvaluationStatus, Status
+from tiltlab.report.status_lines import clock
 from tiltlab.report.tables import Row, at_k
 from tiltlab.report.text import interval, number, signed
 from tiltlab.stats.metrics import averages
@@ -144,34 +143,6 @@ def print_comparison(comparison: Compared, console: Console) -> None:
         console.print(line((f"{key}: ", "bold"), said), soft_wrap=True)
 
 
-def print_status(status: Status, console: Console) -> None:
-    """Print where a study is: one row a job; then why some failed, and what fired."""
-    title = f"{status.name}: last change {_time(status.changed)} ago"
-    table = new_table(title, ("step", "steps a minute", "left"), names=("task", "arm", "seed", "state"))
-    for job in status.jobs:
-        step = "–" if job.step is None else f"{job.step} of {job.of}"
-        rate = "–" if job.rate is None else f"{60 * job.rate:.1f}"
-        left = "–" if job.left is None else _time(job.left)
-        table.add_row(*map(line, (job.task, job.arm, str(job.seed), job.state, step, rate, left)))
-    print_whole(table, console)
-    for job in status.jobs:
-        name = f"{job.task} / {job.arm} / seed {job.seed}: "
-        for alarm in job.alarms:
-            console.print(line(("alarm: ", "yellow"), name + alarm), soft_wrap=True)
-        if job.why:
-            console.print(line(("Failed: ", "bold red"), name + job.why), soft_wrap=True)
-
-
-def print_evaluation_status(status: EvaluationStatus, console: Console) -> None:
-    """Print where an evaluation is, in one line."""
-    name = " / ".join(part for part in (status.task, status.sampler) if part)
-    of = "" if status.of is None else f" of {status.of}"
-    said = f"{status.state}, {status.problems}{of} problems, {status.responses} responses"
-    left = "" if status.left is None else f", about {_time(status.left)} left"
-    changed = f"; last change {_time(status.changed)} ago"
-    console.print(line((f"{name}: " if name else "", "bold"), said + left + changed), soft_wrap=True)
-
-
 def print_estimate(estimate: Any, console: Console) -> None:
     """Print what a study would do and take.
 
@@ -192,15 +163,11 @@ def print_estimate(estimate: Any, console: Console) -> None:
     said = f"{estimate.tokens:,} tokens at most"
     if estimate.rate:
         said += (
-            f"; at {estimate.rate:.0f} a second, as in the run folder so far, {_time(estimate.seconds)} in one process"
+            f"; at {estimate.rate:.0f} a second, as in the run folder so far, {clock(estimate.seconds)} in one process"
         )
     else:
         said += "; how long that takes is not known before the run folder holds a step or a sampler's draws"
     console.print(line(said), soft_wrap=True)
-
-
-def _time(seconds: float) -> str:
-    return str(timedelta(seconds=int(seconds)))
 
 
 def print_check(name: str, checked: Any, console: Console) -> None:

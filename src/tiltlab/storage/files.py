@@ -75,6 +75,13 @@ def whole_object(line: str | bytes) -> Json | None:
     return value if isinstance(value, dict) else None
 
 
+def require_end(path: Path) -> None:
+    """Check that a JSONL file is whole. Raises UserError where its last line was truncated."""
+    *before, last = (path.read_bytes() if path.is_file() else b"").split(b"\n")
+    if last.strip() and whole_object(last) is None:
+        raise UserError(f"{path} line {len(before) + 1} is cut off")
+
+
 def whole_lines(path: Path) -> list[Json]:
     """The lines of a JSONL file up to the first that is truncated or damaged; none where there is no file."""
     lines: list[Json] = []

@@ -10,6 +10,7 @@
         sampling-last.json sampling-best.json   what drawing them took: tokens, seconds, the sampler's notes
         tests/SET/                          records and what drawing took, for each test set but the task's own
         memory.json                         where memory ran out: with how much less a later try begins
+        place.json                          where it runs now, and how long it was worked on (place.py)
         result.json                         written last: a job that has it is done
         failed.json                         instead, where it could not be finished: why. The next try removes it
 

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from tiltlab.errors import UserError
-from tiltlab.storage.files import Json, read_json, read_lines, whole_object
+from tiltlab.storage.files import Json, read_json, read_lines, require_end
 from tiltlab.storage.natures import Kind, Nature
 from tiltlab.system.visible import on_one_line
 
@@ -273,6 +273,22 @@ class Failed(_Shape):
     error: str
 
 
+class _At(_Shape):
+    host: str
+    process: Positive
+    space: str
+    devices: list[str]
+    ranks: Positive
+    since: Amount
+
+
+class Place(_Shape):
+    """place.json (tiltlab.storage.place.Place, which says what each field is)."""
+
+    seconds: Amount
+    at: _At | None = None
+
+
 @contextmanager
 def or_else(todo: str) -> Iterator[None]:
     """Add what to do (`todo`) to a UserError that the block raises about a file."""
@@ -307,13 +323,6 @@ def read_steps(path: Path, shape: type[_Shape], *, ended: bool = True) -> list[J
         if line["step"] <= before["step"]:
             raise UserError(f"{path} line {number}: step {line['step']} comes after step {before['step']}")
     return lines
-
-
-def require_end(path: Path) -> None:
-    """Check that a JSONL file is whole. Raises UserError where its last line was truncated."""
-    *before, last = (path.read_bytes() if path.is_file() else b"").split(b"\n")
-    if last.strip() and whole_object(last) is None:
-        raise UserError(f"{path} line {len(before) + 1} is cut off")
 
 
 def _checked(data: Any, shape: type[_Shape], where: str) -> Json:

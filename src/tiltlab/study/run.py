@@ -18,10 +18,12 @@ from tiltlab.models.loading import ModelConfig, load_codec, load_reference, poli
 from tiltlab.seeds import derive
 from tiltlab.storage.files import make_folder, write_json
 from tiltlab.storage.folder import cannot_write, is_full
+from tiltlab.storage.place import at_work
 from tiltlab.study.evaluation import Evaluation
 from tiltlab.study.held import decided
 from tiltlab.study.job import Work
 from tiltlab.study.training import Training
+from tiltlab.system.devices import own_number
 from tiltlab.training.advantage import UnsuitableReward
 from tiltlab.training.room import REMEDIES
 
@@ -39,6 +41,12 @@ def run_job(work: Work) -> None:
     gc.collect()  # models of an earlier job, where they hold each other, are to leave their memory to this one
     make_folder(folder.path)
     folder.failed.unlink(missing_ok=True)
+    with at_work(folder.path, [own_number(work.recipe.model.device)]):
+        _try(work)
+
+
+def _try(work: Work) -> None:
+    folder = work.folder
     try:
         _run(work)
     except (Stopped, UserError):

@@ -83,6 +83,17 @@ def device_name(device: str) -> str:
     return "CPU" if device == "cpu" else device
 
 
+def own_number(device: str) -> str:
+    """A device as the machine numbers its GPUs: CUDA_VISIBLE_DEVICES may leave this process others in another order.
+
+    device: as torch names it.
+    """
+    kind, _, number = device.partition(":")
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+    known = kind == "cuda" and int(number or 0) < len(visible) and visible[int(number or 0)].strip()
+    return f"cuda:{known}" if known else device
+
+
 def settle(threads: int, device: str) -> None:
     """Have this process compute on its device, with so many CPU threads: sums come out a little different with another
     number of them, so a study keeps to one, however few of its jobs are left."""

@@ -22,6 +22,15 @@ def is_running(process: int, since: float = math.inf) -> bool:
     return state != "Z" and began <= since + 1
 
 
+def number_space() -> str:
+    """What numbers of processes are counted in here: a container has numbers of its own. "" where the system does not
+    say."""
+    try:
+        return str(Path("/proc/self/ns/pid").readlink())
+    except OSError:
+        return ""
+
+
 def _told(process: int) -> tuple[str, float]:
     """The state of a process, "Z" for one that has ended, and when it began, in seconds since 1970; nothing, and minus
     infinity, where the system does not say."""
