@@ -22,6 +22,7 @@ from tiltlab.system.memory import tune; tune()
 import peft, torch._dynamo, torch.optim, transformers.models.llama.modeling_llama
 import tiltlab.cli.main, tiltlab.evaluation.run, tiltlab.study.study, tiltlab.verdict.inputs
 from tests.commands import serve
+import gc; gc.freeze()
 serve(int(sys.argv[1]))
 """
 

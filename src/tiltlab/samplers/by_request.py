@@ -111,10 +111,15 @@ class Requests:
         return derive(self._seeds[chain], self._asked[chain])
 
     def _pasted(self, kept_ST: Tensor, cut_S: Tensor, drawn_S: Sequence[Drawn]) -> Tensor:
-        pasted_ST = kept_ST.clone()
-        for row, (cut, drawn) in enumerate(zip(cut_S.tolist(), drawn_S, strict=True)):
-            pasted_ST[row, cut : cut + len(drawn.tokens)] = torch.tensor(drawn.logprobs)
-        return pasted_ST
+        """log q of what is kept, and behind it the engine's log p of what it drew."""
+        rows = [
+            [*[0.0] * cut, *drawn.logprobs, *[0.0] * (self.limit - cut - len(drawn.logprobs))]
+            for cut, drawn in zip(cut_S.tolist(), drawn_S, strict=True)
+        ]
+        place_T = torch.arange(self.limit)
+        length_S = cut_S + torch.tensor([len(drawn.logprobs) for drawn in drawn_S])
+        theirs_ST = (place_T >= cut_S[:, None]) & (place_T < length_S[:, None])
+        return torch.where(theirs_ST, torch.tensor(rows), kept_ST)
 
     def _scored(self, chains: Sequence[int], whole: Sequence[tuple[int, ...]], temperature: float) -> Tensor:
         """log-probability of each token: float32 [S, T], 0 beyond the end. Prompts have as many responses as the one
