@@ -128,8 +128,56 @@ def test_published_models_have_the_sizes_that_people_know(name: str, billions: f
     assert memory.update(model, ask).total() - on_host.total() == (12 + 2) * model.shape.parameters
     bits = {part.name: part.nbytes for part in memory.update(model, replace(ask, state="8bit")).parts}
     assert bits["moments"] == pytest.approx(2 * model.shape.parameters, rel=0.02)
-    sharded = {part.name: part.nbytes for part in memory.sharded(model, ask, 4).parts}
-    assert sum(sharded[name] for name in held) == pytest.approx((8 + 12 / 4) * model.shape.parameters)
+
+
+@pytest.mark.parametrize("name", PAPER)
+@pytest.mark.parametrize(("ranks", "least", "most"), [(4, 33.9e9, 44.5e9), (8, 29e9, 38.5e9)])
+def test_a_rank_holds_whole_weights_and_gradients_and_its_part_of_the_rest(
+    name: str, ranks: int, least: float, most: float
+) -> None:
+    """8 + 12 / N bytes a weight: 34 to 44 GB on each of 4, 29 to 38 on 8, before activations."""
+    model = model_of(name)
+    ask, count = Ask(SMALL, 16384, None, True, "device", reference=True).on(ranks), model.shape.parameters
+    phases = memory.rollout(model, ask, card("h100")), memory.update(model, ask)
+    rollout, update = ({part.name: part.nbytes for part in phase.parts} for phase in phases)
+    held = {"weights": 2, "reference": 2, "master weights": 4 / ranks, "moments": 8 / ranks, "gradients": 4}
+    for part, width in held.items():
+        assert update[part] == pytest.approx(width * count)
+    assert least < sum(update[part] for part in held) < most
+    assert update["activations"] == {p.name: p.nbytes for p in memory.update(model, ask.on(1)).parts}["activations"]
+    assert {part for part in held if part in rollout} == held.keys() - {"gradients"}
+    assert rollout["keys and values"] <= SMALL.rows // ranks * model.keys(2 * (SMALL.prompt + SMALL.tokens))
+
+
+def test_of_ranks_whose_state_is_on_the_host_the_weights_stay() -> None:
+    model = model_of("Qwen/Qwen2.5-3B-Instruct")
+    ask = Ask(SMALL, 16384, None, True, "host", reference=True).on(4)
+    where = {part.name: part.where for part in memory.update(model, ask).parts}
+    assert (where["master weights"], where["moments"], where["reference"]) == ("device", "host", "host")
+    assert memory.update(model, ask).total("host") == (8 // 4 + 2) * model.shape.parameters
+
+
+def test_ranks_share_adapters_moments_and_hold_the_base_whole() -> None:
+    model = model_of("Qwen/Qwen2.5-3B-Instruct", LoraConfig(rank=16))
+    ask = Ask(SMALL, 16384, None, True, "device", reference=False)
+    one, four = ({part.name: part.nbytes for part in memory.update(model, ask.on(n)).parts} for n in (1, 4))
+    assert four["weights"] == one["weights"]
+    assert four["moments"] == one["moments"] // 4
+
+
+def test_a_rank_that_has_more_gradients_than_activations_is_counted_by_them() -> None:
+    model = model_of("Qwen/Qwen2.5-0.5B-Instruct")
+    ask = Ask(Batch(4, 2, 8, 8), 16, None, True, "device", reference=True).on(2)
+    parts = {part.name: part.nbytes for part in memory.update(model, ask).parts}
+    assert parts["reduced gradients"] == 2 * model.shape.parameters
+    assert "activations" not in parts
+
+
+def test_groups_are_dealt_out_whole() -> None:
+    ask = Ask(SMALL, 10**9, None, True, "device", reference=True, slots=True)
+    assert [ask.on(n).share.groups for n in (1, 3, 4, 32, 64)] == [32, 11, 8, 1, 1]
+    assert [ask.on(n).micro_batch.groups for n in (1, 4)] == [32, 8]
+    assert [ask.on(n).slots for n in (1, 2)] == [True, False]
 
 
 def test_checkpointing_is_left_to_the_device() -> None:

@@ -138,16 +138,6 @@ def test_cards_are_known_by_name_and_by_size() -> None:
             card(odd)
 
 
-def test_several_gpus_take_several_jobs_and_the_arithmetic_of_one_over_all(tmp_path: Path) -> None:
-    one, four = paper(tmp_path), paper(tmp_path, gpus=4)
-    assert one.sharded is None
-    assert four.sharded is not None
-    assert four.sharded.total() < four.update.total()
-    assert not four.fits  # each job runs on one
-    alone, shared = one.times[-1].seconds, four.times[-1].seconds
-    assert shared == pytest.approx(max(alone / 4, next(t.seconds for t in one.times if "trains" in t.what)))
-
-
 def test_seeds_multiply_jobs_time_and_disk(tmp_path: Path) -> None:
     one, three = paper(tmp_path), paper(tmp_path, seeds=3)
     assert three.jobs == 3 * one.jobs

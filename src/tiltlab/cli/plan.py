@@ -1,11 +1,13 @@
 """`tiltlab plan`: what a study would take, before anything is spent."""
 
+from shlex import quote
 from typing import Annotated
 
 import typer
 
 from tiltlab.cli.output import AsJson, Output, print_note
 from tiltlab.errors import UserError
+from tiltlab.plan.shapes import NODE
 
 
 def plan(
@@ -14,6 +16,7 @@ def plan(
         str | None, typer.Option(help='h100, h200, a100-80, l40s, 4090, or "24 GB"; this machine where left out.')
     ] = None,
     gpus: Annotated[int, typer.Option(min=1, help="How many of them.")] = 1,
+    node: Annotated[int, typer.Option("--gpus-per-node", min=1, help="How many of them one node holds.")] = NODE,
     seeds: Annotated[int, typer.Option(min=1, help="How many seeds, from the recipe's first.")] = 1,
     config: Annotated[
         str | None, typer.Option(help="A config.json, or its folder, to take the model's sizes from.")
@@ -33,10 +36,19 @@ def plan(
 
     output, asked = Output(as_json), load_recipe(recipe, set_ or (), print_note)
     device = card(gpu) if gpu else this_machine(usable_devices(asked.model.device)[0])
-    planned = plan_study(asked, device, gpus=gpus, seeds=seeds, config=config)
+    planned = plan_study(asked, device, gpus=gpus, node=node, seeds=seeds, config=config)
     print_plan(planned, output.console)
+    if gpus > node:
+        output.say(_over_nodes(gpus, node, recipe, [arm.name for arm in asked.arms if arm.objective()]))
     output.figures(
         planned, fits=planned.fits, rollout_bytes=planned.rollout.total(), update_bytes=planned.update.total()
     )
     if planned.refusal:
         raise UserError(planned.refusal)
+
+
+def _over_nodes(gpus: int, node: int, recipe: str | None, trained: list[str]) -> str:
+    """What there is for one job on more GPUs than a node has."""
+    arm = quote(trained[0]) if trained else "ARM"
+    command = f"tiltlab export verl {quote(recipe or 'RECIPE')} --arm {arm} --out DIR"
+    return f"a job stays on one node ({node} GPUs); one over all {gpus} is for verl: `{command}`"

@@ -22,13 +22,13 @@ CPU_BANDWIDTH = 20e9
 
 _MIB = 1 << 20
 
-# MiB, FLOP/s (dense bf16), bytes a second
-_CARDS: dict[str, tuple[int, float, float]] = {
-    "4090": (24564, 165e12, 1.008e12),  # GeForce RTX 4090, Ada architecture white paper
-    "l40s": (46068, 362e12, 0.864e12),  # L40S data sheet
-    "h100": (81559, 989e12, 3.35e12),  # H100 SXM data sheet
-    "a100-80": (81920, 312e12, 2.039e12),  # A100 80GB SXM data sheet
-    "h200": (143771, 989e12, 4.8e12),  # H200 SXM data sheet
+# MiB, FLOP/s (dense bf16), bytes a second from its memory, and to another card (NVLink, or PCIe 4 x16)
+_CARDS: dict[str, tuple[int, float, float, float]] = {
+    "4090": (24564, 165e12, 1.008e12, 32e9),  # GeForce RTX 4090, Ada architecture white paper
+    "l40s": (46068, 362e12, 0.864e12, 32e9),  # L40S data sheet
+    "h100": (81559, 989e12, 3.35e12, 450e9),  # H100 SXM data sheet
+    "a100-80": (81920, 312e12, 2.039e12, 300e9),  # A100 80GB SXM data sheet
+    "h200": (143771, 989e12, 4.8e12, 450e9),  # H200 SXM data sheet
 }
 
 CARDS = tuple(_CARDS)
@@ -41,14 +41,14 @@ def card(name: str) -> Device:
     Raises UserError for any other.
     """
     if name.lower() in _CARDS:
-        mebibytes, flops, bandwidth = _CARDS[name.lower()]
-        return _gpu(name.lower(), mebibytes * _MIB, flops, bandwidth)
+        mebibytes, *rates = _CARDS[name.lower()]
+        return _gpu(name.lower(), mebibytes * _MIB, *rates)
     size = re.fullmatch(r"(\d{1,5}(?:\.\d+)?) ?(GB|GiB)", name.strip(), re.IGNORECASE)
     memory = int(float(size[1]) * (1 << 30 if size[2].lower() == "gib" else 10**9)) if size else 0
     if memory <= RESERVED:
         names = ", ".join(CARDS)
         raise UserError(f'--gpu {shown(name)}: no such card; it is {names}, or a size of more than 2.5 GB, "24 GB"')
-    return _gpu(name.strip(), memory, None, None)
+    return _gpu(name.strip(), memory)
 
 
 def this_machine(device: str) -> Device:
@@ -61,11 +61,13 @@ def this_machine(device: str) -> Device:
     if device.startswith("cuda"):
         about = torch.cuda.get_device_properties(device)
         known = next((card for card in _CARDS if card.split("-")[0] in about.name.lower()), None)
-        _, flops, bandwidth = _CARDS[known] if known else (0, None, None)
-        return _gpu(about.name, about.total_memory, flops, bandwidth)
+        return _gpu(about.name, about.total_memory, *(_CARDS[known][1:] if known else ()))
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return Device(device_name(device), memory, memory, CPU_CORE * (os.cpu_count() or 1), CPU_BANDWIDTH, is_gpu=False)
+    flops = CPU_CORE * (os.cpu_count() or 1)
+    return Device(device_name(device), memory, memory, flops, CPU_BANDWIDTH, is_gpu=False, link=CPU_BANDWIDTH)
 
 
-def _gpu(name: str, memory: int, flops: float | None, bandwidth: float | None) -> Device:
-    return Device(name, memory, int(memory - RESERVED), flops, bandwidth)
+def _gpu(
+    name: str, memory: int, flops: float | None = None, bandwidth: float | None = None, link: float | None = None
+) -> Device:
+    return Device(name, memory, int(memory - RESERVED), flops, bandwidth, link=link)

@@ -4,7 +4,7 @@ A token costs 2 FLOPs a weight that it is multiplied by, and 4 a number of its q
 Everything else of a forward is left out: it is small beside them.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tiltlab.plan.shapes import Ask, Batch, Device, Shape
 
@@ -22,6 +22,9 @@ LAYER_OF_A_GRAPH = 0.1e-3
 
 LAYER_ON_CPU = 0.1e-3
 """The same on a CPU; assumed."""
+
+LINK_SHARE = 0.5
+"""Of the best rate between two devices that gathering weights and summing gradients come to; assumed."""
 
 
 @dataclass(frozen=True)
@@ -61,19 +64,30 @@ def forward(shape: Shape, batch: Batch, *, prompts_for_each: bool) -> float:
     return multiplied + 4.0 * shape.layers * shape.attention * looked_at
 
 
-def assumed_seconds(shape: Shape, ask: Ask, step: Step, rows: int, keys: int, device: Device) -> dict[str, float]:
-    """Seconds of each phase of a step, by the assumptions above; none for a device of unknown speed.
+def assumed_seconds(shape: Shape, ask: Ask, rows: int, keys: int, device: Device) -> dict[str, float]:
+    """Seconds of each phase of a step, by the assumptions above; none for a device of unknown speed. Of several ranks
+    those of the busiest, and of what they exchange.
 
     rows: responses that are drawn side by side.
     keys: bytes of keys and values of one row, at its end.
     """
     if device.flops is None or device.bandwidth is None:
         return {}
-    seconds = {phase: step.flops[phase] / (SHARE * device.flops) for phase in ("reference", "update")}
+    flops = step_of(shape, replace(ask, batch=ask.share)).flops
+    seconds = {phase: flops[phase] / (SHARE * device.flops) for phase in ("reference", "update")}
     least = seconds_a_layer(ask, device) * shape.layers
     loaded = (shape.weights + rows * keys / 2) / (BANDWIDTH_SHARE * device.bandwidth)
-    decoding = ask.batch.tokens * -(-ask.batch.rows // rows) * max(least, loaded)
-    return {"rollout": max(decoding, step.flops["rollout"] / (SHARE * device.flops))} | seconds
+    decoding = ask.batch.tokens * -(-ask.share.rows // rows) * max(least, loaded)
+    exchange = {"exchange": exchanged(shape, ask) / (LINK_SHARE * device.link)} if ask.ranks > 1 and device.link else {}
+    return {"rollout": max(decoding, flops["rollout"] / (SHARE * device.flops))} | seconds | exchange
+
+
+def exchanged(shape: Shape, ask: Ask) -> float:
+    """Bytes that a rank sends in a step: its part of the weights to each other rank, as they are computed with, and of
+    its gradients to each other rank the part that is that rank's."""
+    if not ask.trains:
+        return 0.0
+    return (shape.trained_bytes + 4 * shape.trained) * (ask.ranks - 1) / ask.ranks
 
 
 def seconds_a_layer(ask: Ask, device: Device) -> float:

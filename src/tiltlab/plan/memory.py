@@ -1,10 +1,13 @@
-"""Bytes by part, while responses are drawn and while weights are updated. Pure arithmetic.
+"""Bytes by part, while responses are drawn and while weights are updated; of a job on several ranks, on each of them.
+Pure arithmetic.
 
 Every response is taken to be as long as it may be, so what is said is the most that a step takes. The sum of an update
 is an upper bound: gradients are whole only once most activations are gone.
 
 Left out on purpose: what a device takes for itself, which cards.py sets aside.
 """
+
+from collections.abc import Iterable
 
 from tiltlab.models.context import GrowingLayer
 from tiltlab.models.decoding import LEAVE
@@ -24,7 +27,7 @@ def rollout(model: Counted, ask: Ask, device: Device) -> Phase:
 
     device: whose room decides how many rows there are, where the recipe does not.
     """
-    shape, batch = model.shape, ask.batch
+    shape, batch = model.shape, ask.share
     parts = _standing(shape, ask)
     if ask.engine == "vllm":
         share = 0 if ask.apart else int(ask.engine_share * device.memory)
@@ -51,7 +54,7 @@ def rows_side_by_side(model: Counted, ask: Ask, room: int) -> int:
 
     room: bytes for them.
     """
-    batch = ask.batch
+    batch = ask.share
     tokens = model.drawing(room) if ask.batch_tokens is None else ask.batch_tokens
     return max(1, min(batch.rows, tokens // longest(ask)))
 
@@ -82,12 +85,20 @@ def update(model: Counted, ask: Ask) -> Phase:
     held = [*_standing(shape, ask), *_gradients(shape)]
     if ask.engine == "vllm" and not ask.apart:
         held.append(Part("engine", int(ASLEEP), "vLLM asleep; assumed"))
-    return Phase("update", (*held, *_activations(model, ask), _logits(shape, ask.micro_batch)))
+    last = [*_activations(model, ask), _logits(shape, ask.micro_batch)]
+    if ask.ranks > 1:  # a rank's part of the sum is made once the activations are gone
+        said = f"4 bytes a trained weight, over {ask.ranks}, summed over ranks"
+        last = max(last, [Part("reduced gradients", 4 * shape.trained // ask.ranks, said)], key=_bytes)
+    return Phase("update", (*held, *last))
+
+
+def _bytes(parts: Iterable[Part]) -> int:
+    return sum(part.nbytes for part in parts)
 
 
 def without_activations(shape: Shape, ask: Ask) -> int:
     """Bytes of the device that an update takes before its first forward and after its last."""
-    return standing(shape, ask) + (sum(part.nbytes for part in _gradients(shape)) if ask.trains else 0)
+    return standing(shape, ask) + (_bytes(_gradients(shape)) if ask.trains else 0)
 
 
 def _gradients(shape: Shape) -> list[Part]:
@@ -101,40 +112,37 @@ def _gradients(shape: Shape) -> list[Part]:
 
 def standing(shape: Shape, ask: Ask) -> int:
     """Bytes of the device that are held all the time."""
-    return sum(part.nbytes for part in _standing(shape, ask) if part.where == "device")
+    return _bytes(part for part in _standing(shape, ask) if part.where == "device")
 
 
 def _standing(shape: Shape, ask: Ask) -> list[Part]:
     """What is held all the time."""
     where: Where = "host" if ask.state == "host" else "device"
-    moment = MOMENT_8BIT if ask.state == "8bit" else 4.0
     base = shape.weights - shape.trained_bytes if shape.adapters else shape.weights
-    parts = [Part("weights", base, f"{shape.width} bytes a weight")]
+    gathered = ", gathered" if ask.trains and ask.ranks > 1 else ""
+    parts = [Part("weights", base, f"{shape.width} bytes a weight{gathered}")]
     if shape.adapters:
-        parts.append(Part("adapters", shape.trained_bytes, f"{shape.adapters:,} weights"))
+        parts.append(Part("adapters", shape.trained_bytes, f"{shape.adapters:,} weights{gathered}"))
     if not ask.trains:
         return parts
     if ask.reference:
         said = f"{shape.width} bytes a weight" + (", on the device while it scores" if where == "host" else "")
         parts.append(Part("reference", shape.weights, said, where))
-    if shape.rounded:
-        parts.append(Part("master weights", 4 * shape.rounded, "4 bytes a trained weight, float32", where))
-    moments = Part("moments", int(2 * moment * shape.trained), f"2 x {moment:.3g} bytes a trained weight", where)
-    return [*parts, moments]
+    return [*parts, *_optimised(shape, ask, where)]
 
 
-def sharded(model: Counted, ask: Ask, gpus: int) -> Phase:
-    """An update of one job over several GPUs by FSDP2, on each of them: weights gathered once a step, gradients whole
-    until they are shared out, masters and moments in parts. Arithmetic only: tiltlab does not run it yet."""
-    shape = model.shape
-    parts = [
-        Part("weights", shape.weights, f"{shape.width} bytes a weight, gathered"),
-        Part("reference", shape.weights if ask.reference else 0, f"{shape.width} bytes a weight"),
-        Part("master weights", 4 * shape.trained // gpus, f"4 bytes a trained weight, over {gpus}"),
-        Part("moments", 8 * shape.trained // gpus, f"8 bytes a trained weight, over {gpus}"),
-        Part("gradients", 4 * shape.trained, "4 bytes a trained weight, float32"),
-    ]
-    return Phase("update", (*parts, *_activations(model, ask), _logits(shape, ask.micro_batch)))
+def _optimised(shape: Shape, ask: Ask, where: Where) -> list[Part]:
+    """What the optimiser steps on. Of several ranks each has its part; there the float32 weights are FSDP's own, which
+    stay on the device."""
+    moment = MOMENT_8BIT if ask.state == "8bit" else 4.0
+    over = f", over {ask.ranks}" if ask.ranks > 1 else ""
+    said = f"4 bytes a trained weight, float32{over}"
+    if ask.ranks > 1:
+        masters = [Part("master weights", 4 * shape.trained // ask.ranks, said)]
+    else:
+        masters = [Part("master weights", 4 * shape.rounded, said, where)] if shape.rounded else []
+    nbytes = int(2 * moment * shape.trained) // ask.ranks
+    return [*masters, Part("moments", nbytes, f"2 x {moment:.3g} bytes a trained weight{over}", where)]
 
 
 def checkpointing(model: Counted, ask: Ask, device: Device) -> bool:

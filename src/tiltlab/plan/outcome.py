@@ -25,17 +25,41 @@ class Timed:
 
 
 @dataclass(frozen=True)
+class Way:
+    """A study on several GPUs, one way of sharing them out.
+
+    jobs: side by side. gpus: that each of them runs on.
+    rollout, update: what is held in each phase, on each GPU. fits: whether they do.
+    groups: of a step that the busiest GPU of a job has.
+    seconds: of a step, by phase; none where no rate is known.
+    longest: hours of the job that takes longest. hours: of the study. gpu_hours: as long as the study has all GPUs,
+        those too that wait for the last job. None where no rate is known.
+    """
+
+    jobs: int
+    gpus: int
+    rollout: Phase
+    update: Phase
+    fits: bool
+    groups: int
+    seconds: dict[str, float]
+    longest: float | None
+    hours: float | None
+    gpu_hours: float | None
+
+
+@dataclass(frozen=True)
 class Plan:
     """What a study would take.
 
     name: of the recipe.
     model: by name. model_source: where its sizes are from.
     shape: its sizes.
-    device: that it is planned for. gpus: how many of them.
+    device: that it is planned for. gpus: how many of them. node: how many one node holds.
     checkpointing: as settled for this device.
     rows: responses that are drawn side by side.
     rollout, update: what is held in each phase.
-    sharded: an update over all of the GPUs, None for one. tiltlab does not run it yet.
+    ways: to share several GPUs out; none for one.
     step: tokens and FLOPs of a training step.
     times: of a step's phases, of jobs, and of the study; none where no rate is known.
     jobs: of the study, with all seeds.
@@ -51,11 +75,12 @@ class Plan:
     shape: Shape
     device: Device
     gpus: int
+    node: int
     checkpointing: bool
     rows: int
     rollout: Phase
     update: Phase
-    sharded: Phase | None
+    ways: tuple[Way, ...]
     step: Step
     times: tuple[Timed, ...]
     jobs: int

@@ -11,26 +11,31 @@ from tiltlab.config.methods import Arm
 from tiltlab.config.recipe import Recipe
 from tiltlab.errors import UserError
 from tiltlab.models.loading import LoraConfig
-from tiltlab.plan import compute, memory
+from tiltlab.plan import compute
 from tiltlab.plan.asking import PROMPT, ask_of, dtype_of
 from tiltlab.plan.cards import RESERVED
-from tiltlab.plan.outcome import Plan, Source, Timed, refusal
+from tiltlab.plan.outcome import Plan, Timed, refusal
+from tiltlab.plan.pace import DRAWING, Pace, pace_of, rows_of
 from tiltlab.plan.published import settings_of
-from tiltlab.plan.rates import Measured, recalled, way_of
+from tiltlab.plan.rates import Measured
 from tiltlab.plan.remedies import Case, on_device, remedies
-from tiltlab.plan.shapes import Ask, Counted, Device, Part, Shape
+from tiltlab.plan.shapes import NODE, Ask, Device, Part, Shape
 from tiltlab.plan.skeleton import Skeleton
+from tiltlab.plan.ways import ways
 from tiltlab.plan.work import Tokens, counted_offline, tokens_of
 
 BYTES_A_TOKEN = 6
 """Of a record's text on the disk; assumed."""
 
 
-def plan_study(recipe: Recipe, device: Device, *, gpus: int = 1, seeds: int = 1, config: str | None = None) -> Plan:
+def plan_study(
+    recipe: Recipe, device: Device, *, gpus: int = 1, node: int = NODE, seeds: int = 1, config: str | None = None
+) -> Plan:
     """What a study would take. Loads no weights, writes nothing.
 
-    device: that each job runs on.
+    device: that jobs run on.
     gpus: how many such devices there are.
+    node: how many of them one node holds, and so the most that a job runs on.
     seeds: how many, from the recipe's first.
     config: a config.json, or its folder, to take the model's sizes from.
 
@@ -38,16 +43,9 @@ def plan_study(recipe: Recipe, device: Device, *, gpus: int = 1, seeds: int = 1,
     """
     case, source = case_of(recipe, device, config)
     model, ask, notes = case.model, case.settled, list[str]()
-    room = device.usable - memory.standing(model.shape, ask)
-    rows = _rows(model, ask, device, room)
-    step = compute.step_of(model.shape, ask)
-    tokens = _jobs(recipe, notes)
-    way = way_of(ask.engine, checkpointing=bool(ask.checkpointing))
-    found = recalled(model.shape.key, device.name.split("-")[0], way)
-    keys = model.keys(ask.batch.prompt + ask.batch.tokens)
-    guessed = compute.assumed_seconds(model.shape, ask, step, rows, keys, device)
-    times = _times(step, tokens, found, guessed, seeds, gpus)
-    if not times:
+    jobs, pace = _jobs(recipe, notes), pace_of(case)
+    every_job = seeds * [tokens for _, tokens in jobs]
+    if not pace.seconds:
         notes.append(f"no time is told: how fast {device.name} is, is not known, and nothing was measured on it here")
     return Plan(
         name=recipe.name,
@@ -56,17 +54,18 @@ def plan_study(recipe: Recipe, device: Device, *, gpus: int = 1, seeds: int = 1,
         shape=model.shape,
         device=device,
         gpus=gpus,
+        node=node,
         checkpointing=bool(ask.checkpointing),
-        rows=rows,
+        rows=rows_of(case),
         rollout=case.rollout,
         update=case.update,
-        sharded=memory.sharded(model, ask, gpus) if gpus > 1 else None,
-        step=step,
-        times=tuple(times),
-        jobs=len(tokens) * seeds,
-        disk=_disk(model.shape, tokens, seeds),
+        ways=ways(case, every_job, gpus, node) if gpus > 1 else (),
+        step=compute.step_of(model.shape, ask),
+        times=tuple(_times(jobs, pace, seeds) if pace.seconds else ()),
+        jobs=len(every_job),
+        disk=_disk(model.shape, jobs, seeds),
         remedies=() if case.fits else tuple(remedies(case)),
-        assumptions=tuple(_assumptions(model.shape, ask, device, found)),
+        assumptions=tuple(_assumptions(model.shape, ask, device, pace.found, several=gpus > 1)),
         notes=tuple(dict.fromkeys(notes)),
     )
 
@@ -110,58 +109,25 @@ def _least(ask: Ask) -> Ask:
     return replace(ask, micro_batch_tokens=1, batch_tokens=1)
 
 
-def _rows(model: Counted, ask: Ask, device: Device, room: int) -> int:
-    """Responses that are drawn side by side, by whoever draws them."""
-    if ask.engine == "hf":
-        return memory.rows_side_by_side(model, ask, room)
-    space = ask.engine_share * device.memory - model.shape.weights
-    return int(max(1, min(ask.batch.rows, space // model.keys(ask.batch.prompt + ask.batch.tokens))))
-
-
 def _jobs(recipe: Recipe, notes: list[str]) -> list[tuple[Arm, Tokens]]:
     """The jobs of one seed, with what each draws."""
     count = counted_offline(notes)
     return [(arm, tokens_of(arm, recipe, task, count)) for task in recipe.tasks for arm in recipe.arms]
 
 
-def _times(
-    step: compute.Step,
-    jobs: Sequence[tuple[Arm, Tokens]],
-    found: Measured | None,
-    guessed: dict[str, float],
-    seeds: int,
-    gpus: int,
-) -> list[Timed]:
-    measured = {phase: step.tokens / rate for phase, rate in found.rates.items()} if found else {}
-    seconds = guessed | measured
-    if not all(phase in seconds for phase in ("rollout", "reference", "update")):
-        return []
-
-    def source(*phases: str) -> Source:
-        known = [phase in measured for phase in phases]
-        return "measured" if all(known) else "partly measured" if any(known) else "assumed"
-
-    def job(tokens: Tokens) -> float:
-        drawing = seconds["rollout"] + 2 * seconds["reference"]  # what is evaluated is scored by policy and reference
-        trained, evaluated = tokens.trained / step.tokens, tokens.evaluated / step.tokens
-        return trained * sum(seconds.values()) + evaluated * drawing
-
-    times = [Timed(f"{phase} of a step", seconds[phase], source(phase)) for phase in seconds]
-    every = source(*seconds)
-    sampling = source("rollout", "reference")
-    took = [(arm, job(tokens), every if tokens.trained else sampling) for arm, tokens in jobs]
+def _times(jobs: Sequence[tuple[Arm, Tokens]], pace: Pace, seeds: int) -> list[Timed]:
+    """Of a step's phases, of the longest job of each kind, and of all of them, one after another."""
+    times = [Timed(f"{phase} of a step", pace.seconds[phase], pace.source(phase)) for phase in pace.seconds]
+    every, sampling = pace.source(*pace.seconds), pace.source(*DRAWING)
     longest: dict[str, Timed] = {}
-    for arm, lasts, known in took:
+    for arm, tokens in jobs:
         what = "a job that trains" if arm.objective() else f"a job of {arm.name}"
+        lasts = pace.job(tokens)
         if what not in longest or longest[what].seconds < lasts:
-            longest[what] = Timed(what, lasts, known)
-    total = seeds * sum(lasts for _, lasts, _ in took)
-    study = [Timed(f"the study, {seeds * len(jobs)} jobs, in device hours", total, every)]
-    if gpus > 1:
-        study.append(
-            Timed(f"the study on {gpus} devices, a job each", max(total / gpus, max(t[1] for t in took)), every)
-        )
-    return [*times, *longest.values(), *study]
+            longest[what] = Timed(what, lasts, every if tokens.trained else sampling)
+    total = seeds * sum(pace.job(tokens) for _, tokens in jobs)
+    study = Timed(f"the study, {seeds * len(jobs)} jobs, in device hours", total, every)
+    return [*times, *longest.values(), study]
 
 
 def _disk(shape: Shape, jobs: Sequence[tuple[Arm, Tokens]], seeds: int) -> tuple[Part, ...]:
@@ -177,7 +143,7 @@ def _disk(shape: Shape, jobs: Sequence[tuple[Arm, Tokens]], seeds: int) -> tuple
     )
 
 
-def _assumptions(shape: Shape, ask: Ask, device: Device, found: Measured | None) -> list[str]:
+def _assumptions(shape: Shape, ask: Ask, device: Device, found: Measured | None, *, several: bool) -> list[str]:
     said = ["every response is as long as train.max_tokens allows: times and memory are the most that it takes"]
     said.append(f"prompts of {ask.batch.prompt} tokens" + (" (no data is read)" if ask.batch.prompt == PROMPT else ""))
     if device.is_gpu:
@@ -194,4 +160,7 @@ def _assumptions(shape: Shape, ask: Ask, device: Device, found: Measured | None)
             f"assumed: a decoding step takes {1e3 * least:.3g} ms or more, and reads weights and keys at "
             f"{compute.BANDWIDTH_SHARE:.0%} of {device.bandwidth / 1e12:.3g} TB/s"
         )
+    if several and device.link:
+        rate = f"{device.link / 1e9:.3g} GB/s"
+        said.append(f"assumed: weights and gradients go from GPU to GPU at {compute.LINK_SHARE:.0%} of {rate}")
     return said

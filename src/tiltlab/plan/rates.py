@@ -50,9 +50,9 @@ def key_of(settings: Any, dtype: "torch.dtype", lora: "LoraConfig | None") -> st
     return f"{settings.model_type} {numbers}, {str(dtype).removeprefix('torch.')}{adapters}"
 
 
-def way_of(engine: str, *, checkpointing: bool) -> str:
-    """Who draws, and whether activations are made again: rates of one way say little of another."""
-    return f"{engine}, checkpointing" if checkpointing else engine
+def way_of(engine: str, *, checkpointing: bool, ranks: int = 1) -> str:
+    """Who draws, whether activations are made again, and on how many ranks: rates of one way say little of another."""
+    return engine + ", checkpointing" * checkpointing + (f", {ranks} ranks" if ranks > 1 else "")
 
 
 def cache_file() -> Path:

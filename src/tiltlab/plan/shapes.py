@@ -5,7 +5,7 @@ Left out on purpose: where sizes come from (skeleton.py counts them on a model w
 Shapes: _P prompts, _G responses to each, _L tokens of a prompt, _T tokens of a response.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
 State = Literal["device", "host", "8bit"]
@@ -74,6 +74,10 @@ class Batch:
         return self.rows * self.tokens
 
 
+NODE = 8
+"""GPUs of a node, where nobody says otherwise."""
+
+
 @dataclass(frozen=True)
 class Device:
     """What a study is planned for.
@@ -84,6 +88,7 @@ class Device:
     flops: a second at its best, in the dtype that weights have on it; None where not known.
     bandwidth: bytes a second that it reads from its memory; None where not known.
     is_gpu: whether it is one.
+    link: bytes a second that it sends to another one of the node, at best; None where not known.
     """
 
     name: str
@@ -92,6 +97,7 @@ class Device:
     flops: float | None
     bandwidth: float | None
     is_gpu: bool = True
+    link: float | None = None
 
 
 Where = Literal["device", "host"]
@@ -173,6 +179,7 @@ class Ask:
     engine_share: of a card's memory that vLLM takes.
     apart: whether the engine has a card of its own.
     slots: whether the model draws in slots: buffers that stay, each step of them a CUDA graph.
+    ranks: processes that work on a job together, each on a device of its own (models/sharded.py).
     """
 
     batch: Batch
@@ -186,10 +193,20 @@ class Ask:
     engine_share: float = 0.5
     apart: bool = False
     slots: bool = False
+    ranks: int = 1
+
+    def on(self, ranks: int) -> "Ask":
+        """The same of a job on so many ranks, which do not draw in slots."""
+        return replace(self, ranks=ranks, slots=self.slots and ranks == 1)
+
+    @property
+    def share(self) -> Batch:
+        """What the busiest rank has of a step: groups are dealt out whole."""
+        return replace(self.batch, groups=-(-self.batch.groups // self.ranks))
 
     @property
     def micro_batch(self) -> Batch:
         """The largest micro-batch: as many whole groups as fit, at least one."""
-        batch = self.batch
+        batch = self.share
         groups = max(1, self.micro_batch_tokens // (batch.responses * batch.tokens))
         return Batch(min(groups, batch.groups), batch.responses, batch.prompt, batch.tokens)

@@ -6,12 +6,9 @@ from datetime import timedelta
 from rich.console import Console
 
 from tiltlab.plan.outcome import Plan, gigabytes
-from tiltlab.plan.shapes import Part, Phase
+from tiltlab.plan.shapes import Device, Part, Phase
 from tiltlab.report.console import new_table, print_whole
 from tiltlab.system.streams import line
-
-RUNS_TODAY = "tiltlab runs each job on one GPU, so several GPUs take several jobs at once"
-"""What several GPUs are good for."""
 
 
 def print_plan(plan: Plan, console: Console) -> None:
@@ -21,15 +18,14 @@ def print_plan(plan: Plan, console: Console) -> None:
     sizes = f"{shape.parameters / 1e9:.3g} B weights{trained} ({plan.model_source})"
     console.print(line((f"{plan.model}: ", "bold"), sizes), soft_wrap=True)
     for phase in (plan.rollout, plan.update):
-        if phase.parts:
-            _print_phase(f"memory in {phase.name}, on {plan.device.name}", phase, plan, console)
-    if plan.sharded:
-        _print_phase(
-            f"an update of one job over {plan.gpus} GPUs, on each (not built yet)", plan.sharded, plan, console
-        )
-        console.print(line(RUNS_TODAY))
+        _print_phase(f"memory in {phase.name}, on {plan.device.name}", phase, plan.device, console)
+    for phase in (plan.ways[-1].rollout, plan.ways[-1].update) if plan.ways else ():
+        several = f"memory in {phase.name} of a job on {plan.ways[-1].gpus} GPUs, on each"
+        _print_phase(several, phase, plan.device, console)
     _print_step(plan, console)
     _print_times(plan, console)
+    if plan.ways:
+        print_ways(plan, console)
     _print_parts("disk", plan.disk, console)
     for said in (*plan.assumptions, *plan.notes):
         console.print(line(("note: ", "yellow"), said), soft_wrap=True)
@@ -37,8 +33,10 @@ def print_plan(plan: Plan, console: Console) -> None:
     console.print(verdict, soft_wrap=True)
 
 
-def _print_phase(title: str, phase: Phase, plan: Plan, console: Console) -> None:
-    usable, total = plan.device.usable, phase.total()
+def _print_phase(title: str, phase: Phase, device: Device, console: Console) -> None:
+    if not phase.parts:
+        return
+    usable, total = device.usable, phase.total()
     host = f", and {gigabytes(phase.total('host'))} of the machine's own" if phase.total("host") else ""
     fits = "fits" if total <= usable else "does not fit"
     _print_parts(title, phase.parts, console)
@@ -70,8 +68,34 @@ def _print_times(plan: Plan, console: Console) -> None:
         return
     rows = new_table("time, at most", ("hours", "time"), names=("what", "from"))
     for timed in plan.times:
-        rows.add_row(*map(line, (timed.what, timed.source, f"{timed.seconds / 3600:.3g}", _time(timed.seconds))))
+        rows.add_row(*map(line, (timed.what, timed.source, _hours(timed.seconds / 3600), _time(timed.seconds))))
     print_whole(rows, console)
+
+
+def print_ways(plan: Plan, console: Console) -> None:
+    """Print how a study can have its GPUs, and how a job is given several."""
+    figures = ("rollout", "update", "fits", "a step", "longest job", "hours", "GPU hours")
+    rows = new_table(f"the study on {plan.gpus} GPUs, at most", ("jobs x GPUs", *figures))
+    for way in plan.ways:
+        memory = [gigabytes(phase.total()) if phase.parts else NONE for phase in (way.rollout, way.update)]
+        step = _time(sum(way.seconds.values())) if way.seconds else NONE
+        hours = map(_hours, (way.longest, way.hours, way.gpu_hours))
+        rows.add_row(f"{way.jobs} x {way.gpus}", *memory, "yes" if way.fits else "no", step, *hours)
+    print_whole(rows, console)
+    most = plan.ways[-1].gpus
+    if most > 1:
+        said = f"a job on {most} GPUs: `gpus: {most}` in the recipe, or `tiltlab study --gpus-per-run {most}`"
+        console.print(line(said), soft_wrap=True)
+    console.print()
+
+
+NONE = "–"
+
+
+def _hours(hours: float | None) -> str:
+    if hours is None:
+        return NONE
+    return f"{hours:,.0f}" if hours >= 100 else f"{hours:.3g}"
 
 
 def _time(seconds: float) -> str:

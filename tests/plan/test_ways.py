@@ -1,0 +1,104 @@
+"""`tiltlab plan --gpus`: many jobs at once, or more GPUs a job; what that takes, and when it is for verl."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.cli.test_cli import run
+from tests.cli.test_output import told
+from tests.config.test_recipe import recipe
+from tests.plan.test_plan import PAPER, own_cache, paper
+from tiltlab.plan.lasting import lasting
+from tiltlab.plan.rates import Measured, remember, way_of
+
+__all__ = ["own_cache"]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "at_a_time", "wanted"),
+    [([], 2, 0), ([3, 2, 2], 1, 7), ([3, 2, 2], 2, 4), ([3, 2, 2], 9, 3), ([1, 1, 1, 9], 2, 10)],
+)
+def test_work_is_begun_where_there_is_room(seconds: list[float], at_a_time: int, wanted: float) -> None:
+    assert lasting(seconds, at_a_time) == wanted
+
+
+def test_several_gpus_take_many_jobs_or_give_each_job_more(tmp_path: Path) -> None:
+    one, four = paper(tmp_path), paper(tmp_path, gpus=4)
+    assert not one.ways
+    assert not four.fits  # a job on one of them
+    many, two, all_ = four.ways
+    assert [(way.jobs, way.gpus) for way in four.ways] == [(4, 1), (2, 2), (1, 4)]
+    assert (many.rollout, many.update) == (four.rollout, four.update)
+    assert all_.update.total() < two.update.total() < many.update.total()
+    trains, base = (next(t.seconds for t in one.times if kind in t.what) / 3600 for kind in ("trains", "of base"))
+    assert many.hours == many.longest == pytest.approx(trains)
+    assert many.gpu_hours == pytest.approx(4 * trains)  # two GPUs have nothing to do, and are held
+    assert trains + base == pytest.approx(one.times[-1].seconds / 3600)
+
+
+def test_more_gpus_a_job_divide_what_is_computed_and_not_what_is_waited_for(tmp_path: Path) -> None:
+    small = ["model.checkpointing=true", "model.decoding=plain"]
+    one, *several = paper(tmp_path, *small, gpus=8).ways
+    for way in several:
+        for phase in ("reference", "update"):
+            assert way.seconds[phase] == pytest.approx(one.seconds[phase] / way.gpus)
+        moved = (2 + 4) * 3_212_749_824 * (way.gpus - 1) / way.gpus  # bf16 weights come, float32 gradients go
+        assert way.seconds["exchange"] == pytest.approx(moved / (0.5 * 450e9))
+        assert way.seconds["rollout"] >= 2048 * 28 * 0.9e-3  # a decoding step takes what it takes, however few rows
+    assert "exchange" not in one.seconds
+    assert several[-1].seconds["rollout"] < one.seconds["rollout"]
+
+
+def test_ranks_wait_for_the_one_that_has_most(tmp_path: Path) -> None:
+    five = paper(tmp_path, "model.checkpointing=true", gpus=5).ways[-1]
+    one = paper(tmp_path, "model.checkpointing=true", gpus=5).ways[0]
+    assert (five.gpus, five.groups) == (5, 7)  # of 32
+    assert five.seconds["update"] == pytest.approx(one.seconds["update"] * 7 / 32)
+
+
+def test_rates_of_ranks_are_their_own(tmp_path: Path) -> None:
+    key = paper(tmp_path).shape.key
+    ways = {n: way_of("hf", checkpointing=True, ranks=n) for n in (1, 4)}
+    assert len(set(ways.values())) == 2
+    remember(Measured(key, "NVIDIA H100", ways[4], 3, {"rollout": 1e4, "reference": 1e5, "update": 2e4}))
+    one, two, four = paper(tmp_path, "model.checkpointing=true", gpus=4).ways
+    assert four.seconds == {
+        "rollout": 52.4288,
+        "reference": 5.24288,
+        "update": 26.2144,
+    }  # of which the exchange is part
+    assert one.seconds["rollout"] != 52.4288
+    assert "exchange" in two.seconds
+
+
+def test_a_plan_for_several_gpus_says_how_they_are_had_and_what_is_for_verl(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = recipe(tmp_path, **PAPER | {"arms": ["base", {"arm": "tilted", "beta": 0.01, "alpha": 1.25}]})
+    settings = ["--gpu", "h100", "--set", "model.checkpointing=true"]
+    assert run(monkeypatch, "plan", path, *settings, "--gpus", "8") == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "memory in update of a job on 8 GPUs, on each" in said
+    assert "a job on 8 GPUs: `gpus: 8` in the recipe, or `tiltlab study --gpus-per-run 8`" in said
+    assert "verl" not in said
+    assert run(monkeypatch, "plan", path, *settings, "--gpus", "16") == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "2 x 8" in said
+    assert "1 x 16" not in said
+    assert "a job stays on one node (8 GPUs); one over all 16 is for verl" in said
+    assert f"`tiltlab export verl {path} --arm 'tilted 0.01, alpha 1.25' --out DIR`" in said
+    assert run(monkeypatch, "plan", path, *settings, "--gpus", "16", "--gpus-per-node", "16") == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "1 x 16" in said
+    assert "verl" not in said
+
+
+def test_ways_are_in_the_figures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = recipe(tmp_path, **PAPER)
+    found = told(monkeypatch, capsys, "plan", path, "--gpu", "h200", "--gpus", "2")
+    assert [(way["jobs"], way["gpus"]) for way in found["ways"]] == [(2, 1), (1, 2)]
+    assert found["ways"][1]["gpu_hours"] == pytest.approx(2 * found["ways"][1]["hours"])
+    unknown = told(monkeypatch, capsys, "plan", path, "--gpu", "200 GB", "--gpus", "2")
+    assert [(way["seconds"], way["hours"]) for way in unknown["ways"]] == [({}, None), ({}, None)]
