@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import pickle
 import socket
 from collections.abc import Callable
 from multiprocessing.connection import Connection
@@ -17,8 +18,8 @@ PATIENCE = 600.0
 
 
 def on_ranks(size: int, function: Callable[..., Any], *args: Any) -> list[Any]:
-    """What `function(world, *args)` returns on each of `size` ranks, rank by rank. What it raises comes back as it is,
-    in place of what it would have returned."""
+    """What `function(world, *args)` returns on each of `size` ranks, rank by rank. In place of what it would have
+    returned comes what it raises, or EOFError where the process died."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -27,8 +28,9 @@ def on_ranks(size: int, function: Callable[..., Any], *args: Any) -> list[Any]:
         _CONTEXT.Process(target=_rank, args=(rank, size, port, there, function, args), daemon=True)
         for rank, (_, there) in enumerate(pipes)
     ]
-    for process in ranks:
+    for process, (_, there) in zip(ranks, pipes, strict=True):
         process.start()
+        there.close()
     try:
         return [_received(here) for here, _ in pipes]
     finally:
@@ -40,7 +42,10 @@ def on_ranks(size: int, function: Callable[..., Any], *args: Any) -> list[Any]:
 def _received(pipe: Connection) -> Any:
     if not pipe.poll(PATIENCE):
         raise TimeoutError("a rank did not answer")
-    return pipe.recv()
+    try:
+        return pickle.loads(pipe.recv_bytes())
+    except EOFError as died:
+        return died
 
 
 def _rank(rank: int, size: int, port: int, pipe: Connection, function: Callable[..., Any], args: Any) -> None:
@@ -50,6 +55,7 @@ def _rank(rank: int, size: int, port: int, pipe: Connection, function: Callable[
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     try:
         with joined("cpu") as world:
-            pipe.send(function(world, *args))
+            answer = function(world, *args)
     except BaseException as error:
-        pipe.send(error)
+        answer = error
+    pipe.send_bytes(pickle.dumps(answer))  # by value: `send` shares the memory of tensors, and this process ends

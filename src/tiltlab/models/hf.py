@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ from tiltlab.models.sizes import ON_CPU, Sizes
 from tiltlab.models.slot_decoding import Decoding, slot_decoder
 from tiltlab.models.stepping import Stepper
 from tiltlab.models.vocabulary import chosen_logprobs
-from tiltlab.models.weights import merged, take
+from tiltlab.models.weights import merged, take, tensors_of
 from tiltlab.system.devices import free_bytes, unless_memory_runs_out
 from tiltlab.types import Prompt, Rollout
 
@@ -207,9 +208,9 @@ class HFModel:
     def fingerprint(self) -> str:
         """SHA-256 of all weights, names and bytes, hexadecimal; a view without its adapter leaves the adapter out."""
         digest = hashlib.sha256()
-        for name, tensor in sorted(self.module.state_dict().items()):
+        for name, tensor in sorted(tensors_of(self.module), key=itemgetter(0)):
             if self.adapter or ".lora_" not in name:
-                digest.update(name.encode() + tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
+                digest.update(name.encode() + tensor.cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()
 
     # Policy

@@ -23,6 +23,7 @@ from tiltlab.models.chat import today
 from tiltlab.models.codec import Codec
 from tiltlab.models.limits import longest_context, require_known_tokens, require_sizes
 from tiltlab.models.server import is_served
+from tiltlab.system.world import ALONE, World
 
 if TYPE_CHECKING:
     from tiltlab.models.hf import HFModel
@@ -222,13 +223,14 @@ def load_reference(config: ModelConfig, codec: Codec) -> Any:
 
 
 @contextmanager
-def policy_from(reference: Any, config: ModelConfig, seed: int) -> Iterator[tuple[Any, Any]]:
+def policy_from(reference: Any, config: ModelConfig, seed: int, world: World = ALONE) -> Iterator[tuple[Any, Any]]:
     """A policy that starts as the reference, and the reference to train it against: (HFModel, HFModel).
 
     reference: an HFModel, frozen.
     config: of the same model; says whether to train adapters, and whether to recompute activations (`auto` does not:
         who knows how much is to be held decides that, study/run.py).
     seed: of the adapters' random start.
+    world: of the ranks that train together, each with a reference of its own; the policy is then a ShardedHFModel.
 
     Full fine-tuning copies the weights. With LoRA both are one module, the one that `reference` holds, and the
     reference is its view without adapters. When the block ends, adapters are taken out again, and weights that were put
@@ -250,15 +252,25 @@ def policy_from(reference: Any, config: ModelConfig, seed: int) -> Iterator[tupl
         module = copy.deepcopy(reference.module).requires_grad_(True)
         frozen = HFModel(reference.module, reference.codec, **keep)
         try:
-            yield HFModel(module, reference.codec, **keep), frozen
+            yield _policy(module, reference.codec, world, keep), frozen
         finally:
             frozen.unshelve()
         return
     wrapped = with_adapters(reference.module, reference.codec.name, config.lora, seed)
     try:
-        yield HFModel(wrapped, reference.codec, **keep), HFModel(wrapped, reference.codec, **keep, adapter=False)
+        yield _policy(wrapped, reference.codec, world, keep), HFModel(wrapped, reference.codec, **keep, adapter=False)
     finally:
         wrapped.unload()
+
+
+def _policy(module: Any, codec: Codec, world: World, keep: dict[str, Any]) -> Any:
+    from tiltlab.models.hf import HFModel
+
+    if world.size == 1:
+        return HFModel(module, codec, **keep)
+    from tiltlab.models.sharded import ShardedHFModel
+
+    return ShardedHFModel(module, codec, world=world, **keep)
 
 
 def _plain(module: Any) -> Any:

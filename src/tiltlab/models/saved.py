@@ -10,11 +10,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
 from tiltlab.errors import UserError
+from tiltlab.models.weights import tensors_of
 from tiltlab.storage.files import read_json
 
 ADAPTERS = "adapter_model.safetensors"
@@ -68,14 +70,23 @@ def restore_module(module: Any, folder: Path) -> None:
 
     Raises UserError for weights that cannot be read or are another model's; the module then stays as it was.
     """
+    module.load_state_dict(read_module(module, folder))
+
+
+def read_module(module: Any, folder: Path) -> dict[str, Tensor]:
+    """The weights of a checkpoint by the names that a module of the same class and config has for them.
+
+    Raises UserError as `restore_module` does.
+    """
     read_json(folder / "config.json")
     like: dict[str, Any] = {"config": copy.deepcopy(module.config), "dtype": module.dtype, "use_safetensors": True}
     with _unreadable(folder):  # without a config, transformers may take one of its own, of a size of its own
         saved, unexpected = load_module(type(module), str(folder), str(folder), **like)
     _refuse(str(folder), "has no place in the model for", unexpected)
-    weights = dict(module.named_parameters()), dict(saved.named_parameters())  # tied ones have one name in both
-    _refuse(str(folder), "ties otherwise than the model", weights[0].keys() ^ weights[1].keys())
-    module.load_state_dict(saved.state_dict())
+    own, its = (dict(one.named_parameters()).keys() for one in (module, saved))  # tied ones have one name in both
+    _refuse(str(folder), "ties otherwise than the model", own ^ its)
+    weights: dict[str, Tensor] = saved.state_dict()
+    return weights
 
 
 def restore_adapters(module: Any, folder: Path) -> None:
@@ -83,11 +94,24 @@ def restore_adapters(module: Any, folder: Path) -> None:
 
     Raises UserError for adapters that cannot be read or are another module's; the module then stays as it was.
     """
+    own = dict(tensors_of(module))
+    with torch.no_grad():
+        for name, tensor in read_adapters(module, folder).items():
+            own[name].copy_(tensor)
+
+
+def read_adapters(module: Any, folder: Path) -> dict[str, Tensor]:
+    """The adapters of a folder by the names that a module of peft has for them.
+
+    Raises UserError as `restore_adapters` does.
+    """
     import peft
 
     read_json(folder / "adapter_config.json")
-    expected = peft.get_peft_model_state_dict(module, save_embedding_layers=False)
-    peft.set_peft_model_state_dict(module, read_tensors(folder / ADAPTERS, expected))
+    own = dict(tensors_of(module))
+    expected = peft.get_peft_model_state_dict(module, state_dict=own, save_embedding_layers=False)
+    names = {id(tensor): name for name, tensor in own.items()}
+    return {names[id(expected[key])]: tensor for key, tensor in read_tensors(folder / ADAPTERS, expected).items()}
 
 
 def load_adapters(module: Any, folder: Path) -> Any:

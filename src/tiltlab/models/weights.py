@@ -7,6 +7,15 @@ import torch
 from torch import Tensor
 
 
+def tensors_of(module: torch.nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """What a module's state_dict would hold, tied weights under each of their names. Nobody is told that it is looked
+    at, as FSDP would be, which then puts its weights away."""
+    for prefix, part in module.named_modules(remove_duplicate=False):
+        kept = {k: t for k, t in part.named_buffers(recurse=False) if k not in part._non_persistent_buffers_set}
+        for name, tensor in {**dict(part.named_parameters(recurse=False)), **kept}.items():
+            yield f"{prefix}.{name}" if prefix else name, tensor.detach()
+
+
 @torch.no_grad()
 def merged(module: Any, *, adapter: bool) -> Iterator[tuple[str, Tensor]]:
     """All weights of a causal LM as the model without adapters names them; the module stays as it is.
@@ -16,7 +25,7 @@ def merged(module: Any, *, adapter: bool) -> Iterator[tuple[str, Tensor]]:
     """
     base = module.get_base_model() if hasattr(module, "get_base_model") else module
     adapted = {name: layer for name, layer in base.named_modules() if hasattr(layer, "get_delta_weight")}
-    for name, tensor in base.state_dict().items():
+    for name, tensor in tensors_of(base):
         owner, _, rest = name.partition(".base_layer.")
         if owner in adapted and rest:
             changed = adapter and rest == "weight"

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim.adamw import adamw
 
 from tiltlab.errors import UserError
@@ -116,7 +116,7 @@ class OnDevice:
     weights: by name, in a fixed order.
     """
 
-    def __init__(self, weights: Mapping[str, nn.Parameter]) -> None:
+    def __init__(self, weights: Mapping[str, Tensor]) -> None:
         self.slots = {name: _slot(weight) for name, weight in weights.items()}
 
     def step(self, gradients: Mapping[str, Tensor], rates: Rates) -> None:
@@ -133,7 +133,7 @@ class OnHost:
     While one piece is stepped, the next is on its way there and the last on its way back, each on a stream of its own.
     """
 
-    def __init__(self, weights: Mapping[str, nn.Parameter]) -> None:
+    def __init__(self, weights: Mapping[str, Tensor]) -> None:
         self.slots = {name: _on_host(_slot(weight)) for name, weight in weights.items()}
 
     def step(self, gradients: Mapping[str, Tensor], rates: Rates) -> None:
@@ -156,7 +156,7 @@ class In8Bits:
     Raises UserError where torchao is not installed.
     """
 
-    def __init__(self, weights: Mapping[str, nn.Parameter]) -> None:
+    def __init__(self, weights: Mapping[str, Tensor]) -> None:
         require_torchao()
         from torchao.optim.subclass_8bit import OptimState8bit
 
@@ -185,7 +185,7 @@ class In8Bits:
                 slot.exp_avg_sq.copy_(wide.exp_avg_sq)
 
 
-def state_of(kind: str, weights: Mapping[str, nn.Parameter]) -> State:
+def state_of(kind: str, weights: Mapping[str, Tensor]) -> State:
     """The state of a kind, of weights that took no step yet.
 
     kind: "device", "host" or "8bit".
@@ -193,7 +193,7 @@ def state_of(kind: str, weights: Mapping[str, nn.Parameter]) -> State:
 
     Raises UserError for one that needs what is not installed.
     """
-    kinds: dict[str, Callable[[Mapping[str, nn.Parameter]], State]]
+    kinds: dict[str, Callable[[Mapping[str, Tensor]], State]]
     kinds = {"device": OnDevice, "host": OnHost, "8bit": In8Bits}
     return kinds[kind](weights)
 
@@ -231,7 +231,7 @@ def _is_quantised(moment: Any) -> bool:
     return hasattr(moment, "codes")
 
 
-def _slot(weight: nn.Parameter) -> Slot:
+def _slot(weight: Tensor) -> Slot:
     master = weight if weight.dtype == torch.float32 else weight.detach().float()
     first, second = (torch.zeros_like(weight, dtype=torch.float32, requires_grad=False) for _ in range(2))
     return Slot(weight, master, first, second, torch.zeros((), device=weight.device))

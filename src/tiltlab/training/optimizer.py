@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from safetensors.torch import save_file
@@ -18,6 +18,9 @@ from torch import Tensor, nn
 
 from tiltlab.models.saved import read_tensors
 from tiltlab.training.adamw import Rates, require_torchao, saved, state_of
+
+if TYPE_CHECKING:
+    from tiltlab.models.shards import Shards  # with what it imports it takes a second, which one process need not wait
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,8 @@ class Optimizer:
 
     parameters: those to be trained, by name, in a fixed order. One optimizer at a time may have them.
     config: of AdamW.
+    shards: of the same weights, where several ranks train them. Each steps on its own; `step`, `save` and `restore` are
+        then collectives.
 
     Gradients of weights that are not float32 are moved into float32 tensors as soon as a backward pass has made them:
     adding micro-batches up in bf16 would lose the small ones, and no more than one is held in both.
@@ -80,10 +85,13 @@ class Optimizer:
     Raises UserError for a state that needs what is not installed.
     """
 
-    def __init__(self, parameters: Mapping[str, nn.Parameter], config: OptimizerConfig) -> None:
-        self.config = config
+    def __init__(
+        self, parameters: Mapping[str, nn.Parameter], config: OptimizerConfig, shards: "Shards | None" = None
+    ) -> None:
+        self.config, self._shards = config, shards
         self._parameters = dict(parameters)
-        self._state = state_of(config.state, self._parameters)
+        weights: Mapping[str, Tensor] = shards.parts() if shards else self._parameters
+        self._state = state_of(config.state, weights)
         self._gathered: dict[str, Tensor] = {}
         for name, parameter in self._parameters.items():
             if parameter.dtype != torch.float32:
@@ -110,6 +118,8 @@ class Optimizer:
         """
         gradients = self._gradients()
         norm = nn.utils.get_total_norm(list(gradients.values()))
+        if self._shards:
+            norm = norm.new_tensor(self._shards.norm(float(norm)))
         if not float(norm) < float("inf"):
             raise FloatingPointError(
                 f"the gradient of step {step} has norm {float(norm)}; lower lr, or look at the scores logged so far"
@@ -124,16 +134,31 @@ class Optimizer:
     @property
     def nbytes(self) -> int:
         """Bytes that `save` writes, about."""
-        return sum(tensor.numel() * tensor.element_size() for tensor in self._tensors().values())
+        ranks = self._shards.world.size if self._shards else 1
+        return ranks * sum(tensor.numel() * tensor.element_size() for tensor in self._tensors().values())
 
     def save(self, path: Path) -> None:
         """Everything a later `restore` needs to go on to the last digit, as one safetensors file. Where the state is
-        held, on the device or on the host, makes no difference to it."""
-        save_file({name: tensor.detach().contiguous() for name, tensor in self._tensors().items()}, path)
+        held, on the device or on the host, makes no difference to it.
+
+        Of several ranks each writes a file of its own part, to a folder in place of the file (training/parts.py)."""
+        if self._shards:
+            from tiltlab.training.parts import save_parts
+
+            save_parts(self._tensors(), self._shards, path)
+        else:
+            save_file({name: tensor.detach().contiguous() for name, tensor in self._tensors().items()}, path)
 
     def restore(self, path: Path) -> None:
-        """Take up what `save` left. Raises UserError, with nothing changed, for a file that is not whole."""
+        """Take up what `save` left, of however many ranks.
+
+        Raises UserError, with nothing changed, for files that are not whole."""
         own = self._tensors()
+        if self._shards or path.is_dir():
+            from tiltlab.training.parts import restore_parts
+
+            restore_parts(own, self._shards, path)
+            return
         tensors = read_tensors(path, own)
         with torch.no_grad():
             for key, tensor in tensors.items():
@@ -142,11 +167,18 @@ class Optimizer:
     def _gradients(self) -> dict[str, Tensor]:
         """By name, in float32, of those parameters that have one, in their order."""
         found = {name: self._gathered.get(name, parameter.grad) for name, parameter in self._parameters.items()}
+        if self._shards:
+            return {name: self._shards.reduced(name, gradient) for name, gradient in found.items()}
         return {name: gradient for name, gradient in found.items() if gradient is not None}
 
     def _tensors(self) -> dict[str, Tensor]:
-        """All there is to save, by name; a weight that no gradient has reached has zeros, as AdamW would begin it."""
-        return {f"{kind}/{name}": t for name, slot in self._state.slots.items() for kind, t in saved(slot).items()}
+        """All there is to save, by kind and name; a weight that no gradient has reached has zeros, as AdamW would begin
+        it. Of several ranks, this one's parts."""
+        found = {f"{kind}/{name}": t for name, slot in self._state.slots.items() for kind, t in saved(slot).items()}
+        if self._shards:  # of which the weights are the masters
+            rounded = [name for name, parameter in self._parameters.items() if parameter.dtype != torch.float32]
+            found |= {f"master/{name}": self._state.slots[name].master for name in rounded}
+        return found
 
 
 def _gatherer(gathered: dict[str, Tensor], name: str) -> Callable[[Tensor], None]:

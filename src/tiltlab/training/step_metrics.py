@@ -14,6 +14,7 @@ from torch import Tensor
 
 from tiltlab.models.base import TokenLogprobs
 from tiltlab.objective import Terms
+from tiltlab.system.world import World
 from tiltlab.training.importance import Correction, effective_share
 from tiltlab.types import UNKNOWN, Grade, Rollout
 
@@ -49,6 +50,13 @@ class Scored:
     ref: TokenLogprobs
     current: TokenLogprobs
     log_ratio_PGT: Tensor
+
+
+def all_parts(parts: list[Scored], world: World) -> list[Scored]:
+    """The micro-batches of all ranks of a world, in host memory where there are several; all ranks call it."""
+    if world.size == 1:
+        return parts
+    return [part for of in world.gather([_on_host(part) for part in parts]) for part in of]
 
 
 def batch_metrics(parts: Sequence[Scored]) -> Metrics:
@@ -171,6 +179,16 @@ class Phases:
         """Seconds and response tokens by phase: each handles every token of the batch once."""
         tokens = sum(len(rollout.tokens) for group in rollouts_PG for rollout in group)
         return {"tokens": dict.fromkeys(self.seconds, tokens), "seconds": self.seconds}
+
+
+def _on_host(part: Scored) -> Scored:
+    terms = Terms(*(term.cpu() if isinstance(term, Tensor) else term for term in part.terms))
+    ref, current = (
+        TokenLogprobs(of.token_PGT.cpu(), of.mask_PGT.cpu(), of.entropy_PGT.cpu()) for of in (part.ref, part.current)
+    )
+    tensors = (part.rewards_PG, part.scores_PG, part.advantages_PG, part.log_ratio_PGT)
+    rewards_PG, scores_PG, advantages_PG, log_ratio_PGT = (tensor.cpu() for tensor in tensors)
+    return Scored(part.rollouts_PG, rewards_PG, terms, scores_PG, advantages_PG, ref, current, log_ratio_PGT)
 
 
 def _columns(part: Scored) -> dict[str, Tensor]:

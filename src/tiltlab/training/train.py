@@ -27,13 +27,15 @@ from tiltlab.models.shelf import at_hand
 from tiltlab.objective import Objective
 from tiltlab.rewards.functions import Reward
 from tiltlab.seeds import batch_indices, derive
+from tiltlab.system.world import ALONE, World
 from tiltlab.tasks.base import Task, grade_all
 from tiltlab.training.advantage import Advantage, advantages
+from tiltlab.training.dealing import deal, shared
 from tiltlab.training.importance import NOTHING, Correction, log_ratio
 from tiltlab.training.optimizer import Optimizer
 from tiltlab.training.room import Room
 from tiltlab.training.signals import Signal, Truncated, signal_rewards
-from tiltlab.training.step_metrics import Metrics, Phases, Scored, accuracy, batch_metrics, sampler_metrics
+from tiltlab.training.step_metrics import Metrics, Phases, Scored, accuracy, all_parts, batch_metrics, sampler_metrics
 from tiltlab.types import Problem, Prompt, Rollout
 
 Item = TypeVar("Item")
@@ -79,6 +81,7 @@ def train(
     start: int = 0,
     reward: Reward | None = None,
     room: Room | None = None,
+    world: World = ALONE,
 ) -> Iterator[Metrics]:
     """Train from step `start`, yielding the metrics of each step once its update is done.
 
@@ -86,6 +89,9 @@ def train(
     going on from saved weights and optimiser state is the same as never having stopped.
 
     room: how much is held at once; as `config` says, where left out.
+    world: the ranks that train together, each calling this with a policy sharded over them and an optimizer of its
+        shards (models/sharded.py). Every rank draws, grades and learns from some of the groups; metrics are those of
+        the whole batch, the same on every rank but for seconds.
 
     Raises FloatingPointError on a gradient that is not finite, UnsuitableReward where `advantage` cannot be told,
     UserError where a group does not fit the device's memory alone.
@@ -95,7 +101,7 @@ def train(
     for step in range(start, config.steps):
         indices = batch_indices(step, config.prompts, len(problems), config.seed)
         problems_P = [problems[i] for i in indices]
-        yield train_step(policy, reference, task, objective, config, optimizer, problems_P, step, reward, room)
+        yield train_step(policy, reference, task, objective, config, optimizer, problems_P, step, reward, room, world)
 
 
 def train_step(
@@ -109,6 +115,7 @@ def train_step(
     step: int,
     reward: Reward | None = None,
     room: Room | None = None,
+    world: World = ALONE,
 ) -> Metrics:
     """One batch of P x G responses, one update. Arguments as in `train`.
 
@@ -118,33 +125,45 @@ def train_step(
     room = room or Room(config.micro_batch_tokens)
     phases, halved = Phases(), room.halved
     prompts_P = [task.render(problem) for problem in problems_P]
+    own_reward = reward if config.signal == "task" else None
+    ids_P = [tuple(policy.encode(prompt)) for prompt in prompts_P]
+    shares = deal([len(ids) + config.max_tokens for ids in ids_P], world.size, together=ids_P)
     with phases("rollout"):
-        rollouts_PG = policy.generate(
-            prompts_P,
-            n=config.responses,
-            max_tokens=config.max_tokens,
-            seed=derive(config.seed, "rollout", step),
-            ignore_eos=config.fixed_length,
-        )
+        rollouts_PG = shared(world, shares, lambda rows: drawn(policy, pick(prompts_P, rows), config, step))
     with phases("grade"):
-        grades_PG = grade_all(task, problems_P, rollouts_PG, reward if config.signal == "task" else None)
+        grades_PG = shared(
+            world, shares, lambda rows: grade_all(task, pick(problems_P, rows), pick(rollouts_PG, rows), own_reward)
+        )
         rewards_PG = signal_rewards(
             config.signal, rollouts_PG, grades_PG, derive(config.seed, "signal", step), config.truncated
         )
+    tokens_P = [len(ids) + sum(len(r.tokens) for r in group) for ids, group in zip(ids_P, rollouts_PG, strict=True)]
+    rows = deal(tokens_P, world.size)[world.rank]  # by what they took: who drew a group need not learn from it
+    batch = (pick(prompts_P, rows), pick(rollouts_PG, rows), pick(rewards_PG, rows))
     parts = room.fit(
-        lambda batches: backward(
-            policy, reference, objective, config, prompts_P, rollouts_PG, rewards_PG, batches, phases
-        ),
-        lambda tokens: micro_batches(rollouts_PG, tokens),
+        lambda batches: backward(policy, reference, objective, config, *batch, batches, phases),
+        lambda tokens: micro_batches(batch[1], tokens),
         optimizer.drop,
     )
     require_on_policy(rollouts_PG, policy.version)
     with phases("update"):
         grad_norm = optimizer.step(step)
-    policy.updated()
-    update = {"step": step, "lr": optimizer.lr(step), "grad_norm": grad_norm, "halved": room.halved - halved}
+        policy.updated()
+    update = {"step": step, "lr": optimizer.lr(step), "grad_norm": grad_norm}
+    halvings, parts = sum(world.gather(room.halved - halved)), all_parts(parts, world)
     figures = batch_metrics(parts) | sampler_metrics(parts, config.correction) | {"accuracy": accuracy(grades_PG)}
-    return update | figures | phases.metrics(rollouts_PG)
+    return update | {"halved": halvings} | figures | phases.metrics(rollouts_PG)
+
+
+def drawn(policy: Policy, prompts_P: Sequence[Prompt], config: TrainConfig, step: int) -> list[list[Rollout]]:
+    """The responses of a step to some of its prompts, `[P][G]`."""
+    return policy.generate(
+        prompts_P,
+        n=config.responses,
+        max_tokens=config.max_tokens,
+        seed=derive(config.seed, "rollout", step),
+        ignore_eos=config.fixed_length,
+    )
 
 
 def backward(
