@@ -11,7 +11,9 @@ from typing import Any
 from tiltlab.system.world import joined
 
 _CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["torch.distributed.fsdp", "transformers", "tiltlab.models.hf", "tiltlab.tasks.sums"])
+_CONTEXT.set_forkserver_preload(
+    ["peft", "tests.models.tiny", "tiltlab.models.sharded", "tiltlab.training.parts", "tiltlab.training.train"]
+)
 
 PATIENCE = 600.0
 """Seconds; a hang, and not a busy machine."""
