@@ -21,6 +21,7 @@ from tiltlab.plan.rates import Measured
 from tiltlab.plan.remedies import Case, on_device, remedies
 from tiltlab.plan.shapes import NODE, Ask, Device, Part, Shape
 from tiltlab.plan.skeleton import Skeleton
+from tiltlab.plan.waiting import SPREAD, busiest
 from tiltlab.plan.ways import ways
 from tiltlab.plan.work import Tokens, counted_offline, tokens_of
 
@@ -45,6 +46,11 @@ def plan_study(
     model, ask, notes = case.model, case.settled, list[str]()
     jobs, pace = _jobs(recipe, notes), pace_of(case)
     every_job = seeds * [tokens for _, tokens in jobs]
+    several = ways(case, every_job, gpus, node) if gpus > 1 else ()
+    if gpus > 1 and ask.alone:
+        notes.append(
+            "a job has one GPU here: several go neither with train.optimizer.state 8bit nor with engine.device"
+        )
     if not pace.seconds:
         notes.append(f"no time is told: how fast {device.name} is, is not known, and nothing was measured on it here")
     return Plan(
@@ -59,13 +65,16 @@ def plan_study(
         rows=rows_of(case),
         rollout=case.rollout,
         update=case.update,
-        ways=ways(case, every_job, gpus, node) if gpus > 1 else (),
+        ways=several,
         step=compute.step_of(model.shape, ask),
         times=tuple(_times(jobs, pace, seeds) if pace.seconds else ()),
         jobs=len(every_job),
         disk=_disk(model.shape, jobs, seeds),
         remedies=() if case.fits else tuple(remedies(case)),
-        assumptions=tuple(_assumptions(model.shape, ask, device, pace.found, several=gpus > 1)),
+        assumptions=(
+            *_assumptions(model.shape, ask, device, pace.found),
+            *_assumed_of_ranks(ask, several[-1].gpus if several else 1, device),
+        ),
         notes=tuple(dict.fromkeys(notes)),
     )
 
@@ -143,7 +152,7 @@ def _disk(shape: Shape, jobs: Sequence[tuple[Arm, Tokens]], seeds: int) -> tuple
     )
 
 
-def _assumptions(shape: Shape, ask: Ask, device: Device, found: Measured | None, *, several: bool) -> list[str]:
+def _assumptions(shape: Shape, ask: Ask, device: Device, found: Measured | None) -> list[str]:
     said = ["every response is as long as train.max_tokens allows: times and memory are the most that it takes"]
     said.append(f"prompts of {ask.batch.prompt} tokens" + (" (no data is read)" if ask.batch.prompt == PROMPT else ""))
     if device.is_gpu:
@@ -160,7 +169,20 @@ def _assumptions(shape: Shape, ask: Ask, device: Device, found: Measured | None,
             f"assumed: a decoding step takes {1e3 * least:.3g} ms or more, and reads weights and keys at "
             f"{compute.BANDWIDTH_SHARE:.0%} of {device.bandwidth / 1e12:.3g} TB/s"
         )
-    if several and device.link:
+    return said
+
+
+def _assumed_of_ranks(ask: Ask, most: int, device: Device) -> list[str]:
+    """most: GPUs of a job."""
+    if most < 2 or not ask.trains:
+        return []
+    drawn, learnt = busiest(ask.batch, most)
+    said = [
+        f"not in the times: where responses differ in length (assumed: log-normal, {SPREAD:g}), "
+        f"the busiest of {most} GPUs draws {drawn - 1:.0%} more tokens than the mean, and learns from {learnt - 1:.0%} "
+        "more"
+    ]
+    if device.link:
         rate = f"{device.link / 1e9:.3g} GB/s"
         said.append(f"assumed: weights and gradients go from GPU to GPU at {compute.LINK_SHARE:.0%} of {rate}")
     return said

@@ -195,6 +195,11 @@ class Ask:
     slots: bool = False
     ranks: int = 1
 
+    @property
+    def alone(self) -> bool:
+        """Whether it asks for what several ranks cannot have: an engine on a GPU of its own, moments of 8 bits."""
+        return self.apart or self.state == "8bit"
+
     def on(self, ranks: int) -> "Ask":
         """The same of a job on so many ranks, which do not draw in slots."""
         return replace(self, ranks=ranks, slots=self.slots and ranks == 1)

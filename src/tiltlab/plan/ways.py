@@ -16,7 +16,8 @@ def ways(case: Case, jobs: Sequence[Tokens], gpus: int, node: int) -> tuple[Way,
     jobs: what each job of the study draws.
     node: GPUs of a node; no job goes beyond it.
     """
-    sizes = [size for size in range(1, min(gpus, node) + 1) if gpus % size == 0]
+    most = 1 if case.ask.alone else min(gpus, node)
+    sizes = [size for size in range(1, most + 1) if gpus % size == 0]
     return tuple(_way(replace(case, ask=case.ask.on(size)), jobs, gpus // size) for size in sizes)
 
 
