@@ -113,12 +113,13 @@ def test_a_job_whose_process_is_gone_was_killed(tmp_path: Path, at: dict[str, An
         pytest.skip("nobody says when a process began")
     out, (job,) = study(tmp_path, "task_reward")
     trained(job, 20)
-    placed(job, **at)
+    placed(job, **{"since": time.time() - 7800} | at)
     unchanged(job, 7200)
     found = only(out)
     assert found.state == "killed"
     assert found.changed == pytest.approx(7200, abs=60)
     assert "killed: " in lines(out)
+    assert "since" in at or "for 0:1" in lines(out)  # until it was, about 10 minutes
     assert "2:00:0" in lines(out)
 
 

@@ -55,7 +55,8 @@ def print_evaluation_status(status: EvaluationStatus, console: Console) -> None:
     of = "" if status.of is None else f" of {status.of}"
     said = f"{status.state}, {status.problems}{of} problems, {status.responses} responses"
     left = "" if status.left is None else f", about {clock(status.left)} left"
-    where = f"; {_where(status.where)}" if status.where else ""
+    ago = status.changed if status.state == "killed" else 0.0
+    where = f"; {_where(status.where, ago)}" if status.where else ""
     changed = f"; last change {clock(status.changed)} ago"
     console.print(line((f"{name}: " if name else "", "bold"), said + left + where + changed), soft_wrap=True)
     if status.is_silent:
@@ -83,14 +84,16 @@ def _cells(job: JobStatus) -> list[str]:
 def _place(job: JobStatus) -> str:
     if job.where is None:
         return job.state if job.state == "stopped" else "not known"
-    killed = "killed: " if job.state == "killed" else ""
-    return killed + _where(job.where)
+    if job.state == "killed":
+        return f"killed: {_where(job.where, job.changed or 0.0)}"
+    return _where(job.where)
 
 
-def _where(where: Where) -> str:
+def _where(where: Where, ago: float = 0.0) -> str:
+    """Where something runs and for how long it has; or, where it was killed so many seconds ago, had."""
     ranks = f", {where.ranks} ranks" if where.ranks > 1 else ""
-    began = clock(max(0.0, time.time() - where.since))
-    return f"{where.host}, {_devices(where.devices)}{ranks}, process {where.process}, for {began}"
+    lasted = clock(max(0.0, time.time() - ago - where.since))
+    return f"{where.host}, {_devices(where.devices)}{ranks}, process {where.process}, for {lasted}"
 
 
 def _devices(names: Sequence[str]) -> str:
