@@ -7,7 +7,7 @@ PYTHON ?= python3
 PIP_ARGS ?=
 BIN := .venv/bin
 
-.PHONY: study test test-fast contract lab check smollm2 embedded pictures requirements docs wheel
+.PHONY: study test test-fast contract contract-verl lab check smollm2 embedded pictures requirements docs wheel
 
 study: .venv/ready
 	$(BIN)/tiltlab study
@@ -27,6 +27,11 @@ test-fast: .venv/ready
 # ten minutes. PIP_ARGS must lead to PyTorch's CPU build.
 contract: .venv-vllm/ready
 	.venv-vllm/bin/python -m pytest tests/contract
+
+# What verl must hold to for one job over several nodes (docs/verl.md): an environment of its own of 2 GB, and three
+# minutes. No GPU, no vLLM: verl's own code for settings, data, grades, advantages and dumps, and a Ray of this machine.
+contract-verl: .venv-verl/ready
+	.venv-verl/bin/python -m pytest tests/contract_verl
 
 check: .venv/ready
 	$(BIN)/ruff format --check src tests benchmarks
@@ -52,15 +57,16 @@ embedded: .venv/ready
 pictures: .venv/ready
 	$(BIN)/python docs/pictures.py runs/sums docs/pictures
 
-# requirements.txt, requirements-docs.txt and requirements-vllm.txt, made again of what is installed in .venv, .venv-docs and
-# .venv-vllm: each package but torch pinned, with the hashes of all its files. Add or upgrade there what should change, and run this. uv, which reads the
-# hashes, lives as long as it takes.
-requirements: .venv/ready .venv-docs/ready .venv-vllm/ready
+# requirements.txt and those of the other environments (-docs, -vllm, -verl), made again of what is installed in .venv,
+# .venv-docs, .venv-vllm and .venv-verl: each package but torch pinned, with the hashes of all its files. Add or upgrade
+# there what should change, and run this. uv, which reads the hashes, lives as long as it takes.
+requirements: .venv/ready .venv-docs/ready .venv-vllm/ready .venv-verl/ready
 	$(PYTHON) -m venv .venv/uv
 	.venv/uv/bin/pip install --quiet $(PIP_ARGS) uv
 	$(call pin,.venv,requirements.txt,3.11)
 	$(call pin,.venv-docs,requirements-docs.txt,3.11.5)
 	$(call pin,.venv-vllm,requirements-vllm.txt,3.11)
+	$(call pin,.venv-verl,requirements-verl.txt,3.11)
 	rm -r .venv/uv
 
 define pin
@@ -99,6 +105,14 @@ wheel: .venv/ready
 	.venv-vllm/bin/pip install --quiet $(PIP_ARGS) -r requirements-torch.txt
 	.venv-vllm/bin/pip install --quiet $(PIP_ARGS) --no-deps -r requirements-vllm.txt
 	.venv-vllm/bin/pip install --quiet --no-deps --editable .
+	touch $@
+
+# --no-deps: of verl's own needs some bring GPU builds, and vLLM is not needed
+.venv-verl/ready: requirements-torch.txt requirements-verl.txt pyproject.toml
+	$(PYTHON) -m venv .venv-verl
+	.venv-verl/bin/pip install --quiet $(PIP_ARGS) -r requirements-torch.txt
+	.venv-verl/bin/pip install --quiet $(PIP_ARGS) --no-deps -r requirements-verl.txt
+	.venv-verl/bin/pip install --quiet --no-deps --editable .
 	touch $@
 
 .venv-docs/ready: requirements-docs.txt

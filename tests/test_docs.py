@@ -111,12 +111,17 @@ def test_every_command_in_the_docs_is_one(page: Path, command: str) -> None:
         return
     _, name, *arguments = shlex.split(command)
     assert name in COMMANDS.commands
-    COMMANDS.commands[name].make_context(name, arguments, parent=click.Context(COMMANDS))  # raises where it is wrong
+    command_ = COMMANDS.commands[name]
+    context = command_.make_context(name, arguments, parent=click.Context(COMMANDS))  # raises where it is wrong
+    if hasattr(command_, "commands"):
+        word, within, rest = command_.resolve_command(context, [*context._protected_args, *context.args])
+        within.make_context(word, rest, parent=context)
 
 
 def options(name: str) -> set[str]:
     known = [COMMANDS.commands[name]] if name in COMMANDS.commands else COMMANDS.commands.values()
-    return {option for command in known for parameter in command.params for option in parameter.opts}
+    each = [one for command in known for one in (command, *getattr(command, "commands", {}).values())]
+    return {option for command in each for parameter in command.params for option in parameter.opts}
 
 
 def test_every_command_is_run_or_said_not_to_be() -> None:

@@ -4,11 +4,15 @@ import re
 import tomllib
 from pathlib import Path
 
+from packaging.version import Version
+
 from tiltlab.engines.vllm import VERSION
+from tiltlab.verl import keys as verl
 
 TEXT = Path("requirements.txt").read_text(encoding="utf-8")
 DOCS = Path("requirements-docs.txt").read_text(encoding="utf-8")
 VLLM = Path("requirements-vllm.txt").read_text(encoding="utf-8")
+VERL = Path("requirements-verl.txt").read_text(encoding="utf-8")
 TORCH = Path("requirements-torch.txt").read_text(encoding="utf-8")
 
 
@@ -18,7 +22,7 @@ def entries(text: str) -> list[str]:
 
 
 def test_every_package_is_pinned_to_its_files() -> None:
-    for entry in [*entries(TEXT), *entries(DOCS), *entries(VLLM)]:
+    for entry in [*entries(TEXT), *entries(DOCS), *entries(VLLM), *entries(VERL)]:
         pin, *hashes = entry.split()
         assert re.fullmatch(r"[\w.-]+==[\w.]+", pin), entry
         assert hashes
@@ -28,7 +32,7 @@ def test_every_package_is_pinned_to_its_files() -> None:
 def test_torch_alone_is_left_to_the_index() -> None:
     (pin,) = entries(TORCH)
     assert re.fullmatch(r"torch==[\d.]+", pin)
-    assert not any(re.match("torch==", entry) for entry in entries(TEXT + VLLM))
+    assert not any(re.match("torch==", entry) for entry in entries(TEXT + VLLM + VERL))
 
 
 def test_all_that_tiltlab_needs_is_there() -> None:
@@ -39,6 +43,16 @@ def test_all_that_tiltlab_needs_is_there() -> None:
     assert {name_of(need) for need in extras["docs"]} <= {name_of(entry) for entry in entries(DOCS)}
     beside_vllm = {name_of(need) for need in (*project["dependencies"], *extras["lora"])}
     assert beside_vllm <= {name_of(entry) for entry in entries(VLLM + TORCH)}
+
+
+def test_verl_is_of_one_release_and_stands_beside_what_tiltlab_needs() -> None:
+    pins = {name_of(entry): entry.split()[0].split("==")[1] for entry in entries(VERL)}
+    project = tomllib.loads(Path("pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extra = project["optional-dependencies"]["verl"]
+    assert f"verl=={verl.VERSION}" in extra
+    assert pins["verl"] == verl.VERSION
+    assert {name_of(need) for need in (*project["dependencies"], *extra)} <= {*pins, "torch"}
+    assert Version("5.9") <= Version(pins["transformers"]) < Version("5.11")  # tiltlab's range, and verl's
 
 
 def test_vllm_is_of_one_release() -> None:

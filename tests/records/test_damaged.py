@@ -28,6 +28,7 @@ VERL, NEMO, OPEN, PRIME, OPENAI, LM = (
     writers.openai_rows(BASE),
     writers.lm_eval_rows(BASE),
 )
+EXPORTED = writers.exported_rows(BASE)
 Damage = Callable[[Path], Path]
 
 
@@ -132,6 +133,15 @@ DAMAGED: dict[str, tuple[Damage, str]] = {
     "verl: a text for a score": (rows("0.jsonl", VERL, 3, score="good"), "0.jsonl line 3: score cannot be 'good'"),
     "verl: an infinite score": (rows("0.jsonl", VERL, 3, score=float("inf")), "0.jsonl line 3: score cannot be inf"),
     "verl: half a step": (rows("0.jsonl", VERL, 2, step=1.5), "0.jsonl line 2: step cannot be 1.5"),
+    "verl, exported: half a token id": (
+        rows("0.jsonl", EXPORTED, 2, ids="3 x 4"),
+        "0.jsonl line 2: ids cannot be '3 x 4'; it must be token ids",
+    ),
+    "verl, exported: log p above 0": (rows("0.jsonl", EXPORTED, 2, logp=1.0), "0.jsonl line 2: logp cannot be 1.0"),
+    "verl, exported: ended perhaps": (
+        rows("0.jsonl", EXPORTED, 3, complete=0.5),
+        "0.jsonl line 3: complete cannot be 0.5; it must be true or false",
+    ),
     "lm-eval: given choices": (
         rows("a.jsonl", LM, 1, resps=[[["-1.5", "False"]], [["-2.5", "False"]]]),
         "a.jsonl line 1 holds no response",

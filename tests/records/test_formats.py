@@ -27,6 +27,12 @@ FORMATS: dict[str, tuple[Writer, FormatName, Kept]] = {
     "inspect .json": (writers.inspect_json, "inspect", SCORED),
     "lm-eval": (writers.lm_eval, "lm-eval", TEXT_ONLY),
     "verl": (writers.verl, "verl", TEXT_ONLY),
+    "verl, exported": (writers.exported, "verl", Kept(ends=True, tokens=True)),
+    "verl, exported: rollouts": (
+        writers.exported_rollouts,
+        "verl",
+        Kept(ends=True, tokens=True, logp=True, ref_logp=True),
+    ),
     "trl": (writers.trl, "trl", TEXT_ONLY),
     "prime-rl": (writers.prime_rl, "prime-rl", Kept(ends=True, tokens=True, logp=True, ref_logp=True)),
     "nemo-rl": (writers.nemo_rl, "nemo-rl", Kept(tokens=True, logp=True)),

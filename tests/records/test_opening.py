@@ -205,6 +205,14 @@ def test_byte_order_marks_line_ends_and_huge_fields_are_read(tmp_path: Path) -> 
     assert [r.reason for r in records] == [r.reason for r in BASE]
 
 
+def test_what_another_grader_calls_so_is_no_word_of_tiltlabs(tmp_path: Path) -> None:
+    odd = {"complete": 0.5, "tokens": "many", "logp": 3.0, "ids": [1], "problem": {}}
+    rows = [row | odd for row in writers.verl_rows(BASE)]
+    file = writers.lines(tmp_path / "0.jsonl", rows)
+    plain = base_records(writers.verl(BASE, tmp_path / "plain"), Asked(task=written_task(tmp_path)))
+    assert base_records(file, Asked(task=written_task(tmp_path))) == plain
+
+
 def test_records_of_tiltlab_and_models_are_told_from_other_files(tmp_path: Path) -> None:
     write_records(tmp_path / "own" / "records.jsonl", BASE)
     file = writers.verl(BASE, tmp_path / "verl")

@@ -59,6 +59,34 @@ def verl(records: list[Record], folder: Path) -> Path:
     return lines(folder / "500.jsonl", verl_rows(records))
 
 
+def exported_rows(records: list[Record], step: int = 500) -> Rows:
+    """As a run that `tiltlab export verl` wrote dumps its validation."""
+    return [
+        row
+        | {
+            "grader": "tiltlab",
+            "score": r.reward,
+            "acc": r.reward,
+            "problem": r.problem,
+            "answer": r.answer,
+            "reason": r.reason,
+        }
+        | {"complete": r.complete, "tokens": r.tokens, "ids": " ".join(map(str, range(r.tokens)))}
+        for r, row in zip(records, verl_rows(records, step), strict=True)
+    ]
+
+
+def exported(records: list[Record], folder: Path) -> Path:
+    return lines(folder / "500.jsonl", exported_rows(records))
+
+
+def exported_rollouts(records: list[Record], folder: Path) -> Path:
+    known = ("problem", "complete", "tokens", "logp", "ref_logp")
+    rows = zip(records, verl_rows(records), strict=True)
+    told = [row | {key: getattr(r, key) for key in known} | {"grader": "tiltlab"} for r, row in rows]
+    return lines(folder / "500.jsonl", told)
+
+
 # TRL
 
 

@@ -9,18 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import (
-    AutoModelForCausalLM,
-    LlamaConfig,
-    PreTrainedConfig,
-    PreTrainedTokenizerFast,
-    Qwen2Config,
-    Qwen3Config,
-)
+from transformers import LlamaConfig, PreTrainedConfig, PreTrainedTokenizerFast, Qwen2Config, Qwen3Config
 
 from tests.config.test_recipe import RECIPES
+from tests.models.chats import model_folder, tokenizer
 from tests.processes import ROOT
 from tests.report.written import write_report
 from tiltlab.config.recipe import Recipe, load_recipe
@@ -75,52 +67,16 @@ SMALLER = [
     "test.max_tokens=8",
 ]
 
-CHAT = (
-    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
-
 
 @cache
-def tokenizer() -> PreTrainedTokenizerFast:
-    """Byte pairs of a few problems, with the chat template of the Qwen models."""
-    raw = Tokenizer(models.BPE())
-    raw.pre_tokenizer, raw.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=600,
-        special_tokens=["<|endoftext|>", "<|im_start|>", "<|im_end|>"],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    raw.train_from_iterator([row["problem"] for row in read_lines(SHARED / "math500.jsonl")[:200]], trainer)
-    marks = {"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>", "unk_token": "<|endoftext|>"}
-    return PreTrainedTokenizerFast(tokenizer_object=raw, chat_template=CHAT, **marks)
-
-
-def model_folder(make: type[PreTrainedConfig], folder: Path) -> str:
-    torch.manual_seed(0)
-    config = make(
-        vocab_size=len(tokenizer()),
-        hidden_size=64,
-        intermediate_size=128,
-        num_hidden_layers=4,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        head_dim=16,
-        max_position_embeddings=4096,
-        tie_word_embeddings=True,
-        eos_token_id=tokenizer().eos_token_id,
-        bos_token_id=None,
-        pad_token_id=None,
-    )
-    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
-    tokenizer().save_pretrained(folder)
-    return str(folder)
+def chats() -> PreTrainedTokenizerFast:
+    """Byte pairs of a few problems."""
+    return tokenizer(row["problem"] for row in read_lines(SHARED / "math500.jsonl")[:200])
 
 
 def small(name: str, folder: Path, *more: str) -> Recipe:
     """A recipe with a small model, a few local rows and small sizes, all by --set."""
-    overrides = [f"model.path={model_folder(MAKES[name], folder / 'model')}", "model.device=cpu"]
+    overrides = [f"model.path={model_folder(MAKES[name], chats(), folder / 'model')}", "model.device=cpu"]
     for key, source in ROWS[name]:
         path = folder / f"{key}.jsonl"
         path.write_text("".join(json.dumps(row) + "\n" for row in read_lines(SHARED / f"{source}.jsonl")[:12]))

@@ -1,4 +1,4 @@
-"""`tiltlab export`: records for other programs. `tiltlab push`: records on the hub."""
+"""`tiltlab export`: records for other programs, an arm of a recipe for verl. `tiltlab push`: records on the hub."""
 
 import datetime as dt
 import shutil
@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
-from tiltlab.cli.output import AsJson, Output
+from tiltlab.cli.output import AsJson, Output, print_note
 from tiltlab.errors import UserError
 from tiltlab.storage.folder import require_writable
 
@@ -31,6 +32,30 @@ _NAMES = {
 }
 
 
+PLAIN = "records"
+"""The command of the plain form, `tiltlab export RECORDS --to FORMAT`. Nobody types its name."""
+
+
+class _Exports(TyperGroup):
+    """What is not `verl RECIPE` is of the plain form."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        another = args[:1] == ["verl"] and "--to" not in args  # a folder of records may be called verl too
+        return super().parse_args(ctx, args if another or "--help" in args[:1] else [PLAIN, *args])
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        name, command, rest = super().resolve_command(ctx, args)
+        return "" if name == PLAIN else name, command, rest  # as usage tells it
+
+
+exports = typer.Typer(
+    cls=_Exports,
+    help="Records as other programs read them: tiltlab export RECORDS --to parquet (datasets, inspect, eval-results). "
+    "Or one arm of a recipe for verl.",
+)
+
+
+@exports.command(PLAIN, hidden=True)
 def export(
     records: Annotated[Path, typer.Argument(help="A folder of `tiltlab evaluate`, or records.jsonl.")],
     to: Annotated[To, typer.Option(help="parquet, datasets (a folder), inspect (a log), eval-results (for the hub).")],
@@ -43,6 +68,31 @@ def export(
     write(records, to, path)
     output.say(f"{to.value}: {path}")
     output.figures({"to": to.value, "path": path})
+
+
+@exports.command("verl")
+def verl(
+    recipe: Annotated[str, typer.Argument(help="A YAML recipe.")],
+    out: Annotated[Path, typer.Option(help="The folder to write to; new or empty.")],
+    arm: Annotated[str | None, typer.Option(help="The arm that verl trains, by name or kind: tilted.")] = None,
+    task: Annotated[str | None, typer.Option(help="The task, where the recipe has several.")] = None,
+    nodes: Annotated[int, typer.Option(min=1, help="How many.")] = 1,
+    gpus: Annotated[int, typer.Option(min=1, help="On each node.")] = 8,
+    seed: Annotated[int | None, typer.Option(help="The recipe's where left out.")] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="Change a key of the recipe: train.steps=5")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """One arm of a recipe as verl trains it, over one node or several: settings, data, and the command."""
+    from tiltlab.config.recipe import load_recipe
+    from tiltlab.verl.export import RUN, Asked, export_verl
+
+    output = Output(as_json)
+    plan = load_recipe(recipe, set_ or (), print_note)
+    written = export_verl(plan, Asked(arm, task, seed, nodes, gpus), out, print_note)
+    output.say(
+        f"{written.arm.name}, seed {written.seed}: {out / RUN} trains it on {nodes} x {gpus} GPUs ({out}/README.txt)"
+    )
+    output.figures({"arm": written.arm.name, "seed": written.seed, "command": out / RUN})
 
 
 def push(

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from tiltlab.cli.evaluate import evaluate
-from tiltlab.cli.export import export, push
+from tiltlab.cli.export import exports, push
 from tiltlab.cli.look import list_, status
 from tiltlab.cli.output import print_error
 from tiltlab.cli.plan import plan
@@ -41,9 +41,10 @@ def _options(
     """Was the model taught something, or only sharpened?"""
 
 
-_COMMANDS = (study, plan, evaluate, score, check, forecast, verdict, report, status, compare, export, push, lab)
+_COMMANDS = (study, plan, evaluate, score, check, forecast, verdict, report, status, compare, push, lab)
 for command in _COMMANDS:
     app.command()(command)
+app.add_typer(exports, name="export")
 app.command("list")(list_)
 app.command("sample", help="The same as evaluate, by another name.")(evaluate)
 

@@ -122,7 +122,7 @@ def load_settings(config: ModelConfig, **options: Any) -> Any:
     """
     from transformers import AutoConfig
 
-    name, source = _source(config)
+    name, source = model_source(config)
     with _said_plainly(config.path):
         return AutoConfig.from_pretrained(name, **source, **options)
 
@@ -142,7 +142,7 @@ def load_codec(config: ModelConfig) -> Codec:
         return served_model(config.path).codec  # type: ignore[return-value]  # what is asked of a codec, it answers
     from transformers import AutoConfig, AutoTokenizer
 
-    name, options = _source(config)
+    name, options = model_source(config)
     with _said_plainly(config.path):
         tokenizer = AutoTokenizer.from_pretrained(name, **options)
         settings = AutoConfig.from_pretrained(name, **options)
@@ -198,7 +198,7 @@ def load_reference(config: ModelConfig, codec: Codec) -> Any:
     device = pick_device(config)
     on_gpu = torch.device(device).type == "cuda"
     dtype = {"auto": torch.bfloat16 if on_gpu else torch.float32}.get(config.dtype) or getattr(torch, config.dtype)
-    name, options = _source(config)
+    name, options = model_source(config)
     safe = {} if "gguf_file" in options else {"use_safetensors": True}
     with _said_plainly(config.path):
         module, left_out = load_module(
@@ -290,7 +290,7 @@ def pick_device(config: ModelConfig) -> str:
     return config.device if config.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def _source(config: ModelConfig) -> tuple[str, dict[str, Any]]:
+def model_source(config: ModelConfig) -> tuple[str, dict[str, Any]]:
     """Where `from_pretrained` finds the model, and what else to tell it."""
     if config.path == EMBEDDED:
         return str(files("tiltlab.embedded") / "sums-0.3M"), {}

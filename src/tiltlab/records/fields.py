@@ -76,6 +76,14 @@ def count(row: Row, key: str, where: str) -> int | None:
     return None if row.get(key) is None else require_count(row[key], f"{where}: {key}")
 
 
+def truth(row: Row, key: str, where: str) -> bool | None:
+    """True or false, None where it is missing. Raises UserError for anything else."""
+    value = row.get(key)
+    if value is not None and not isinstance(value, bool):
+        raise UserError(f"{where}: {key} cannot be {shown(value)}; it must be true or false")
+    return value
+
+
 def name(row: Row, key: str, where: str) -> str:
     """An id, which may be a number; empty where it is missing. Raises UserError for anything else."""
     value = row.get(key)

@@ -78,9 +78,7 @@ def _each(found: dict[str, Any], where: str) -> Iterator[dict[str, Any]]:
 
 
 def _sample(found: Row, where: str) -> Sample:
-    complete, prompt = found.get("complete"), found.get("prompt")
-    if complete is not None and not isinstance(complete, bool):
-        raise UserError(f"{where}: complete cannot be {shown(complete)}; it must be true or false")
+    complete, prompt = fields.truth(found, "complete", where), found.get("prompt")
     reward, answer = found.get("reward"), found.get("answer")
     return Sample(
         where,
