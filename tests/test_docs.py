@@ -75,6 +75,9 @@ NEEDS = {
     "verdict --base runs/verl": "dumps of verl; run by tests/records",
     "verdict --base 0.jsonl": "dumps of verl; run by tests/cli",
     "verdict --base BASE": "two models",
+    "verdict --base Qwen": "models of the hub",
+    "export verl recipes": "data of the hub; run by tests/verl with the embedded model",
+    "score runs/verl": "a model of the hub and dumps of verl; run by tests/cli",
 }
 """Only parsed: how the command begins, and why it is not run."""
 

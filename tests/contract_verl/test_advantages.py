@@ -204,12 +204,7 @@ def test_the_loss_has_the_objectives_gradient(tmp_path: Path) -> None:
     old, mask = torch.randn(6, 5, generator=draw), torch.ones(6, 5)
     mask[2, 3:] = mask[4, 1:] = 0
     advantages, weights = torch.randn(6, 1, generator=draw) * mask, torch.rand(6, 1, generator=draw) * mask
-    config.global_batch_info |= {
-        "dp_size": 1,
-        "batch_num_tokens": None,
-        "global_batch_size": 6,
-        "loss_scale_factor": None,
-    }
+    config.global_batch_info.update(dp_size=1, batch_num_tokens=None, global_batch_size=6, loss_scale_factor=None)
     loss, _ = get_policy_loss_fn(actor.policy_loss.loss_mode)(
         old_log_prob=old, log_prob=log_pi, advantages=advantages, response_mask=mask,
         loss_agg_mode=actor.loss_agg_mode, config=config, rollout_is_weights=weights,

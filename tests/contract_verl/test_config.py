@@ -49,6 +49,26 @@ def test_every_regime_of_a_recipe_of_the_paper_is_valid(name: str, regime: str, 
     assert (optim.lr, optim.betas, optim.weight_decay, optim.lr_warmup_steps) == (1e-6, [0.9, 0.999], 0, 50)
 
 
+class Started(Exception):
+    """Raised in Ray's place."""
+
+
+def test_ray_brings_the_plug_in_to_every_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever started Ray on a node, and with which environment."""
+    import ray
+    from verl.trainer.main_ppo import run_ppo
+
+    def start(**given: Any) -> None:
+        assert given["runtime_env"]["env_vars"]["VERL_USE_EXTERNAL_MODULES"] == "tiltlab.verl.plugin"
+        raise Started
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", start)
+    exported(tmp_path, REGIMES["tilted"])
+    with pytest.raises(Started):
+        run_ppo(composed(tmp_path), task_runner_class=None)
+
+
 def test_the_command_beside_it_is_verls(tmp_path: Path) -> None:
     """run.sh, in a folder with a blank in its name; Hydra shows what it would run with."""
     out = tmp_path / "a b"

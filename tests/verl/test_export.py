@@ -83,7 +83,6 @@ def test_the_settings_hold_the_objective_and_nothing_beside_it(
 def test_the_budget_goes_over(tmp_path: Path) -> None:
     plan = recipe(
         "train.optimizer={lr: 2e-6, warmup_steps: 0, max_grad_norm: 0.5, state: host}",
-        "model.dtype=float32",
         "engine={name: vllm, memory: 0.3, correction: {over: token, cap: 5}}",
         "train.truncated=keep",
     )
@@ -91,8 +90,8 @@ def test_the_budget_goes_over(tmp_path: Path) -> None:
     actor, rollout = settings["actor_rollout_ref"]["actor"], settings["actor_rollout_ref"]["rollout"]
     optim = actor["optim"]
     assert (optim["lr"], optim["lr_warmup_steps"], optim["clip_grad"]) == (2e-6, 0, 0.5)
-    assert actor["fsdp_config"] == {"optimizer_offload": True, "dtype": "float32"}
-    assert (rollout["n"], rollout["gpu_memory_utilization"], rollout["dtype"]) == (2, 0.3, "float32")
+    assert actor["fsdp_config"] == {"optimizer_offload": True}
+    assert (rollout["n"], rollout["gpu_memory_utilization"]) == (2, 0.3)
     assert settings["algorithm"]["rollout_correction"]["rollout_is"] == "token"
     assert settings["algorithm"]["rollout_correction"]["rollout_is_threshold"] == 5
     trainer, sizes = settings["trainer"], settings["data"]
@@ -166,6 +165,7 @@ def test_a_chat_that_the_model_has_no_template_for_is_refused(tmp_path: Path) ->
         (("arms.2.fixed_length=true",), {}, "fixed_length cannot be carried over"),
         (("model.lora={rank: 4}",), {}, "model.lora cannot be carried over"),
         (("model.stop='x'",), {}, "model.stop cannot be carried over"),
+        (("model.dtype=float32",), {}, "model.dtype float32 cannot be carried over"),
         (("model.path=some.gguf",), {}, "verl reads no GGUF"),
         (("model.revision=abc",), {}, "model.revision abc cannot be carried over"),
         (("train.reward='a.b:c'",), {}, "train.reward cannot be carried over"),

@@ -76,6 +76,8 @@ def _of_model(model: ModelConfig) -> Iterator[str]:
         yield "model.lora cannot be carried over: adapters in verl have not been tried; leave it out"
     if model.stop is not None:
         yield "model.stop cannot be carried over: in verl only EOS ends a response; take a model that ends with it"
+    if model.dtype == "float32":
+        yield "model.dtype float32 cannot be carried over: verl's attention computes in bf16; set it to auto"
     if model.path.endswith(".gguf"):
         yield f"model {model.path} cannot be carried over: verl reads no GGUF; name a folder or an id of the hub"
     if model.revision not in (None, "main"):

@@ -100,7 +100,6 @@ def _trainer(wanted: Wanted) -> dict[str, Any]:
 def _actor(wanted: Wanted) -> dict[str, Any]:
     model, budget = wanted.recipe.model, wanted.recipe.train
     optimizer, actor = budget.optimizer, "actor_rollout_ref.actor"
-    dtype = "float32" if model.dtype == "float32" else "bfloat16"
     return {
         "actor_rollout_ref.model.path": model_path(wanted.recipe),
         "actor_rollout_ref.model.trust_remote_code": model.trust_remote_code,
@@ -113,8 +112,6 @@ def _actor(wanted: Wanted) -> dict[str, Any]:
         f"{actor}.optim.lr_warmup_steps": optimizer.warmup_steps,
         f"{actor}.optim.clip_grad": optimizer.max_grad_norm,
         f"{actor}.fsdp_config.optimizer_offload": optimizer.state == "host",
-        f"{actor}.fsdp_config.dtype": dtype,
-        "actor_rollout_ref.ref.fsdp_config.dtype": dtype,
         f"{actor}.use_dynamic_bsz": True,
         # the limit of the reference's and the engine's passes is this one, so that all three see the same batches
         f"{actor}.ppo_max_token_len_per_gpu": max(budget.micro_batch_tokens, wanted.prompt_tokens + budget.max_tokens),
@@ -127,7 +124,6 @@ def _rollout(wanted: Wanted) -> dict[str, Any]:
         f"{rollout}.name": "vllm",
         f"{rollout}.n": recipe.train.responses,
         f"{rollout}.seed": wanted.seed,
-        f"{rollout}.dtype": "float32" if recipe.model.dtype == "float32" else "bfloat16",
         f"{rollout}.tensor_model_parallel_size": 1,
         f"{rollout}.gpu_memory_utilization": recipe.engine.share,
         f"{rollout}.val_kwargs": {
