@@ -49,13 +49,14 @@ def target(language: TableLanguage, g: int, longest: int = LIMIT) -> Tensor:
     return (weight / weight.sum()).double()
 
 
-SLOW = {(4, "random 0"), (4, "random 1"), (4, "short mode")}
-"""Cases in which few groups agree, so that many are drawn."""
-
-
 @pytest.mark.parametrize(
     ("g", "name"),
-    [pytest.param(g, name, marks=[pytest.mark.slow] * ((g, name) in SLOW)) for g in (1, 2, 4) for name in ALL],
+    [
+        (1, "random 0"),
+        *[(2, name) for name in ALL],
+        (4, "spread"),
+        pytest.param(4, "short mode", marks=pytest.mark.slow),  # few groups agree, so that many are drawn
+    ],
 )
 def test_it_hits_its_distribution(g: int, name: str) -> None:
     language = ALL[name]

@@ -66,7 +66,7 @@ def no_steps(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("name", "sampler"),
     [
-        ("random 0", PowerMCMC(4, 40)),
+        ("random 0", PowerMCMC(4, 12)),
         ("random 1", PowerMCMC(2, 20)),
         ("short mode", PowerMCMC(2, 25, temperature=1.0)),
         ("random 1", PowerMCMC(1, 15, 0.3, temperature=1.0)),
@@ -103,7 +103,7 @@ def test_a_large_population_of_requests_hits_the_distribution(name: str, sampler
 @pytest.mark.parametrize(
     ("name", "sampler"),
     [
-        ("random 1", PowerMCMC(2, 40, temperature=1.0)),
+        ("random 1", PowerMCMC(2, 15, temperature=1.0)),
         ("random 1", PowerSMC(2, DRAWS, block=2, temperature=1.0, moves=1)),
         ("short mode", PowerSMC(2, DRAWS, block=2, temperature=1.0)),
     ],
