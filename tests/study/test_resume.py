@@ -34,25 +34,25 @@ pytestmark = pytest.mark.slow
 
 SMALL: dict[str, Any] = STUDY | {
     "arms": ["task_reward"],
-    "train": STUDY["train"] | {"steps": 6, "prompts": 2, "responses": 3, "max_tokens": 8},
-    "validation": {"every": 2, "problems": 4, "n": 1},
-    "test": {"problems": 4, "n": 2, "forecast_n": 0},
+    "train": STUDY["train"] | {"steps": 4, "prompts": 2, "responses": 3, "max_tokens": 8},
+    "validation": {"every": 2, "problems": 2, "n": 1},
+    "test": {"problems": 2, "n": 2, "forecast_n": 0},
 }
-STOP = 5
+STOP = 3
 """Not an evaluation: its checkpoint is the newest, and the best one is older."""
 
 RECIPE = Recipe.model_validate(SMALL)
 (JOB,) = plan(RECIPE, 1)
 
 
-def train(run: Path, stop: int | None = None) -> list[str]:
+def train(run: Path, stop: int | None = None, recipe: Recipe = RECIPE) -> list[str]:
     """Run the job, to its end or to a stop; what was news."""
     told: list[tuple[Any, ...]] = []
 
     def stopping() -> bool:
         return bool(told) and told[-1][:2] == ("training", stop)
 
-    run_job(Work(JOB, RECIPE, JOB.folder(run), lambda *news: told.append(news), stopping))
+    run_job(Work(JOB, recipe, JOB.folder(run), lambda *news: told.append(news), stopping))
     return [line[3] for line in told if len(line) > 3 and line[3]]
 
 
@@ -121,8 +121,35 @@ DAMAGES: list[tuple[str, Callable[[Path], None]]] = [
     *((name, how) for name in ("model.safetensors", "optimizer.safetensors") for how in (half, empty, less_a_tensor)),
     *((name, Path.unlink) for name in ("model.safetensors", "optimizer.safetensors", "config.json", "state.json")),
     *(("state.json", how) for how in (half, empty)),
-    *(("state.json", holding(text)) for text in ("[]", "{}", '{"step": "5"}', json.dumps(vars(State(step=4))))),
+    *(
+        ("state.json", holding(text))
+        for text in ("[]", "{}", f'{{"step": "{STOP}"}}', json.dumps(vars(State(step=STOP - 1))))
+    ),
 ]
+TO_THE_END = [("model.safetensors", less_a_tensor), ("optimizer.safetensors", half), ("state.json", empty)]
+"""Of these, a file each: a training that goes on from the checkpoint before does not know what was damaged."""
+
+
+def one_step(run: Path) -> list[str]:
+    """Go on with the job for a step; what was news."""
+    told: list[str] = []
+    work = Work(JOB, RECIPE, JOB.folder(run), lambda *news: told.extend(news[3:]), lambda: True)
+    with pytest.raises(Stopped):
+        run_job(work)
+    return [line for line in told if line]
+
+
+def went_on(run: Path, straight: Path, step: int, *, to_the_end: bool) -> str:
+    """What was said as the job went on from the checkpoint of this step; its lines are those of one that never
+    stopped."""
+    (said,) = train(run) if to_the_end else one_step(run)
+    assert said.endswith(f"; going on from the checkpoint of step {step}")
+    assert "\n" not in said
+    made, wanted = essence(run), essence(straight)
+    if not to_the_end:
+        wanted = {path: lines[: step + 1] for path, lines in wanted.items() if path.endswith("metrics.jsonl")}
+    assert {path: lines for path, lines in made.items() if path in wanted} == wanted
+    return said
 
 
 @pytest.mark.parametrize(("name", "damage"), DAMAGES)
@@ -131,11 +158,7 @@ def test_a_checkpoint_that_cannot_be_read_gives_way_to_the_one_before(
 ) -> None:
     before = older(run)
     damage(folder_of(run).checkpoints.step(STOP) / name)
-    (said,) = train(run)
-    assert f"step-{STOP:06d}" in said
-    assert said.endswith(f"; going on from the checkpoint of step {before}")
-    assert "\n" not in said
-    assert essence(run) == essence(straight)
+    assert f"step-{STOP:06d}" in went_on(run, straight, before, to_the_end=(name, damage) in TO_THE_END)
 
 
 @pytest.mark.parametrize("which", ["all", "best"])
@@ -157,16 +180,13 @@ def cut(path: Path, lines: int, torn: bytes = b"") -> None:
     path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:lines]) + torn)
 
 
-@pytest.mark.parametrize("torn", [b"", b'{"step": 4, "rew', b"\0\0\0\n", b'{"step": 4}\n', b'{"step": 3}\n'])
+@pytest.mark.parametrize("torn", [b"", b'{"step": 2, "rew', b"\0\0\0\n", b'{"step": 2}\n', b'{"step": 1}\n'])
 def test_lines_that_the_newest_checkpoint_counts_and_are_not_there_make_it_useless(
     torn: bytes, run: Path, straight: Path
 ) -> None:
     before = older(run)
     cut(folder_of(run).metrics, STOP - 1, torn)
-    (said,) = train(run)
-    assert said.endswith(f"; going on from the checkpoint of step {before}")
-    assert "metrics.jsonl" in said
-    assert essence(run) == essence(straight)
+    assert "metrics.jsonl" in went_on(run, straight, before, to_the_end=not torn)
 
 
 @pytest.mark.parametrize("name", ["metrics", "validation"])
@@ -177,11 +197,10 @@ def test_lines_that_no_checkpoint_can_do_without_are_asked_for(
 ) -> None:
     path: Path = getattr(folder_of(run), name)
     cut(path, lines, torn)
+    before = contents(folder_of(run).checkpoints.path)
     with pytest.raises(UserError, match=rf"{path.name} is cut short or damaged.*; remove {folder_of(run).path}, "):
         train(run)
-    shutil.rmtree(folder_of(run).path)
-    train(run)
-    assert essence(run) == essence(straight)
+    assert contents(folder_of(run).checkpoints.path) == before
 
 
 @pytest.mark.parametrize("damage", [("metrics.jsonl", half), ("select.jsonl", empty), ("result.json", half)])
@@ -198,7 +217,7 @@ def test_a_job_that_is_done_and_was_damaged_since_is_not_called_done(
     assert essence(tmp_path / "run") == essence(straight)
 
 
-@pytest.mark.parametrize("torn", [b'{"step": 5}\n{"step": 6}\n', b'{"step": 5, "rew', b"\0\0\0\n"])
+@pytest.mark.parametrize("torn", [b'{"step": 3}\n{"step": 4}\n', b'{"step": 3, "rew', b"\0\0\0\n"])
 def test_lines_beyond_the_checkpoint_are_dropped(torn: bytes, run: Path, straight: Path) -> None:
     for path in (folder_of(run).metrics, folder_of(run).validation):
         path.write_bytes(path.read_bytes() + torn)
@@ -230,10 +249,10 @@ def test_lines_are_on_the_disk_before_the_checkpoint_that_counts_them(
 def test_a_kill_between_a_save_and_its_cleaning_leaves_nothing_behind(run: Path, straight: Path) -> None:
     checkpoints = folder_of(run).checkpoints
     shutil.copytree(checkpoints.step(STOP), checkpoints.step(1))  # a checkpoint that the newest one has replaced
-    (checkpoints.path / "part-000006").mkdir()
+    (checkpoints.path / "part-000004").mkdir()
     assert train(run, None) == []
     assert essence(run) == essence(straight)
-    shutil.copytree(checkpoints.step(6), checkpoints.step(1))  # the same at the end
+    shutil.copytree(checkpoints.step(4), checkpoints.step(1))  # the same at the end
     folder_of(run).result.unlink()
     assert train(run) == []
     assert essence(run) == essence(straight)
@@ -278,7 +297,7 @@ def contents(folder: Path) -> dict[Path, bytes]:
     ("name", "after"),
     [
         ("metrics.jsonl", 0),
-        ("metrics.jsonl", 4),
+        ("metrics.jsonl", 2),
         ("select.jsonl", 0),
         ("select.jsonl", 2),
         ("state.json", 1),
@@ -327,13 +346,13 @@ def test_an_evaluation_after_a_stop_does_not_write_the_weights_again(
     tmp_path: Path, straight: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(Stopped):
-        train(tmp_path, 4)  # due to be evaluated: saved before that
-    weights = folder_of(tmp_path).checkpoints.step(4) / "model.safetensors"
+        train(tmp_path, 2)  # due to be evaluated: saved before that
+    weights = folder_of(tmp_path).checkpoints.step(2) / "model.safetensors"
     before = weights.stat().st_ino
     with full_for("metrics.jsonl", monkeypatch), pytest.raises(UserError):
         train(tmp_path)
     assert weights.stat().st_ino == before
-    assert read_json(folder_of(tmp_path).checkpoints.state(4))["evaluated"] == 4
+    assert read_json(folder_of(tmp_path).checkpoints.state(2))["evaluated"] == 2
     train(tmp_path)
     assert essence(tmp_path) == essence(straight)
 
@@ -433,12 +452,13 @@ def test_a_run_that_ran_out_of_memory_goes_on_with_less_and_a_later_try_begins_s
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = crowd(monkeypatch, groups=1, rows=5)
-    news = train(tmp_path / "straight")
+    longer = Recipe.model_validate(SMALL | {"train": SMALL["train"] | {"steps": 6}, "validation": {"every": 2}})
+    news = train(tmp_path / "straight", recipe=longer)
     assert sum("memory ran out; going on with train.micro_batch_tokens" in line for line in news) >= 2
     with pytest.raises(Stopped):
-        train(tmp_path / "run", STOP)
+        train(tmp_path / "run", 5, longer)
     asked.clear()
-    assert not any("memory ran out" in line for line in train(tmp_path / "run"))
+    assert not any("memory ran out" in line for line in train(tmp_path / "run", recipe=longer))
     assert max(asked) == 1
     assert essence(tmp_path / "run") == essence(tmp_path / "straight")
     assert read_lines(folder_of(tmp_path / "run").metrics)[0]["halved"] > 0
