@@ -30,14 +30,14 @@ from tiltlab.training.step_metrics import Metrics
 from tiltlab.training.train import TrainConfig, train
 from tiltlab.types import Rollout
 
-PROMPTS = ["a", "bb", "abc", "dead", "beef", "cafe"]
+PROMPTS = ("a", "bb", "abc", "dead", "beef", "cafe")
 
 
 @dataclass(frozen=True)
 class Setting:
     """A training of a tiny Llama, by a tilted reward (a coin for each response)."""
 
-    prompts: int = 6
+    prompts: tuple[str, ...] = PROMPTS
     steps: int = 5
     lora: bool = False
     dtype: torch.dtype = torch.float32
@@ -69,8 +69,8 @@ class Training:
     optimizer: Optimizer
 
     def go(self, start: int, stop: int, room: Room | None = None) -> list[Metrics]:
-        budget = TrainConfig(stop, self.setting.prompts, 4, 8, micro_batch_tokens=40, signal="random")
-        task = Lookup(PROMPTS[: self.setting.prompts], {})
+        budget = TrainConfig(stop, len(self.setting.prompts), 4, 8, micro_batch_tokens=40, signal="random")
+        task = Lookup(self.setting.prompts, {})
         parts = (self.policy, self.reference, task, tilted(0.5, alpha=2), replace(budget, **self.setting.more))
         return list(train(*parts, self.optimizer, start=start, room=room, world=self.world))
 
@@ -116,7 +116,8 @@ def figures(trained: Trained) -> list[dict[str, float]]:
 
 SETTINGS = {
     "full": Setting(),
-    "more ranks than prompts": Setting(prompts=3),
+    "more ranks than prompts": Setting(prompts=PROMPTS[:3]),
+    "equal prompts": Setting(prompts=("a", "a", "bb", "a", "cafe")),
     "fixed length": Setting(more={"fixed_length": True}),
     "adapters": Setting(lora=True),
     "checkpointing": Setting(checkpointing=True, state="host"),
@@ -256,6 +257,18 @@ def test_a_part_that_is_missing_or_cut_short_is_said(tmp_path: Path) -> None:
         other.optimizer.restore(folder)
 
 
+def _in_slots(world: World) -> None:
+    module = tiny.llama(9).requires_grad_(False)
+    with policy_from(tiny.model(module), ModelConfig(path="tiny", device="cpu", decoding="slots"), 0, world):
+        pass
+
+
+def test_slots_are_refused() -> None:
+    for one in on_ranks(2, _in_slots):
+        assert isinstance(one, UserError)
+        assert "model.decoding" in str(one)
+
+
 def test_a_full_disk_under_one_part_is_an_error_of_the_disk(tmp_path: Path) -> None:
     (tmp_path / "no folder").write_text("a file is in the way")
     for one in on_ranks(2, _saved_to, tmp_path / "no folder" / "optimizer"):
@@ -272,6 +285,8 @@ def _saved_to(world: World, path: Path) -> None:
 
 def _naive(world: World) -> None:
     """A collective in every forward and backward."""
+    dist.destroy_process_group()
+    dist.init_process_group("gloo", timeout=dt.timedelta(seconds=30))
     module = tiny.llama(9)
     for layer in module.model.layers:
         fully_shard(layer, mesh=init_device_mesh("cpu", (world.size,)))
@@ -282,19 +297,13 @@ def _naive(world: World) -> None:
 
 
 def test_wrapped_naively_ranks_with_unlike_numbers_of_micro_batches_never_meet() -> None:
-    found = on_ranks(2, _impatient, _naive)
+    found = on_ranks(2, _naive)
     assert any(isinstance(one, RuntimeError | EOFError) for one in found)  # they wait in vain, or gloo aborts one
 
 
 def test_ours_do_not_wait_for_each_other_between_two_updates() -> None:
     """One rank draws and scores twice what the other does, and neither waits for the other."""
-    assert ranks(2, _impatient, _unlike) == [1, 2]
-
-
-def _impatient(world: World, function: Callable[[World], Any]) -> Any:
-    dist.destroy_process_group()
-    dist.init_process_group("gloo", timeout=dt.timedelta(seconds=10))
-    return function(world)
+    assert ranks(2, _unlike) == [1, 2]
 
 
 def _unlike(world: World) -> int:

@@ -23,6 +23,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 
+from tiltlab.errors import UserError
 from tiltlab.models.base import Policy
 from tiltlab.models.codec import Codec
 from tiltlab.models.engine import Split
@@ -50,9 +51,13 @@ class ShardedHFModel(HFModel):
     module, codec, keep: as for HFModel; the same on every rank. The weights that it trains may be of any dtype: the
         sharded ones are float32, and what is computed with is rounded to the weights' own.
     world: of more than one rank, or of one for a test.
+
+    Raises UserError as HFModel does, and where decoding in slots is asked for by name.
     """
 
     def __init__(self, module: Any, codec: Codec, *, world: World, **keep: Any) -> None:
+        if keep.get("decoding") == "slots":
+            raise UserError("model.decoding slots is for a job on one GPU; choose auto or plain, or engine.name vllm")
         super().__init__(module, codec, **keep | {"decoding": "plain"})
         trained = dict(self.trainable())
         mesh = init_device_mesh(self.device.type, (world.size,))

@@ -6,10 +6,11 @@ Left out on purpose: when weights are gathered, and where gradients come from.
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
-from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.tensor import DTensor, Partial, distribute_tensor
 
 from tiltlab.system.world import World
@@ -35,9 +36,8 @@ class Shards:
         part: of the shape of this rank's part. It, or where it is on a GPU a copy, is held in host memory.
         """
         like = self.tensors[name]
-        mesh = like.device_mesh if like.device.type == "cpu" else init_device_mesh("cpu", (self.world.size,))
         return DTensor.from_local(
-            part.cpu(), mesh, like.placements, run_check=False, shape=like.shape, stride=like.stride()
+            part.cpu(), self._host, like.placements, run_check=False, shape=like.shape, stride=like.stride()
         )
 
     def reduced(self, name: str, gradient: Tensor | None) -> Tensor:
@@ -50,6 +50,10 @@ class Shards:
             gradient = torch.zeros(like.shape, device=like.device)
         summands = DTensor.from_local(gradient, like.device_mesh, [Partial()], run_check=False)
         return part_of(summands.redistribute(placements=like.placements))
+
+    @cached_property
+    def _host(self) -> DeviceMesh:
+        return init_device_mesh("cpu", (self.world.size,))
 
     def norm(self, part: float) -> float:
         """The norm over all parts. A collective.
