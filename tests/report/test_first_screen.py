@@ -1,5 +1,6 @@
 """The first screen of a study: what it says, in words and in its two figures."""
 
+import io
 import math
 import re
 from dataclasses import replace
@@ -7,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from tests.report.test_report import made_study, samples
 from tests.report.written import write_report
@@ -21,7 +23,9 @@ from tiltlab.report.names import spread
 from tiltlab.report.page import analysed
 from tiltlab.report.styles import _SHADES, arm_colours, arm_dashes, arm_symbols
 from tiltlab.report.tables import Row, result_rows
+from tiltlab.report.terminal import print_tables
 from tiltlab.stats.metrics import Interval
+from tiltlab.storage.files import read_json, read_lines, write_json, write_lines
 from tiltlab.storage.records import write_records
 from tiltlab.storage.run_folder import JobDir
 from tiltlab.verdict.sharpened import By, OfFamily, Sharpened
@@ -146,6 +150,22 @@ def test_caveats_and_cost_are_of_what_was_run(run: Path) -> None:
     assert said[0].startswith("one seed")
     assert said[1] == "2 test problems a task"
     assert cost_in_words(study) == "6 s of computing and 240 tokens in all"
+
+
+def test_where_several_ranks_made_figures_the_page_and_the_table_say_how_many(run: Path) -> None:
+    assert "ranks a job" not in write_report(run).read_text()
+    job = JobDir.of(run, "lazy-sum", "task reward", 0)
+    write_lines(job.metrics, [line | {"ranks": 4} for line in read_lines(job.metrics)])
+    assert read_lines(job.metrics)
+    write_json(job.sampling("last"), read_json(job.sampling("last")) | {"ranks": 2})
+    about = read_json(run / "study.json")
+    write_json(run / "study.json", about | {"made": [about["made"][0] | {"ranks": 4}]})
+    page = write_report(run).read_text()
+    assert "made on 1 to 4 ranks a job" in page
+    assert ", 4 ranks a job" in page
+    printed = Console(record=True, file=io.StringIO())
+    print_tables(load_study(run), *analysed(load_study(run)), printed)
+    assert "made on 1 to 4 ranks a job" in printed.export_text()
 
 
 def test_the_headline_names_its_points_and_sorts_them(run: Path) -> None:

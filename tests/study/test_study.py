@@ -164,7 +164,7 @@ def test_threads_do_not_change_with_the_jobs_that_are_left(tmp_path: Path, monke
     monkeypatch.setattr(
         study_module, "run_all", lambda *a, **k: (given.append(k["begin"].args[0]), real(*a, **(k | {"jobs": 1})))
     )
-    monkeypatch.setattr(study_module, "_cores", lambda: 6)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(6), raising=False)
     study(tmp_path, jobs=2, arms=["base", "task_reward"])
     next(tmp_path.rglob("base/*/result.json")).unlink()
     study(tmp_path, jobs=2, arms=["base", "task_reward"])

@@ -10,7 +10,8 @@ from typing import Any
 
 from tests.processes import wait_until, write
 from tiltlab.errors import Stopped
-from tiltlab.system.process_pool import Piece, run_all
+from tiltlab.system.handing_over import Piece
+from tiltlab.system.process_pool import run_all
 
 Tell = Callable[..., None]
 Stopping = Callable[[], bool]

@@ -22,6 +22,7 @@ from tiltlab.storage.folder import cannot_write, is_full
 from tiltlab.system.memory import tune
 from tiltlab.system.signals import interrupted_by_signals
 from tiltlab.system.streams import line, stdout, steady
+from tiltlab.system.world import is_rank
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
 
@@ -34,11 +35,15 @@ def _tell_version(wanted: bool) -> None:
 
 @app.callback()
 def _options(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_tell_version, is_eager=True, help="Tell the version, and end.")
     ] = False,
 ) -> None:
     """Was the model taught something, or only sharpened?"""
+    del version  # it is told by now
+    if is_rank() and context.invoked_subcommand != "study":
+        raise UserError(f"{context.invoked_subcommand} has one rank: start it without torchrun")
 
 
 _COMMANDS = (study, plan, evaluate, score, check, forecast, verdict, report, status, compare, push, lab)
@@ -57,6 +62,7 @@ def main() -> None:
     """
     with steady():
         tune()
+        errors.quiet = is_rank() and os.environ["RANK"] != "0"  # all ranks would say the same
         if not sys.stderr.isatty():
             os.environ.setdefault("TQDM_DISABLE", "1")  # bars of libraries, in a file or a pipe, are noise
         try:

@@ -1,7 +1,9 @@
 """`tiltlab study`, and what is made of run folders: `report`, `compare`; and `lab`, which needs none."""
 
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,11 +15,13 @@ from tiltlab.cli.progress import bars, errors, jobs_progress
 from tiltlab.errors import UserError, gathered
 from tiltlab.storage.files import read_json, shortened
 from tiltlab.storage.folder import alone_in, require_writable
-from tiltlab.system.devices import usable_devices
+from tiltlab.system.devices import apart, cores_each, places_for, settle, usable_devices
 from tiltlab.system.streams import line
+from tiltlab.system.torchrun import ranks_started, standing
 
 if TYPE_CHECKING:
     from tiltlab.config.recipe import Recipe
+    from tiltlab.study.job import Job
     from tiltlab.study.tracking import Mirror
 
 
@@ -26,7 +30,12 @@ def study(
     out: Annotated[Path | None, typer.Option(help="The run folder; runs/NAME where left out.")] = None,
     seeds: Annotated[int, typer.Option(min=1, help="How many seeds, from the recipe's first.")] = 1,
     jobs: Annotated[
-        int | None, typer.Option(min=1, help="Jobs side by side: one a GPU, or 2 on CPU, where left out.")
+        int | None,
+        typer.Option(min=1, help="Jobs side by side; where left out, as many as there are GPUs for, or 2 on CPU."),
+    ] = None,
+    gpus: Annotated[
+        int | None,
+        typer.Option("--gpus-per-run", min=1, help="GPUs of each job, one rank on each; what the recipe says, or 1."),
     ] = None,
     track: Annotated[str | None, typer.Option(help="Also send metrics to trackio, wandb or tensorboard.")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="Change a key of the recipe: train.steps=5")] = None,
@@ -41,29 +50,55 @@ def study(
     from tiltlab.config.recipe import load_recipe
     from tiltlab.study.study import run_study, splits_of, taught
 
-    plan = load_recipe(recipe, set_ or (), print_note)
+    plan = load_recipe(recipe, [*(set_ or ()), *_ranks_asked(gpus, jobs, dry)], print_note)
     run = out or Path("runs") / shortened(plan.name)
     if dry:
         dry_run(plan, run, seeds, Output())
         return
     devices = _devices(plan)
-    on_gpu = devices[0].startswith("cuda")
-    for task in taught(plan):
-        for needed in splits_of(plan, task):
-            with suppress(UserError):  # told below, with whatever else is wrong
-                print_notes(needed.task, [needed.split])
-    mirror = _mirror(track, run, plan) if track else None
-    with jobs_progress(run, mirror) as on_progress:
-        failed = run_study(
-            plan,
-            run,
-            seeds=seeds,
-            jobs=jobs or (len(devices) if on_gpu else 2),
-            devices=devices,
-            on_progress=on_progress,
-            on_note=print_note,
-        )
+    places = places_for(plan.gpus, devices)
+    jobs = jobs or (len(places) if devices[0].startswith("cuda") else max(1, 2 // plan.gpus))
+    with standing(apart(places[0]), partial(settle, cores_each(plan.gpus))) as ranks:
+        if ranks and not ranks.world.is_first:
+            ranks.follow()
+            return
+        for task in taught(plan):
+            for needed in splits_of(plan, task):
+                with suppress(UserError):  # told below, with whatever else is wrong
+                    print_notes(needed.task, [needed.split])
+        mirror = _mirror(track, run, plan) if track else None
+        with jobs_progress(run, mirror) as on_progress:
+            failed = run_study(
+                plan,
+                run,
+                seeds=seeds,
+                jobs=1 if ranks else jobs,
+                devices=devices,
+                on_progress=on_progress,
+                on_note=print_note,
+                launch=ranks.run if ranks else None,
+            )
     report(run)
+    _tell_failed(failed, run)
+
+
+def _ranks_asked(gpus: int | None, jobs: int | None, dry: bool) -> list[str]:
+    """What is to change in the recipe for the number of ranks that the command line asks for, or torchrun has started.
+
+    Raises UserError for what does not go with torchrun.
+    """
+    started = ranks_started()
+    if started and (dry or (jobs or 1) > 1 or (gpus or started) != started):
+        raise UserError(
+            f"torchrun has started {started} ranks for one job at a time: leave out --jobs, --gpus-per-run "
+            "and --dry-run, or torchrun"
+        )
+    ranks = started or gpus
+    return [f"gpus={ranks}"] if ranks else []
+
+
+def _tell_failed(failed: "Sequence[Job]", run: Path) -> None:
+    """Exits with code 1 where jobs failed."""
     if failed:
         lasting = all(read_json(job.folder(run).failed).get("lasting") for job in failed)
         again = "they would again, so change the recipe" if lasting else "the same command tries them again"

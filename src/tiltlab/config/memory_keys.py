@@ -1,7 +1,8 @@
-"""The keys of a recipe that say how it is held in memory, or decoded, and not what it comes to.
+"""The keys of a recipe that say how it is held in memory, decoded or shared out, and not what it comes to.
 
-A run that ran out of memory is to go on with other values of these, so they are left out where a run folder's recipe is
-held against the one given. They change figures by rounding at most, and on CPU most of them by nothing.
+A run that ran out of memory, or lost a GPU, is to go on with other values of these, so they are left out where a run
+folder's recipe is held against the one given. They change figures by rounding at most, and on CPU most of them by
+nothing.
 """
 
 from tiltlab.storage.files import Json
@@ -15,7 +16,7 @@ def without_memory_keys(recipe: Json) -> Json:
 
     recipe: as plain values, with every key that may be left out.
     """
-    kept = dict(recipe)
+    kept = {key: recipe[key] for key in recipe.keys() - {"gpus"}}
     if isinstance(model := kept.get("model"), dict):
         kept["model"] = {key: model[key] for key in model.keys() - {"batch_tokens", "checkpointing", "decoding"}}
     if isinstance(train := kept.get("train"), dict):

@@ -118,6 +118,7 @@ class Recipe(Section):
     validation: how the best checkpoint is chosen.
     test: what is reported: one test set or several.
     seed: the first one of the study.
+    gpus: that each job has, with a process (rank) on each; on CPU only as many ranks.
 
     Raises pydantic's ValidationError for values that cannot be; `load_recipe` tells them in the recipe's own terms.
     """
@@ -131,6 +132,7 @@ class Recipe(Section):
     validation: Validation
     test: Testing = Testing()
     seed: int = 0
+    gpus: Annotated[int, Field(ge=1, le=1024)] = 1
 
     @field_validator("name")
     @classmethod
@@ -156,6 +158,20 @@ class Recipe(Section):
             twice = [name for name, folder in zip(names, folders, strict=True) if folders.count(folder) > 1]
             if twice:
                 raise ValueError(f"two {kind}s are called {twice[0]!r}, or nearly so; give one another name")
+        return self
+
+    @model_validator(mode="after")
+    def _ranked(self) -> "Recipe":
+        """Raises ValueError for what several ranks cannot have."""
+        refused = {
+            f"model.device {self.model.device}": self.model.device not in ("auto", "cpu", "cuda"),
+            f"engine.device {self.engine.device}": self.engine.device != "same",
+            "train.optimizer.state 8bit": self.train.optimizer.state == "8bit",
+            "model.decoding slots": self.model.decoding == "slots",
+        }
+        said = [what for what, is_so in refused.items() if is_so]
+        if self.gpus > 1 and said:
+            raise ValueError(f"gpus {self.gpus} does not go with {said[0]}: leave that out, or have one GPU a job")
         return self
 
     @model_validator(mode="after")

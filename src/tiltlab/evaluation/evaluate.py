@@ -4,6 +4,7 @@ Left out on purpose: figures. Records are kept whole, and every figure is comput
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
 
@@ -12,11 +13,13 @@ import torch
 from tiltlab.models.base import LanguageModel
 from tiltlab.rewards.functions import Reward
 from tiltlab.samplers.base import Info, Sampler, together
+from tiltlab.system.world import ALONE, World
 from tiltlab.tasks.base import Task, grade_all
+from tiltlab.training.dealing import deal
 from tiltlab.types import Grade, Problem, Prompt, Record, Rollout
 
 CHUNK = 32
-"""Problems between two reports of progress."""
+"""Problems of a rank, about, between two reports of progress."""
 
 
 class Evaluated(NamedTuple):
@@ -45,6 +48,7 @@ def evaluate(
     reward: Reward | None = None,
     on_progress: Callable[[int], None] = lambda _: None,
     on_rollouts: Callable[[Sequence[Problem], Sequence[Sequence[Rollout]]], None] = lambda *_: None,
+    world: World = ALONE,
 ) -> Evaluated:
     """Draw and grade responses to each problem, and score them under the model and the reference.
 
@@ -53,35 +57,89 @@ def evaluate(
     n, max_tokens: responses to each problem, and the most tokens of one.
     seed: of the draws.
     reward: of the user's own, in place of the task's.
-    on_progress: told how many problems are done.
+    on_progress: told how many problems are done, by all ranks together.
     on_rollouts: given some problems and the responses to each, as they were drawn.
+    world: the ranks that call this with the same arguments. Each does a share of the problems; all get the whole, and
+        are told of progress the same number of times.
 
     Both models score the responses that the sampler gave, whatever distribution it drew them from, by the same code:
     where the weights agree, so do the two log-probabilities (nats, at temperature 1).
 
     Raises UserError for a prompt that the model has no room for, and for a reward that cannot be called.
     """
-    records: list[Record] = []
-    infos: list[Info] = []
-    first_P: list[Rollout] = []
-    for start in range(0, len(problems), CHUNK):
-        some = problems[start : start + CHUNK]
-        prompts = [task.render(problem) for problem in some]
-        graded = partial(_graded, task, some, reward)
-        samples = sampler(model, prompts, n=n, max_tokens=max_tokens, seed=seed, grade_fn=graded)
-        rollouts = samples.rollouts
-        grades = grade_all(task, some, rollouts, reward)
-        ref_logp, logp = _log_probabilities(model, reference, prompts, rollouts)
-        records += [
-            _record(task, some[p], g, rollout, grades[p][g], logp[p][g], ref_logp[p][g])
-            for p, group in enumerate(rollouts)
-            for g, rollout in enumerate(group)
-        ]
-        on_rollouts(some, rollouts)
-        infos.append(samples.info)
-        first_P += [group[0] for group in rollouts]
-        on_progress(min(start + CHUNK, len(problems)))
-    return Evaluated(records, together(infos), first_P)
+    lots: list[Evaluated] = []
+    at_once = CHUNK * world.size
+    for start in range(0, len(problems), at_once):
+        some = problems[start : start + at_once]
+        shares = _shares(model, task, some, max_tokens, world)
+        mine = [some[i] for i in shares[world.rank]]
+        lot = _lot(model, reference, sampler, task, mine, n, max_tokens, seed, reward, on_rollouts)
+        lots.append(in_order(world.gather(lot), shares, n))
+        on_progress(min(start + at_once, len(problems)))
+    return Evaluated(
+        [record for lot in lots for record in lot.records],
+        together([lot.info for lot in lots]),
+        [first for lot in lots for first in lot.first_P],
+    )
+
+
+def in_order(lots: Sequence[Evaluated], shares: Sequence[Sequence[int]], n: int) -> Evaluated:
+    """What ranks have made of their shares of some problems, problem by problem.
+
+    lots: of each rank; seconds are those of the slowest.
+    shares: of each rank, the numbers of its problems.
+    n: responses to a problem.
+    """
+    if len(lots) == 1:
+        return lots[0]
+    places = {i: (rank, place) for rank, share in enumerate(shares) for place, i in enumerate(share)}
+    order = [places[i] for i in range(len(places))]
+    infos = [lot.info for lot, share in zip(lots, shares, strict=True) if share]
+    all_notes = {name: [lots[rank].info.notes[name][place] for rank, place in order] for name in infos[0].notes}
+    info = replace(together(infos), seconds=max(info.seconds for info in infos), notes=all_notes)
+    records = [record for rank, place in order for record in lots[rank].records[n * place : n * (place + 1)]]
+    return Evaluated(records, info, [lots[rank].first_P[place] for rank, place in order])
+
+
+def _shares(
+    model: LanguageModel, task: Task, problems: Sequence[Problem], max_tokens: int, world: World
+) -> list[list[int]]:
+    """The numbers of the problems that each rank of a world does. Problems with equal prompts go to one: a sampler
+    gives equal prompts other responses only within a call."""
+    if world.size == 1:
+        return [list(range(len(problems)))]
+    ids_P = [tuple(model.encode(task.render(problem))) for problem in problems]
+    return deal([len(ids) + max_tokens for ids in ids_P], world.size, together=ids_P)
+
+
+def _lot(
+    model: LanguageModel,
+    reference: LanguageModel,
+    sampler: Sampler,
+    task: Task,
+    problems: Sequence[Problem],
+    n: int,
+    max_tokens: int,
+    seed: int,
+    reward: Reward | None,
+    on_rollouts: Callable[[Sequence[Problem], Sequence[Sequence[Rollout]]], None],
+) -> Evaluated:
+    """What some problems come to, which may be none."""
+    if not problems:
+        return Evaluated([], Info(0), [])
+    prompts = [task.render(problem) for problem in problems]
+    graded = partial(_graded, task, problems, reward)
+    samples = sampler(model, prompts, n=n, max_tokens=max_tokens, seed=seed, grade_fn=graded)
+    rollouts = samples.rollouts
+    grades = grade_all(task, problems, rollouts, reward)
+    ref_logp, logp = _log_probabilities(model, reference, prompts, rollouts)
+    records = [
+        _record(task, problems[p], g, rollout, grades[p][g], logp[p][g], ref_logp[p][g])
+        for p, group in enumerate(rollouts)
+        for g, rollout in enumerate(group)
+    ]
+    on_rollouts(problems, rollouts)
+    return Evaluated(records, samples.info, [group[0] for group in rollouts])
 
 
 @torch.no_grad()

@@ -99,6 +99,7 @@ def require_room(recipe: Recipe, device: Device, sharing: int) -> str | None:
     """
     try:
         case, _ = case_of(recipe, device)
+        case = replace(case, ask=case.ask.on(recipe.gpus))
         share = replace(device, usable=device.usable // sharing)
         case = on_device(replace(case, ask=_least(case.ask)) if device.is_gpu else case, share)
         if case.fits:

@@ -97,7 +97,18 @@ def caveats(study: Study, findings: Mapping[str, Findings]) -> list[str]:
     stopped = sum(bool(seeded.stopped) for arm in study.arms for seeded in arm.seeds)
     if stopped:
         said.append(f"{stopped} training{'s' if stopped > 1 else ''} stopped early")
+    if ranks := ranks_in_words(study):
+        said.append(ranks)
     return said
+
+
+def ranks_in_words(study: Study) -> str:
+    """How many ranks a job had, where that was not always one: figures then differ in the last digits."""
+    jobs = [seeded for arm in study.arms for seeded in arm.seeds]
+    made = {line.get("ranks", 1) for job in jobs for line in (*job.metrics, job.sampling, job.sampling_best)}
+    if max(made) == 1:
+        return ""
+    return f"made on {' to '.join(str(count) for count in dict.fromkeys((min(made), max(made))))} ranks a job"
 
 
 def samples_in_words(study: Study) -> str:

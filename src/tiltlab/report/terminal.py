@@ -18,6 +18,7 @@ from tiltlab.report.evaluation import Evaluation
 from tiltlab.report.findings import Findings
 from tiltlab.report.forecast import fate, in_words, reason_of
 from tiltlab.report.foretold import foretold
+from tiltlab.report.lead import ranks_in_words
 from tiltlab.report.load import Study
 from tiltlab.report.outcome import called, tax_in_words
 from tiltlab.report.parts import PARTS
@@ -49,6 +50,8 @@ def print_tables(study: Study, rows: Sequence[Row], findings: Mapping[str, Findi
     for arm, kinds in _first_steps([one for task in study.tasks for one in fired_alarms(study, task)]).items():
         said = ", ".join(f"{kind} (step {step})" for kind, step in kinds.items())
         console.print(line(("alarms: ", "yellow"), f"{arm}: {said}"), soft_wrap=True)
+    if ranks := ranks_in_words(study):
+        console.print(line(ranks), soft_wrap=True)
     for job in study.failed:
         console.print(line(("Failed: ", "bold red"), str(job)), soft_wrap=True)
 

@@ -33,13 +33,25 @@ class Checkpoints:
         return self.step(step) / "state.json"
 
     def optimizer(self, step: int) -> Path:
-        """The file of the optimizer's moments."""
+        """The file of the optimizer's moments; a folder, where several ranks wrote them."""
         return self.step(step) / "optimizer.safetensors"
 
     def steps(self) -> list[int]:
         """Steps that have a checkpoint, in order."""
         folders = (folder for folder in self.path.glob("step-*") if folder.name[5:].isdecimal() and folder.is_dir())
         return sorted(int(folder.name[5:]) for folder in folders)
+
+    def forget_optimizers(self) -> None:
+        """Remove all moments: nothing is to go on from here."""
+        for moments in map(self.optimizer, self.steps()):
+            if moments.is_dir():
+                shutil.rmtree(moments)
+            else:
+                moments.unlink(missing_ok=True)
+
+    def unfinished(self, step: int) -> Path:
+        """What `new` yields."""
+        return self.path / f"part-{step:06d}"
 
     @contextmanager
     def new(self, step: int, bytes_needed: int) -> Iterator[Path]:
@@ -50,7 +62,7 @@ class Checkpoints:
         Raises UserError where the disk has no room for it; checkpoints that are there already stay.
         """
         make_folder(self.path)
-        target, part = self.step(step), self.path / f"part-{step:06d}"
+        target, part = self.step(step), self.unfinished(step)
         shutil.rmtree(part, ignore_errors=True)
         kept = f"the checkpoint of step {self.steps()[-1]} is kept" if self.steps() else "there is none before it"
         free = shutil.disk_usage(self.path).free

@@ -67,9 +67,13 @@ class Info(_Shape):
 
 
 class Sampling(Info):
-    """sampling-*.json: what drawing so many responses took."""
+    """sampling-*.json: what drawing so many responses took.
+
+    ranks: that drew them; older versions wrote none.
+    """
 
     responses: Positive
+    ranks: Positive = 1
 
 
 class Made(_Shape):
@@ -208,12 +212,14 @@ class Step(_Shape):
     """A line of metrics.jsonl: figures of one step, some of them in groups (tiltlab.training.step_metrics).
 
     ess, capped, weight_mean, kl_sampler: how far what drew the responses is from the policy; older versions wrote none.
+    ranks: that made it; older versions wrote none.
     """
 
     __pydantic_extra__: dict[str, Number | dict[str, Number]]
     step: Count
     responses: Strength = 1
     groups: Strength = 1
+    ranks: Positive = 1
     ess: Share | None = None
     capped: Share | None = None
     weight_mean: Number = None

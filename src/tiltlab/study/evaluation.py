@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 from tiltlab.config.testing import Tested
 from tiltlab.errors import Stopped
@@ -15,7 +16,7 @@ from tiltlab.storage.files import Json, append_line, make_folder, write_json, wr
 from tiltlab.storage.records import write_records
 from tiltlab.study.job import Work
 from tiltlab.tasks.base import Task
-from tiltlab.types import UNKNOWN, Problem
+from tiltlab.types import UNKNOWN, Problem, Rollout
 
 
 @dataclass(frozen=True)
@@ -38,29 +39,33 @@ class Evaluation:
         graded = sum(record.reason not in UNKNOWN for record in records)
         figures: Json = {"step": step} | averages(records, truncated=recipe.train.truncated == "keep")
         figures |= {"graded": graded}
-        append_line(self.work.folder.validation, figures)
+        self.work.write(append_line, self.work.folder.validation, figures)
         return figures
 
     def report(self, which: str) -> None:
         """Evaluate on the test sets and keep the records; done once."""
         for test in self.work.tests:
             folder = self.work.tested(test)
-            if not folder.records(which).exists():
-                make_folder(folder.path)
+            if not self.work.world.done_by_first(folder.records(which).exists):
+                self.work.write(make_folder, folder.path)
                 records, info, first_P = self._tested(test, test.n)
-                problems = self._problems(test)
-                prompts = [test.task.render(problem) for problem in problems]
-                tokens = token_lines(self.reference, problems, prompts, first_P)
-                write_json(folder.sampling(which), asdict(info) | {"responses": len(records)})
-                write_text(folder.tokens(which), "".join(json.dumps(line) + "\n" for line in tokens))
-                write_records(folder.records(which), records)
+                taken = asdict(info) | {"responses": len(records), "ranks": self.work.world.size}
+                self.work.write(write_json, folder.sampling(which), taken)
+                self.work.write(self._write_tokens, folder.tokens(which), test, first_P)
+                self.work.write(write_records, folder.records(which), records)
 
     def draw_for_forecast(self) -> None:
         """More responses to the problems of the test sets, kept apart from those that the policy is scored by."""
         for test in self.work.tests:
             path = self.work.tested(test).records("forecast")
-            if test.forecast_n and not path.exists():
-                write_records(path, self._tested(test, test.forecast_n, "forecast").records)
+            if test.forecast_n and not self.work.world.done_by_first(path.exists):
+                self.work.write(write_records, path, self._tested(test, test.forecast_n, "forecast").records)
+
+    def _write_tokens(self, path: Path, test: Tested, first_P: Sequence[Rollout]) -> None:
+        problems = self._problems(test)
+        prompts = [test.task.render(problem) for problem in problems]
+        lines = token_lines(self.reference, problems, prompts, first_P)
+        write_text(path, "".join(json.dumps(line) + "\n" for line in lines))
 
     def _tested(self, test: Tested, n: int, draw: str = "test") -> Evaluated:
         """n: responses a problem. draw: what for; the seed depends on it."""
@@ -89,6 +94,7 @@ class Evaluation:
             seed=seed,
             reward=self.work.recipe.train.own_reward(),
             on_progress=on_progress,
+            world=self.work.world,
         )
 
     def _problems(self, test: Tested) -> Sequence[Problem]:

@@ -12,15 +12,20 @@ from tiltlab.models.loading import ModelConfig
 from tiltlab.storage.files import read_json, write_json
 from tiltlab.storage.run_folder import JobDir
 from tiltlab.system.devices import free_bytes
+from tiltlab.system.world import ALONE, World
 from tiltlab.training.adamw import device_bytes
 from tiltlab.training.room import Room
 
+SHARED = 12
+"""Bytes of a trained weight that ranks share out: itself and its moments, in float32."""
 
-def decided(recipe: Recipe, base: HFModel) -> ModelConfig:
+
+def decided(recipe: Recipe, base: HFModel, world: World = ALONE) -> ModelConfig:
     """The recipe's model with `checkpointing: auto` decided: on a GPU, where the activations of the largest micro-batch
     would not fit beside all that training holds; prompts are not counted.
 
     base: the model, on its device, before anything is trained.
+    world: of the ranks that train it, all of which call this; they decide alike.
     """
     if recipe.model.checkpointing != "auto":
         return recipe.model
@@ -31,9 +36,10 @@ def decided(recipe: Recipe, base: HFModel) -> ModelConfig:
         weights = sum(p.numel() for p in base.module.parameters())
         itemsize, state = base.sizes.itemsize, train.optimizer.state
         own = 0 if state == "host" else itemsize  # the reference makes room for the policy
-        free -= weights * (own + 4 + device_bytes(state, itemsize))  # 4: a gradient
+        trained = device_bytes(state, itemsize) if world.size == 1 else SHARED / world.size
+        free -= int(weights * (own + 4 + trained))  # 4: a gradient
     tokens = max(train.micro_batch_tokens, train.responses * train.max_tokens)
-    return replace(recipe.model, checkpointing=base.sizes.needs_checkpointing(tokens, free))
+    return replace(recipe.model, checkpointing=any(world.gather(base.sizes.needs_checkpointing(tokens, free))))
 
 
 def hold(recipe: Recipe, policy: Policy, reference: HFModel, room: Room) -> None:
@@ -70,17 +76,24 @@ def room_left(recipe: Recipe, folder: JobDir) -> Room:
 
 
 def keep_room(recipe: Recipe, folder: JobDir, room: Room) -> str:
-    """Keep the room for a later try. Returns a line that says what it is."""
+    """Keep the room for a later try, the smallest of any rank's. Returns a line that says what it is."""
+    room = _smaller(room, room_left(recipe, folder))
     bounds = {"micro_batch_tokens": room.micro_batch_tokens, "batch_tokens": room.batch_tokens}
     write_json(folder.memory, {"under": _memory_keys(recipe)} | bounds)
     drawing = "" if room.batch_tokens is None else f" and model.batch_tokens {room.batch_tokens}"
     return f"memory ran out; going on with train.micro_batch_tokens {room.micro_batch_tokens}{drawing}"
 
 
+def _smaller(one: Room, other: Room) -> Room:
+    drawing = [room.batch_tokens for room in (one, other) if room.batch_tokens is not None]
+    return Room(min(one.micro_batch_tokens, other.micro_batch_tokens), min(drawing, default=None))
+
+
 def _memory_keys(recipe: Recipe) -> dict[str, Any]:
     """What bounds depend on, as the recipe has it."""
     model, train = recipe.model, recipe.train
-    return {
+    ranks = {"gpus": recipe.gpus} if recipe.gpus > 1 else {}  # older versions wrote none
+    return ranks | {
         "batch_tokens": model.batch_tokens,
         "checkpointing": model.checkpointing,
         "micro_batch_tokens": train.micro_batch_tokens,

@@ -3,13 +3,16 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import ParamSpec, Protocol
 
 from tiltlab.config.methods import Arm
 from tiltlab.config.recipe import Recipe
 from tiltlab.config.testing import Tested
 from tiltlab.storage.run_folder import JobDir
+from tiltlab.system.world import ALONE, World
 from tiltlab.tasks.base import Task
+
+Arguments = ParamSpec("Arguments")
 
 
 class Tell(Protocol):
@@ -51,7 +54,8 @@ class Work:
     recipe: of the study, with the device to run on.
     folder: its files.
     tell: told what is being done.
-    stopping: asked between steps whether to save and stop.
+    stopping: asked between steps whether to save and stop; a collective, where several ranks work.
+    world: the ranks that work on it together. What each computes it computes for all; rank 0 alone writes.
     """
 
     job: Job
@@ -59,6 +63,12 @@ class Work:
     folder: JobDir
     tell: Tell
     stopping: Callable[[], bool]
+    world: World = ALONE
+
+    def write(self, function: Callable[Arguments, None], *args: Arguments.args, **given: Arguments.kwargs) -> None:
+        """Have rank 0 call what writes a file."""
+        if self.world.is_first:
+            function(*args, **given)
 
     @property
     def tests(self) -> tuple[Tested, ...]:

@@ -6,6 +6,7 @@ budget) they share by being functions of the same recipe.
 
 import gc
 import traceback
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 
 import torch
@@ -24,12 +25,16 @@ from tiltlab.study.held import decided
 from tiltlab.study.job import Work
 from tiltlab.study.training import Training
 from tiltlab.system.devices import own_number
+from tiltlab.system.ranks import RankFailed
 from tiltlab.training.advantage import UnsuitableReward
 from tiltlab.training.room import REMEDIES
 
 
-def run_job(work: Work) -> None:
+def run_job(work: Work, attempt: Callable[[Work], None] | None = None, devices: Sequence[str] = ()) -> None:
     """Run a job to its end, from wherever an earlier try left it. A job that is done is left alone.
+
+    attempt: how, where this process is not to do it itself (`do_job`).
+    devices: of its ranks, where there are several.
 
     A job that cannot be finished (its gradient is no longer finite, say) leaves failed.json and returns: the others of
     the study are not to suffer for it. Raises Stopped, after saving where it is, once `work.stopping()` says so, and
@@ -38,32 +43,42 @@ def run_job(work: Work) -> None:
     folder = work.folder
     if folder.result.exists():
         return
-    gc.collect()  # models of an earlier job, where they hold each other, are to leave their memory to this one
     make_folder(folder.path)
     folder.failed.unlink(missing_ok=True)
-    with at_work(folder.path, [own_number(work.recipe.model.device)]):
-        _try(work)
+    devices = devices or [work.recipe.model.device]
+    with at_work(folder.path, list(dict.fromkeys(map(own_number, devices))), len(devices)):
+        _try(work, attempt or do_job)
 
 
-def _try(work: Work) -> None:
+def _try(work: Work, attempt: Callable[[Work], None]) -> None:
     folder = work.folder
     try:
-        _run(work)
+        attempt(work)
     except (Stopped, UserError):
         raise
     except Exception as error:
-        if is_full(error):
-            raise cannot_write(folder.path, error) from error
-        lasting = isinstance(error, FloatingPointError | UnsuitableReward)  # by the recipe: another try ends the same
-        why = brief(error) if lasting else said(error)
-        if isinstance(error, torch.OutOfMemoryError):
-            why = f"memory ran out where nothing could be halved ({brief(error, 120)}); {REMEDIES}"
-            load_base.cache_clear()  # some of its weights may be on their way from the host or to it
-        told = {"error": why, "lasting": lasting, "traceback": traceback.format_exc()}
+        rank = error.rank if isinstance(error, RankFailed) else ""
+        cause = error.error if isinstance(error, RankFailed) else error
+        if is_full(cause):
+            raise cannot_write(folder.path, cause) from error
+        lasting = isinstance(cause, FloatingPointError | UnsuitableReward)  # by the recipe: another try ends the same
+        told = {"error": rank + _why(cause, lasting), "lasting": lasting, "traceback": traceback.format_exc()}
         write_json(folder.failed, told)
 
 
-def _run(work: Work) -> None:
+def _why(error: Exception, lasting: bool) -> str:
+    if isinstance(error, torch.OutOfMemoryError):
+        load_base.cache_clear()  # some of its weights may be on their way from the host or to it
+        return f"memory ran out where nothing could be halved ({brief(error, 120)}); {REMEDIES}"
+    return brief(error) if lasting else said(error)
+
+
+def do_job(work: Work) -> None:
+    """Do what is left of a job, in this process, or in one of the ranks that all call this.
+
+    Raises Stopped, after saving where it is, once `work.stopping()` says so, and whatever goes wrong.
+    """
+    gc.collect()  # models of an earlier job, where they hold each other, are to leave their memory to this one
     base, objective = load_base(work.recipe.model), work.job.arm.objective()
     if objective is None:
         with drawn_by(work.recipe.engine, base) as model:
@@ -71,10 +86,11 @@ def _run(work: Work) -> None:
             evaluation.report("last")
             if isinstance(work.job.arm, Base):
                 evaluation.draw_for_forecast()
-        write_json(work.folder.result, {"trained": False, "reference": base.fingerprint()})
+        work.write(write_json, work.folder.result, {"trained": False, "reference": base.fingerprint()})
         return
+    held = decided(work.recipe, base, work.world)
     with (
-        policy_from(base, decided(work.recipe, base), derive(work.job.seed, "adapters")) as (policy, reference),
+        policy_from(base, held, derive(work.job.seed, "adapters"), work.world) as (policy, reference),
         drawn_by(work.recipe.engine, policy) as model,
     ):
         Training(work, objective, model, reference).run()

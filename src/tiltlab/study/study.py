@@ -5,10 +5,8 @@ The report is made from the run folder and is not this module's business.
 """
 
 import datetime as dt
-import fcntl
 import hashlib
 import json
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -30,12 +28,14 @@ from tiltlab.storage.folder import alone_in, require_writable
 from tiltlab.storage.old_names import renamed_study
 from tiltlab.storage.run_folder import JobDir, kept_date
 from tiltlab.storage.shapes import or_else, read_shaped
-from tiltlab.study.job import Job, Tell, Work
+from tiltlab.study.job import Job
+from tiltlab.study.pieces import Launch, begin, piece, placed, workers_gone
 from tiltlab.study.resume import require_whole
-from tiltlab.study.run import load_base, run_job
-from tiltlab.system.devices import settle
+from tiltlab.study.run import load_base
+from tiltlab.system.devices import cores_each, places_for, settle
 from tiltlab.system.process_pool import run_all
 from tiltlab.system.provenance import provenance
+from tiltlab.system.ranks import run_on_ranks
 from tiltlab.tasks.apart import Apart
 from tiltlab.tasks.base import Task, notes_of, try_on_gold
 from tiltlab.types import Problem, Prompt, Split
@@ -73,6 +73,7 @@ def run_study(
     devices: Sequence[str],
     on_progress: OnProgress,
     on_note: Callable[[str], None] = lambda _: None,
+    launch: Launch | None = None,
 ) -> list[Job]:
     """Run a study, or go on with one that was stopped or killed; what is done is not done again.
 
@@ -82,35 +83,37 @@ def run_study(
     devices: that the jobs take turns on, as torch names them.
     on_progress: told where each job is.
     on_note: told what there is to say of the model, a line at a time.
+    launch: has ranks do a job that is to have several; left out, ranks are started for each.
 
     Returns the jobs that could not be finished; each says why in its failed.json.
 
     Raises UserError, before anything is written, for a recipe that cannot work and for a folder that holds another
     study; Stopped after Ctrl-C, once everything is saved.
     """
+    places = places_for(recipe.gpus, devices)
     require_writable(run / "study.json")
     date = recipe.model.date or kept_date(run / "study.json") or today()
     asked, recipe = recipe, recipe.model_copy(update={"model": replace(recipe.model, date=date)})
     notes: list[str] = []
     facts = check(recipe, notes.append)
-    if said := require_room(_placed(recipe, devices[0]), this_machine(devices[0]), -(-jobs // len(devices))):
+    if said := require_room(placed(recipe, devices[0]), this_machine(devices[0]), -(-jobs // len(places))):
         notes.append(said)
     if not (run / "study.json").exists():
-        _try_model(_placed(recipe, devices[0]), keep=jobs == 1)
+        _try_model(placed(recipe, devices[0]), keep=jobs == recipe.gpus == 1)
     for note in notes:
         on_note(note)
     with alone_in(run):
-        workers_lock = _workers_gone(run)
-        threads = max(1, _cores() // jobs)
-        made = provenance() | {"jobs": jobs, "threads": threads, "devices": list(devices)}
+        lock = workers_gone(run)
+        threads = cores_each(jobs * recipe.gpus)
+        made = provenance() | {"jobs": jobs, "ranks": recipe.gpus, "threads": threads, "devices": list(devices)}
         _open(asked, run, seeds, facts, made, date)
         unfinished = [job for job in plan(recipe, seeds) if not _is_done(job.folder(run), recipe)]
-        pieces = [partial(_piece, job, recipe, run, workers_lock) for job in unfinished]
+        launch = launch or partial(run_on_ranks, begin=partial(settle, threads))
         run_all(
-            pieces,
+            [partial(piece, job, recipe, run, lock, launch) for job in unfinished],
             jobs=max(1, min(jobs, len(unfinished))),
-            begin=partial(settle, threads),
-            devices=devices,
+            begin=partial(begin, threads),
+            devices=places,
             on_progress=lambda i, *news: on_progress(unfinished[i], *news),
         )
         return [job for job in unfinished if job.folder(run).failed.exists()]
@@ -122,14 +125,6 @@ def _is_done(folder: JobDir, recipe: Recipe) -> bool:
         return False
     require_whole(folder, recipe.validation.every)
     return True
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _placed(recipe: Recipe, device: str) -> Recipe:
-    return recipe.model_copy(update={"model": replace(recipe.model, device=device)})
 
 
 def _try_model(recipe: Recipe, *, keep: bool) -> None:
@@ -230,21 +225,6 @@ def _fact(task: Task, split: Split, problems: Sequence[Problem]) -> dict[str, An
     return fact | ({"notes": notes} if notes else {})
 
 
-def _piece(
-    job: Job,
-    recipe: Recipe,
-    run: Path,
-    lock: Path,
-    *,
-    tell: Tell,
-    stopping: Callable[[], bool],
-    device: str,
-) -> None:
-    with lock.open() as file:
-        fcntl.flock(file, fcntl.LOCK_SH)  # held while this process may write: see `_workers_gone`
-        run_job(Work(job, _placed(recipe, device), job.folder(run), tell, stopping))
-
-
 def _open(recipe: Recipe, run: Path, seeds: int, facts: dict[str, Any], made: dict[str, object], date: dt.date) -> None:
     """Write study.json, or make sure that the one there is of the same study."""
     path = run / "study.json"
@@ -307,12 +287,3 @@ def _differences(before: Any, wanted: Any, where: str = "") -> str | None:
                 return inner
         return None
     return None if before == wanted else where
-
-
-def _workers_gone(run: Path) -> Path:
-    """The lock that each worker shares while it may write. Workers outlive a killed parent by a moment: it is awaited,
-    before anything is read."""
-    path = run / ".workers.lock"
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-    return path

@@ -8,6 +8,7 @@ from tiltlab.config.trained import Trained
 from tiltlab.errors import Stopped
 from tiltlab.models.base import Policy
 from tiltlab.models.hf import HFModel
+from tiltlab.models.sharded import shards_of
 from tiltlab.objective import Objective
 from tiltlab.plan.rates import key_of, measured, remember, way_of
 from tiltlab.storage.files import append_line, read_lines, write_json
@@ -33,7 +34,7 @@ class Training:
     def __init__(self, work: Work, objective: Objective, policy: Policy, reference: HFModel) -> None:
         self.work, self.folder, self.recipe = work, work.folder, work.recipe
         self.objective, self.policy, self.reference = objective, policy, reference
-        self.optimizer = Optimizer(policy.trainable(), work.recipe.train.optimizer)
+        self.optimizer = Optimizer(policy.trainable(), work.recipe.train.optimizer, shards_of(policy))
         self.room = room_left(work.recipe, work.folder)
         self.room.keep = self._ran_out
         hold(work.recipe, policy, reference, self.room)
@@ -49,7 +50,7 @@ class Training:
             raise RuntimeError(
                 f"{self.work.job.key}: the reference's weights changed during training; its results are void"
             )
-        self._close(untouched)
+        self.work.write(self._close, untouched)
 
     def _resume(self) -> None:
         """Go to where an earlier try left the training; told, where that is not its newest checkpoint."""
@@ -57,11 +58,12 @@ class Training:
         def ended(state: State, watch: Watch) -> bool:
             return state.step == self.recipe.train.steps or self._fatal(watch) is not None
 
-        resumed = resume(self.folder, self.policy, self.optimizer, self.recipe.validation.every, ended)
+        every = self.recipe.validation.every
+        resumed = resume(self.folder, self.policy, self.optimizer, every, ended, self.work.world)
         self.state, self.watch = resumed.state, resumed.watch
         if resumed.wrong:
             self._tell("training", f"{resumed.wrong}; going on from the checkpoint of step {self.state.step}")
-        if not read_lines(self.folder.validation):
+        if not self.work.world.done_by_first(lambda: read_lines(self.folder.validation)):
             self.watch.evaluated(self.evaluation.validate(0))
 
     def _train(self) -> None:
@@ -71,7 +73,7 @@ class Training:
         if self._fatal(self.watch):
             return
         for metrics in self._steps():
-            append_line(self.folder.metrics, metrics)
+            self.work.write(append_line, self.folder.metrics, metrics | {"ranks": self.work.world.size})
             fired = self.watch.stepped(metrics)
             self.state = replace(self.state, step=metrics["step"] + 1)
             self._tell(self._doing(), _news(fired))
@@ -95,6 +97,7 @@ class Training:
             start=self.state.step,
             reward=reward,
             room=self.room,
+            world=self.work.world,
         )
 
     def _evaluate(self) -> None:
@@ -111,7 +114,7 @@ class Training:
         self._save()
 
     def _save(self) -> None:
-        save(self.folder, self.policy, self.optimizer, self.state)
+        save(self.folder, self.policy, self.optimizer, self.state, self.work.world)
 
     def _report(self) -> None:
         """Records of the last policy and, where it is another one, of the best; the policy is left as the latter."""
@@ -123,15 +126,16 @@ class Training:
 
     def _close(self, reference: str) -> None:
         """Write result.json, last: from then on the job is done."""
-        for step in self.folder.checkpoints.steps():
-            self.folder.checkpoints.optimizer(step).unlink(missing_ok=True)
+        self.folder.checkpoints.forget_optimizers()
         fatal = self._fatal(self.watch)
         about = {"trained": True, "reference": reference} | asdict(self.state)
         write_json(self.folder.result, about | ({"stopped": str(fatal)} if fatal else {}))
         self._remember_rates()
 
     def _remember_rates(self) -> None:
-        """For the plans of later studies."""
+        """For the plans of later studies, which are of one rank."""
+        if self.work.world.size > 1:
+            return
         model, module = self.recipe.model, self.reference.module
         key = key_of(module.config.get_text_config(), module.get_input_embeddings().weight.dtype, model.lora)
         way = way_of(self.recipe.engine.name, checkpointing=self.reference.checkpointing)

@@ -2,7 +2,7 @@
 
 import gc
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from tiltlab.errors import UserError
@@ -36,6 +36,32 @@ def usable_devices(wanted: str) -> list[str]:
     if device.type != "cuda":
         _try_device(wanted, asked)
     return [wanted]
+
+
+def places_for(ranks: int, devices: Sequence[str]) -> list[str]:
+    """Where jobs can be run side by side, each as the devices of its ranks in one text (see `apart`).
+
+    ranks: of a job. Those of a GPU have one each, those of a CPU share it.
+    devices: all that there are, of one kind.
+
+    Raises UserError where there are too few.
+    """
+    if not devices[0].startswith("cuda"):
+        return ["+".join([device] * ranks) for device in devices]
+    if ranks > len(devices):
+        raise UserError(
+            f"gpus: {ranks}, and this machine has {len(devices)} that torch can use; a job that needs more machines "
+            "than one runs on verl: tiltlab export verl RECIPE --arm ARM --out DIR"
+        )
+    return ["+".join(devices[i : i + ranks]) for i in range(0, len(devices) - ranks + 1, ranks)]
+
+
+def apart(place: str) -> list[str]:
+    """The devices of a place, that of rank 0 first.
+
+    place: of `places_for`.
+    """
+    return place.split("+")
 
 
 def gpu_beside(model: Any, device: str) -> tuple[str | None, bool]:
@@ -92,6 +118,12 @@ def own_number(device: str) -> str:
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
     known = kind == "cuda" and int(number or 0) < len(visible) and visible[int(number or 0)].strip()
     return f"cuda:{known}" if known else device
+
+
+def cores_each(processes: int) -> int:
+    """CPU threads of each of so many processes, which share the cores out between them."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores // processes)
 
 
 def settle(threads: int, device: str) -> None:

@@ -8,22 +8,18 @@ Left out on purpose: retries, machines other than this one, and what the work is
 
 import os
 import pickle
-import traceback
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing import connection
-from typing import Any
 
-from tiltlab.errors import Stopped, UserError, said
+from tiltlab.errors import Stopped, UserError
+from tiltlab.system.handing_over import Piece, outcome, pickled, teller
 from tiltlab.system.memory import tune
 from tiltlab.system.program import Parent, Program
 from tiltlab.system.signals import stopped_by_signals
-
-Piece = Callable[..., None]
-"""Called as piece(tell=..., stopping=..., device=...)."""
 
 Begin = Callable[[str], None]
 """Called as begin(device), once in each process that works."""
@@ -85,7 +81,7 @@ class _Workers:
     save and stop."""
 
     def __init__(self, pieces: Sequence[Piece], on_progress: Callable[..., None], asked: Callable[[], bool]) -> None:
-        self._todo = deque(enumerate(_pickled(pieces)))
+        self._todo = deque(enumerate(pickled(pieces)))
         self._on_progress = on_progress
         self._asked = asked
         self._error: BaseException | None = None
@@ -130,7 +126,7 @@ class _Workers:
     def _goes_on(self, worker: _Worker) -> bool:
         """Take one message. Whether the worker is still there."""
         try:
-            kind, news = pickle.loads(worker.program.pipe.recv_bytes())  # of `_work`'s making
+            kind, news = pickle.loads(worker.program.pipe.recv_bytes())  # of `outcome`'s making
         except (EOFError, OSError):
             code = worker.program.kill(patience=ENDING)
             if worker.piece is not None:
@@ -151,23 +147,9 @@ class _Workers:
             self._error = error
 
 
-def _pickled(pieces: Sequence[Piece]) -> list[bytes]:
-    try:
-        return [pickle.dumps(piece) for piece in pieces]
-    except Exception as error:
-        raise _not_sent(error) from error
-
-
 def _send(program: Program, message: bytes) -> None:
     with suppress(OSError):  # it has died, as its pipe will tell
         program.pipe.send_bytes(message)
-
-
-def _not_sent(error: Exception) -> UserError:
-    return UserError(
-        f"the work cannot be handed to worker processes ({said(error)}): what it is made of must be importable, and so "
-        "not defined in a script or notebook; or use one job"
-    )
 
 
 def _killed(code: int) -> UserError:
@@ -186,33 +168,4 @@ def _work(parent: Parent, begin: Begin, device: str) -> None:
     os.environ.setdefault("TQDM_DISABLE", "1")  # the parent shows progress; bars of several workers would overlap
     begin(device)
     while (message := parent.receive()) != NO_MORE:
-        parent.send(_outcome(message, parent, device))
-
-
-def _outcome(message: bytes, parent: Parent, device: str) -> bytes:
-    """("ended", the error or None) in the end, after any number of ("told", news)."""
-
-    def tell(*news: Any) -> None:
-        parent.send(pickle.dumps(("told", news)))
-
-    try:
-        piece = pickle.loads(message)  # of the parent's making
-    except Exception as error:
-        return pickle.dumps(("ended", _not_sent(error)))
-    try:
-        piece(tell=tell, stopping=parent.has_sent, device=device)
-        return pickle.dumps(("ended", None))
-    except BaseException as error:
-        return _pickled_error(error)
-
-
-def _pickled_error(error: BaseException) -> bytes:
-    """With its traceback as a note."""
-    trace = traceback.format_exc()
-    error.add_note(f"in a worker process:\n{trace}")
-    try:
-        message = pickle.dumps(("ended", error))
-        pickle.loads(message)
-    except Exception:  # an error of a library's own make
-        message = pickle.dumps(("ended", RuntimeError(f"a piece of work raised {said(error)}\n{trace}")))
-    return message
+        parent.send(outcome(message, tell=teller(parent), stopping=parent.has_sent, device=device))

@@ -8,15 +8,21 @@ Left out on purpose: noticing that a rank has died. Whoever started the ranks en
 
 import datetime as dt
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
+
+from tiltlab.errors import UserError
 
 Item = TypeVar("Item")
 
 PATIENCE = dt.timedelta(days=7)
 """Ranks wait for the slowest, however long its responses are; one that died is not waited for, see above."""
+
+
+TOLD = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+"""What the environment of a rank tells it, as torchrun has it."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +67,34 @@ class World:
         dist.broadcast_object_list(told, src=0)
         return told[0]
 
+    def done_by_first(self, work: Callable[[], Item]) -> Item:
+        """What `work` returns on rank 0, which alone does it; all ranks call it.
+
+        work: returns what is picklable. A UserError of it is raised on every rank.
+        """
+        done: Item | None = None
+        error: UserError | None = None
+        if self.is_first:
+            try:
+                done = work()
+            except UserError as raised:
+                error = raised
+        done, error = self.of_first((done, error))
+        if error:
+            raise error
+        return done  # type: ignore[return-value]
+
+    def done_by_all(self, work: Callable[[], None]) -> None:
+        """Have every rank do its part; all ranks call it. A UserError of any is raised on every rank."""
+        error: UserError | None = None
+        try:
+            work()
+        except UserError as raised:
+            error = raised
+        for of_rank in self.gather(error):
+            if of_rank:
+                raise of_rank
+
     def wait(self) -> None:
         """Return once every rank has called it."""
         self.gather(None)
@@ -92,6 +126,8 @@ def joined(device: str) -> Iterator[World]:
     if on_gpu:
         torch.cuda.set_device(device)
     dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo", timeout=PATIENCE)
+    for name in [name for name in os.environ if name in TOLD or name.startswith("TORCHELASTIC_")]:
+        del os.environ[name]  # or an engine that is started here would take itself for a rank of this world
     try:
         yield World(dist.get_rank(), dist.get_world_size())
     finally:
