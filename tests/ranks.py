@@ -12,7 +12,7 @@ from tiltlab.system.world import joined
 
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(
-    ["peft", "tests.models.tiny", "tiltlab.models.sharded", "tiltlab.training.parts", "tiltlab.training.train"]
+    ["peft", "tests.models.tiny", "tiltlab.models.sharded", "tiltlab.training.parts", "tiltlab.study.study"]
 )
 
 PATIENCE = 600.0

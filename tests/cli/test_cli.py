@@ -12,7 +12,7 @@ import torch
 from tests.config.test_recipe import SMALL, recipe
 from tests.models import tiny
 from tiltlab.cli import main as cli
-from tiltlab.system.devices import usable_devices
+from tiltlab.system.devices import apart, places_for, usable_devices
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
@@ -211,6 +211,42 @@ def test_devices_that_are_there_are_used(monkeypatch: pytest.MonkeyPatch) -> Non
     ]
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert usable_devices("auto") == ["cpu"]
+
+
+def test_more_gpus_a_job_than_there_are_are_refused_with_what_does_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert run(monkeypatch, "study", "--out", str(tmp_path / "run"), "--gpus-per-run", "4") == 2
+    (said,) = capsys.readouterr().err.strip().splitlines()
+    assert "gpus: 4, and this machine has 2" in said
+    assert "tiltlab export verl RECIPE --arm ARM --out DIR" in said
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("ranks", "devices", "places"),
+    [
+        (1, ["cuda:0", "cuda:1"], [["cuda:0"], ["cuda:1"]]),
+        (2, ["cuda:0", "cuda:1", "cuda:2", "cuda:3", "cuda:4"], [["cuda:0", "cuda:1"], ["cuda:2", "cuda:3"]]),
+        (3, ["cpu"], [["cpu", "cpu", "cpu"]]),
+    ],
+)
+def test_devices_are_dealt_out_by_as_many_as_a_job_has(ranks: int, devices: list[str], places: list[list[str]]) -> None:
+    assert [apart(place) for place in places_for(ranks, devices)] == places
+
+
+@pytest.mark.parametrize("more", [["--jobs", "2"], ["--gpus-per-run", "3"], ["--dry-run"]])
+def test_what_does_not_go_with_torchrun_is_refused(
+    more: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "0")
+    assert run(monkeypatch, "study", *more) == 2
+    assert "torchrun has started 2 ranks for one job at a time: leave out" in capsys.readouterr().err
+    assert run(monkeypatch, "list", "arms") == 2
+    assert "list has one rank: start it without torchrun" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

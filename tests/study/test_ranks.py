@@ -1,10 +1,7 @@
 """A job on several ranks: its files are those that one process makes, and whatever happens it goes on."""
 
-import os
 import random
 import shutil
-import signal
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,64 +9,18 @@ import pytest
 from safetensors.torch import load_file
 
 from tests.ranks import on_ranks
-from tests.study.test_study import STUDY, essence
-from tiltlab.config.recipe import Recipe
-from tiltlab.errors import Stopped, UserError
-from tiltlab.storage.files import read_json
-from tiltlab.study.job import Work
-from tiltlab.study.run import do_job, run_job
-from tiltlab.study.study import plan
-from tiltlab.system.world import ALONE, World
+from tests.study.ranked import TRAINED, all_jobs, killed_at, ranked
+from tests.study.test_study import essence
+from tiltlab.errors import Stopped
+from tiltlab.system.world import ALONE
 
 pytestmark = pytest.mark.slow
-
-RECIPE = Recipe.model_validate(
-    STUDY
-    | {
-        "arms": [{"arm": "tempered", "alpha": 4}, "base", {"arm": "power_smc", "alpha": 4}],
-        "train": STUDY["train"] | {"steps": 5, "prompts": 3, "responses": 3, "max_tokens": 8},
-        "validation": {"every": 2, "problems": 5, "n": 1},
-        "test": {"problems": 5, "n": 2, "forecast_n": 1},
-    }
-)
-TRAINED, BASE, SMC = plan(RECIPE, 1)
-
-
-def work_of(run: Path, world: World, job: Any = TRAINED, stop: int | None = None) -> Work:
-    """stop: after so many reports."""
-    told: list[Any] = []
-    (folder := job.folder(run)).path.mkdir(parents=True, exist_ok=True)
-    return Work(job, RECIPE, folder, lambda *news: told.append(news), lambda: world.of_first(len(told) == stop), world)
-
-
-def ranked(world: World, run: Path, job: Any = TRAINED, stop: int | None = None) -> None:
-    do_job(work_of(run, world, job, stop))
-
-
-def all_jobs(world: World, run: Path) -> None:
-    for job in (TRAINED, BASE, SMC):
-        ranked(world, run, job)
-
-
-def killed_at(world: World, run: Path, syncs: int) -> None:
-    """Rank 0 goes, without a word, before it has something on the disk for the so-many-th time."""
-    real, seen = os.fsync, [0]
-
-    def sync(handle: int) -> None:
-        seen[0] += 1
-        if world.is_first and seen[0] == syncs:
-            os.kill(os.getpid(), signal.SIGKILL)
-        real(handle)
-
-    os.fsync = sync
-    ranked(world, run)
 
 
 @pytest.fixture(scope="module")
 def one(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = tmp_path_factory.mktemp("one")
-    for job in (TRAINED, BASE, SMC):
-        run_job(work_of(run, ALONE, job))
+    all_jobs(ALONE, run)
     return run
 
 
@@ -114,7 +65,7 @@ def test_files_say_how_many_ranks_made_them(one: Path, two: Path) -> None:
         assert {line["ranks"] for line in told} == {ranks}
 
 
-@pytest.mark.parametrize("news", [2, 3, 5])
+@pytest.mark.parametrize("news", [2, 5])
 def test_a_stop_stops_all_ranks_where_it_is_saved_and_any_number_goes_on(news: int, two: Path, tmp_path: Path) -> None:
     stops = on_ranks(2, ranked, tmp_path, TRAINED, news)
     assert [type(stop) for stop in stops] == [Stopped, Stopped]
@@ -143,6 +94,6 @@ def test_killed_at_a_random_moment_any_number_of_ranks_goes_on(
     if others > 1:
         assert on_ranks(others, ranked, tmp_path / "others") == [None] * others
     else:
-        run_job(work_of(tmp_path / "others", ALONE))
+        ranked(ALONE, tmp_path / "others")
     found = essence(tmp_path / "others")
     close(found, {name: expected[name] for name in found})

@@ -5,11 +5,13 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from tests.processes import wait_until, write
 from tiltlab.errors import Stopped, UserError
 from tiltlab.system.ranks import run_on_ranks
+from tiltlab.system.torchrun import Standing
 from tiltlab.system.world import World
 
 Tell = Callable[..., None]
@@ -49,7 +51,7 @@ def dies(folder: Path, *, world: World, tell: Tell, stopping: Stopping, device: 
     world.wait()
 
 
-def raises(folder: Path, error: Exception, rank: int, *, world: World, tell: Tell, stopping: Stopping, device: str):
+def raises(folder: Path, *, error: Exception, rank: int, world: World, tell: Tell, stopping: Stopping, device: str):
     _here(folder, world)
     if world.rank == rank:
         raise error
@@ -57,7 +59,7 @@ def raises(folder: Path, error: Exception, rank: int, *, world: World, tell: Tel
 
 
 def full(folder: Path, **given) -> None:
-    raises(folder, UserError("the disk is full"), 0, **given)
+    raises(folder, error=UserError("the disk is full"), rank=0, **given)
 
 
 def hangs(folder: Path, *, world: World, tell: Tell, stopping: Stopping, device: str) -> None:
@@ -70,3 +72,30 @@ def hangs(folder: Path, *, world: World, tell: Tell, stopping: Stopping, device:
 
 def _here(folder: Path, world: World) -> None:
     write(str(folder / str(world.rank)), str(os.getpid()))
+
+
+# As torchrun has them
+
+
+def led(world: World, folder: Path, *pieces: Callable[..., None]) -> list[object]:
+    """What rank 0 is told, and the errors that it goes on after; the other ranks follow it."""
+    ranks, told = Standing(world, f"cpu:{world.rank}"), list[object]()
+    if not world.is_first:
+        ranks.follow()
+        return told
+    for piece in pieces:
+        try:
+            ranks.run(
+                partial(piece, folder),
+                devices=["cpu"] * world.size,
+                tell=lambda *news: told.append(news),
+                stopping=(folder / "1").exists,
+            )
+        except (Stopped, FloatingPointError) as error:
+            told.append(str(error))
+    ranks.end()
+    return told
+
+
+def not_finite(folder: Path, **given) -> None:
+    raise FloatingPointError("the gradient is not finite")

@@ -2,6 +2,7 @@
 
 import os
 import sys
+import time
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
@@ -23,6 +24,9 @@ from tiltlab.system.memory import tune
 from tiltlab.system.signals import interrupted_by_signals
 from tiltlab.system.streams import line, stdout, steady
 from tiltlab.system.world import is_rank
+
+PATIENCE = 5.0
+"""Seconds in which rank 0 can tell its error: torchrun ends it once another rank has ended."""
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
 
@@ -70,6 +74,8 @@ def main() -> None:
                 app()
         except UserError as error:
             print_error(error)
+            if errors.quiet:
+                time.sleep(PATIENCE)
             sys.exit(2)
         except OSError as error:
             if not is_full(error):

@@ -94,9 +94,14 @@ def in_order(lots: Sequence[Evaluated], shares: Sequence[Sequence[int]], n: int)
         return lots[0]
     places = {i: (rank, place) for rank, share in enumerate(shares) for place, i in enumerate(share)}
     order = [places[i] for i in range(len(places))]
-    infos = [lot.info for lot, share in zip(lots, shares, strict=True) if share]
-    all_notes = {name: [lots[rank].info.notes[name][place] for rank, place in order] for name in infos[0].notes}
-    info = replace(together(infos), seconds=max(info.seconds for info in infos), notes=all_notes)
+    infos = {rank: lot.info for rank, lot in enumerate(lots) if shares[rank]}
+    costs = together(list(infos.values()))
+    by_problem = {
+        name: [infos[rank].notes[name][place] for rank, place in order]
+        for name in costs.notes
+        if all(len(info.notes[name]) == len(shares[rank]) for rank, info in infos.items())  # not one a call
+    }
+    info = replace(costs, seconds=max(one.seconds for one in infos.values()), notes={**costs.notes, **by_problem})
     records = [record for rank, place in order for record in lots[rank].records[n * place : n * (place + 1)]]
     return Evaluated(records, info, [lots[rank].first_P[place] for rank, place in order])
 
