@@ -93,7 +93,7 @@ def test_after_memory_ran_out_the_next_job_loads_the_base_anew(tmp_path: Path, m
 
     asked = Recipe.model_validate(STUDY)
     before, job = load_base(asked.model), plan(asked, 1)[0]
-    monkeypatch.setattr("tiltlab.study.run._run", no_memory)
+    monkeypatch.setattr("tiltlab.study.run.do_job", no_memory)
     run_job(Work(job, asked, job.folder(tmp_path), lambda *_: None, lambda: False))
     assert "memory ran out" in job.folder(tmp_path).failed.read_text(encoding="utf-8")
     assert load_base(asked.model) is not before
