@@ -1,5 +1,6 @@
 """`tiltlab plan --gpus`: many jobs at once, or more GPUs a job; what that takes, and when it is for verl."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -125,3 +126,15 @@ def test_ways_are_in_the_figures(
     assert found["ways"][1]["gpu_hours"] == pytest.approx(2 * found["ways"][1]["hours"])
     unknown = told(monkeypatch, capsys, "plan", path, "--gpu", "200 GB", "--gpus", "2")
     assert [(way["seconds"], way["hours"]) for way in unknown["ways"]] == [({}, None), ({}, None)]
+
+
+def test_the_page_on_scale_shows_what_the_plan_says(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = Path("docs/scale.md").read_text(encoding="utf-8")
+    (command,) = re.findall(r"^ {4}tiltlab (plan .*)", page, re.MULTILINE)
+    rows = [line.strip() for line in page.splitlines() if re.match(r" +\d x \d  ", line)]
+    assert len(rows) == 4
+    assert run(monkeypatch, *command.split()) == 0
+    said = [line.strip() for line in capsys.readouterr().out.splitlines()]
+    assert [row for row in rows if row not in said] == []
