@@ -110,11 +110,13 @@ def test_a_plan_for_several_gpus_says_how_they_are_had_and_what_is_for_verl(
     assert "2 x 8" in said
     assert "1 x 16" not in said
     assert "a job stays on one node (8 GPUs); one over all 16 is for verl" in said
-    assert f"`tiltlab export verl {path} --arm 'tilted 0.01, alpha 1.25' --out DIR`" in said
+    assert f"`tiltlab export verl {path} --arm 'tilted 0.01, alpha 1.25' --nodes 2 --out DIR`" in said
     assert run(monkeypatch, "plan", path, *settings, "--gpus", "16", "--gpus-per-node", "16") == 0
     said = " ".join(capsys.readouterr().out.split())
     assert "1 x 16" in said
     assert "verl" not in said
+    assert run(monkeypatch, "plan", path, *settings, "--gpus", "12", "--gpus-per-node", "4") == 0
+    assert "--nodes 3 --gpus 4 --out DIR" in " ".join(capsys.readouterr().out.split())
 
 
 def test_ways_are_in_the_figures(

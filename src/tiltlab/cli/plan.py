@@ -50,5 +50,6 @@ def plan(
 def _over_nodes(gpus: int, node: int, recipe: str | None, trained: list[str]) -> str:
     """What there is for one job on more GPUs than a node has."""
     arm = quote(trained[0]) if trained else "ARM"
-    command = f"tiltlab export verl {quote(recipe or 'RECIPE')} --arm {arm} --out DIR"
+    nodes = f"--nodes {-(-gpus // node)}" + (f" --gpus {node}" if node != NODE else "")
+    command = f"tiltlab export verl {quote(recipe or 'RECIPE')} --arm {arm} {nodes} --out DIR"
     return f"a job stays on one node ({node} GPUs); one over all {gpus} is for verl: `{command}`"
