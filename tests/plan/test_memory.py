@@ -137,21 +137,22 @@ def test_a_rank_holds_whole_weights_and_gradients_and_its_part_of_the_rest(
 ) -> None:
     """8 + 12 / N bytes a weight: 34 to 44 GB on each of 4, 29 to 38 on 8, before activations."""
     model = model_of(name)
-    ask, count = Ask(SMALL, 16384, None, True, "device", reference=True).on(ranks), model.shape.parameters
+    ask, count = Ask(SMALL, 16384, None, True, "device", reference=True, ranks=ranks), model.shape.parameters
     phases = memory.rollout(model, ask, card("h100")), memory.update(model, ask)
     rollout, update = ({part.name: part.nbytes for part in phase.parts} for phase in phases)
     held = {"weights": 2, "reference": 2, "master weights": 4 / ranks, "moments": 8 / ranks, "gradients": 4}
     for part, width in held.items():
         assert update[part] == pytest.approx(width * count)
     assert least < sum(update[part] for part in held) < most
-    assert update["activations"] == {p.name: p.nbytes for p in memory.update(model, ask.on(1)).parts}["activations"]
+    alone = {part.name: part.nbytes for part in memory.update(model, replace(ask, ranks=1)).parts}
+    assert update["activations"] == alone["activations"]
     assert {part for part in held if part in rollout} == held.keys() - {"gradients"}
     assert rollout["keys and values"] <= SMALL.rows // ranks * model.keys(2 * (SMALL.prompt + SMALL.tokens))
 
 
 def test_of_ranks_whose_state_is_on_the_host_the_weights_stay() -> None:
     model = model_of("Qwen/Qwen2.5-3B-Instruct")
-    ask = Ask(SMALL, 16384, None, True, "host", reference=True).on(4)
+    ask = Ask(SMALL, 16384, None, True, "host", reference=True, ranks=4)
     where = {part.name: part.where for part in memory.update(model, ask).parts}
     assert (where["master weights"], where["moments"], where["reference"]) == ("device", "host", "host")
     assert memory.update(model, ask).total("host") == (8 // 4 + 2) * model.shape.parameters
@@ -160,14 +161,14 @@ def test_of_ranks_whose_state_is_on_the_host_the_weights_stay() -> None:
 def test_ranks_share_adapters_moments_and_hold_the_base_whole() -> None:
     model = model_of("Qwen/Qwen2.5-3B-Instruct", LoraConfig(rank=16))
     ask = Ask(SMALL, 16384, None, True, "device", reference=False)
-    one, four = ({part.name: part.nbytes for part in memory.update(model, ask.on(n)).parts} for n in (1, 4))
+    one, four = ({part.name: part.nbytes for part in memory.update(model, replace(ask, ranks=n)).parts} for n in (1, 4))
     assert four["weights"] == one["weights"]
     assert four["moments"] == one["moments"] // 4
 
 
 def test_a_rank_that_has_more_gradients_than_activations_is_counted_by_them() -> None:
     model = model_of("Qwen/Qwen2.5-0.5B-Instruct")
-    ask = Ask(Batch(4, 2, 8, 8), 16, None, True, "device", reference=True).on(2)
+    ask = Ask(Batch(4, 2, 8, 8), 16, None, True, "device", reference=True, ranks=2)
     parts = {part.name: part.nbytes for part in memory.update(model, ask).parts}
     assert parts["reduced gradients"] == 2 * model.shape.parameters
     assert "activations" not in parts
@@ -175,9 +176,9 @@ def test_a_rank_that_has_more_gradients_than_activations_is_counted_by_them() ->
 
 def test_groups_are_dealt_out_whole() -> None:
     ask = Ask(SMALL, 10**9, None, True, "device", reference=True, slots=True)
-    assert [ask.on(n).share.groups for n in (1, 3, 4, 32, 64)] == [32, 11, 8, 1, 1]
-    assert [ask.on(n).micro_batch.groups for n in (1, 4)] == [32, 8]
-    assert [ask.on(n).slots for n in (1, 2)] == [True, False]
+    assert [replace(ask, ranks=n).share.groups for n in (1, 3, 4, 32, 64)] == [32, 11, 8, 1, 1]
+    assert [replace(ask, ranks=n).micro_batch.groups for n in (1, 4)] == [32, 8]
+    assert [replace(ask, ranks=n).in_slots for n in (1, 2)] == [True, False]
 
 
 def test_checkpointing_is_left_to_the_device() -> None:

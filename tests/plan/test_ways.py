@@ -2,17 +2,29 @@
 
 import re
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+import torch
 
 from tests.cli.test_cli import run
 from tests.cli.test_output import told
 from tests.config.test_recipe import recipe
+from tests.models import tiny
 from tests.plan.test_plan import PAPER, own_cache, paper
+from tiltlab.config.recipe import load_recipe
+from tiltlab.errors import UserError
+from tiltlab.plan.cards import card
 from tiltlab.plan.lasting import lasting
-from tiltlab.plan.rates import Measured, remember, way_of
-from tiltlab.plan.shapes import Batch
+from tiltlab.plan.plan import require_room
+from tiltlab.plan.rates import Measured, key_of, recalled, remember, way_of
+from tiltlab.plan.shapes import Batch, Device
 from tiltlab.plan.waiting import busiest
+from tiltlab.storage.files import write_lines
+from tiltlab.storage.run_folder import JobDir
+from tiltlab.study.training import Training
+from tiltlab.system.world import World
 
 __all__ = ["own_cache"]
 
@@ -59,11 +71,59 @@ def test_ranks_wait_for_the_one_that_has_most(tmp_path: Path) -> None:
     assert five.seconds["update"] == pytest.approx(one.seconds["update"] * 7 / 32)
 
 
-@pytest.mark.parametrize("alone", ["train.optimizer.state=8bit", "engine={name: vllm, device: 'cuda:1'}"])
+@pytest.mark.parametrize(
+    "alone", ["train.optimizer.state=8bit", "engine={name: vllm, device: 'cuda:1'}", "model.decoding=slots"]
+)
 def test_what_ranks_cannot_have_is_planned_for_jobs_on_one(tmp_path: Path, alone: str) -> None:
     plan = paper(tmp_path, "model.checkpointing=true", alone, gpus=4)
     assert [(way.jobs, way.gpus) for way in plan.ways] == [(4, 1)]
     assert any("a job has one GPU here" in note for note in plan.notes)
+
+
+def test_a_recipe_that_gives_a_job_several_gpus_is_planned_for_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    large = ["model.path=Qwen/Qwen3-4B-Instruct-2507", "model.checkpointing=true"]
+    one, four = paper(tmp_path, *large, gpus=4), paper(tmp_path, *large, "gpus=4")
+    assert not one.fits
+    assert four.fits
+    assert (four.gpus, four.update) == (4, four.ways[-1].update)
+    assert "--set gpus=2" in one.remedies
+    assert paper(tmp_path, *large, "gpus=2").fits
+    hours = {line.what: line.seconds / 3600 for line in four.times}
+    assert four.ways[-1].gpu_hours == pytest.approx(hours["the study, 2 jobs, in device hours"])
+    path = recipe(tmp_path, **PAPER | {"gpus": 4})
+    assert run(monkeypatch, "plan", path, "--gpu", "h100", "--set", "model.checkpointing=true") == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert said.count("memory in update, on each h100 of 4") == said.count("memory in update") == 1
+
+
+def test_a_study_needs_room_for_a_rank_on_each_gpu_and_for_all_of_them_without_one(tmp_path: Path) -> None:
+    large = ["model.path=Qwen/Qwen3-4B-Instruct-2507", "model.checkpointing=true"]
+    asked = load_recipe(recipe(tmp_path, **PAPER | {"gpus": 4}), large)
+    assert require_room(asked, card("h100"), 1) is None
+    with pytest.raises(UserError, match="does not fit h100"):
+        require_room(asked.model_copy(update={"gpus": 1}), card("h100"), 1)
+    cpu = Device("CPU", 200 * 10**9, 200 * 10**9, None, None, is_gpu=False)
+    assert require_room(asked.model_copy(update={"gpus": 1}), cpu, 1) is None
+    assert "does not fit CPU" in str(require_room(asked, cpu, 1))
+
+
+def test_what_ranks_measured_is_kept_for_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = [{"step": 0, "ranks": 4, "seconds": {"rollout": 1.0}, "tokens": {"rollout": 40}}]
+    lines += [{"step": 1, "ranks": 1, "seconds": {"rollout": 1.0}, "tokens": {"rollout": 10}}]
+    read = load_recipe(recipe(tmp_path))
+    job = JobDir(tmp_path)
+    write_lines(job.metrics, lines)
+    module = tiny.llama()
+    training: Any = SimpleNamespace(recipe=read, folder=job, work=SimpleNamespace(world=World(0, 4)))
+    training.reference = SimpleNamespace(module=module, device="cpu", checkpointing=False)
+    Training._remember_rates(training)
+    key = key_of(module.config, torch.float32, None)
+    found = recalled(key, "CPU", way_of("hf", checkpointing=False, ranks=4))
+    assert found is not None
+    assert found.rates == {"rollout": 40.0}
+    assert recalled(key, "CPU", way_of("hf", checkpointing=False)) is None
 
 
 def test_unlike_lengths_cost_little_where_they_are_known() -> None:

@@ -163,16 +163,20 @@ class Recipe(Section):
     @model_validator(mode="after")
     def _ranked(self) -> "Recipe":
         """Raises ValueError for what several ranks cannot have."""
-        refused = {
-            f"model.device {self.model.device}": self.model.device not in ("auto", "cpu", "cuda"),
+        by_number = self.model.device not in ("auto", "cpu", "cuda")
+        said = [*([f"model.device {self.model.device}"] if by_number else ()), *self.for_one_gpu()]
+        if self.gpus > 1 and said:
+            raise ValueError(f"gpus {self.gpus} does not go with {said[0]}: leave that out, or have one GPU a job")
+        return self
+
+    def for_one_gpu(self) -> list[str]:
+        """What it asks for that only a job on one GPU can have, wherever it runs; none where several can do it."""
+        asked = {
             f"engine.device {self.engine.device}": self.engine.device != "same",
             "train.optimizer.state 8bit": self.train.optimizer.state == "8bit",
             "model.decoding slots": self.model.decoding == "slots",
         }
-        said = [what for what, is_so in refused.items() if is_so]
-        if self.gpus > 1 and said:
-            raise ValueError(f"gpus {self.gpus} does not go with {said[0]}: leave that out, or have one GPU a job")
-        return self
+        return [what for what, is_so in asked.items() if is_so]
 
     @model_validator(mode="after")
     def _tested(self) -> "Recipe":

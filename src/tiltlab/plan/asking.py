@@ -34,6 +34,8 @@ def ask_of(recipe: Recipe, device: Device, shape: Shape) -> Ask:
         engine_share=engine.share,
         apart=engine.device != "same",
         slots=model.decoding == "slots" or (model.decoding == "auto" and device.is_gpu and shape.slots),
+        ranks=recipe.gpus,
+        alone=bool(recipe.for_one_gpu()),
     )
 
 

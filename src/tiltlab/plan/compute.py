@@ -94,4 +94,4 @@ def seconds_a_layer(ask: Ask, device: Device) -> float:
     """What a layer of a decoding step takes at least."""
     if not device.is_gpu:
         return LAYER_ON_CPU
-    return LAYER_OF_A_GRAPH if ask.slots or ask.engine == "vllm" else LAYER
+    return LAYER_OF_A_GRAPH if ask.in_slots or ask.engine == "vllm" else LAYER

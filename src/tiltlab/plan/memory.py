@@ -35,8 +35,8 @@ def rollout(model: Counted, ask: Ask, device: Device) -> Phase:
     rows = rows_side_by_side(model, ask, device.usable - standing(shape, ask))
     keys = rows * model.keys(_columns(ask))
     tokens = f"{rows} rows of {batch.prompt} + {batch.tokens} tokens"
-    held = [Part("keys and values", keys, f"{tokens}, in slots" if ask.slots else f"{tokens}, with room to grow")]
-    if not ask.slots:
+    held = [Part("keys and values", keys, f"{tokens}, in slots" if ask.in_slots else f"{tokens}, with room to grow")]
+    if not ask.in_slots:
         said = f"once {LEAVE:.3g} of the rows have ended, the others are copied"
         held.append(Part("copy of them", int((1 - LEAVE) * keys), said))
     logits = f"of one token of each row: {DRAWING} bytes for each of {shape.vocabulary} entries"
@@ -62,14 +62,14 @@ def rows_side_by_side(model: Counted, ask: Ask, room: int) -> int:
 def longest(ask: Ask) -> int:
     """Tokens that a row is counted as by `batch_tokens`."""
     tokens = ask.batch.prompt + ask.batch.tokens
-    return bucket(tokens, SMALLEST) if ask.slots else tokens
+    return bucket(tokens, SMALLEST) if ask.in_slots else tokens
 
 
 def _columns(ask: Ask) -> int:
     """Of a cache at the end: of slots, or of one that is made for the prompt and grows each time that its room is used
     up."""
     batch = ask.batch
-    if ask.slots:
+    if ask.in_slots:
         return longest(ask)
     columns = GrowingLayer.with_room(batch.prompt)
     while columns < batch.prompt + batch.tokens - 1:  # the last token is not read

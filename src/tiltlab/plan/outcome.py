@@ -55,7 +55,8 @@ class Plan:
     name: of the recipe.
     model: by name. model_source: where its sizes are from.
     shape: its sizes.
-    device: that it is planned for. gpus: how many of them. node: how many one node holds.
+    device: that it is planned for. gpus: how many of them. node: how many one node holds. ranks: how many of them each
+        job has, as the recipe says.
     checkpointing: as settled for this device.
     rows: responses that are drawn side by side.
     rollout, update: what is held in each phase.
@@ -76,6 +77,7 @@ class Plan:
     device: Device
     gpus: int
     node: int
+    ranks: int
     checkpointing: bool
     rows: int
     rollout: Phase
@@ -91,7 +93,7 @@ class Plan:
 
     @property
     def fits(self) -> bool:
-        """Whether each phase fits one device."""
+        """Whether each phase fits, on each device."""
         return all(phase.total() <= self.device.usable for phase in (self.rollout, self.update))
 
     @property

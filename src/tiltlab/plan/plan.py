@@ -35,7 +35,7 @@ def plan_study(
     """What a study would take. Loads no weights, writes nothing.
 
     device: that jobs run on.
-    gpus: how many such devices there are.
+    gpus: how many such devices there are; where a job of the recipe has more, as many as that.
     node: how many of them one node holds, and so the most that a job runs on.
     seeds: how many, from the recipe's first.
     config: a config.json, or its folder, to take the model's sizes from.
@@ -44,13 +44,11 @@ def plan_study(
     """
     case, source = case_of(recipe, device, config)
     model, ask, notes = case.model, case.settled, list[str]()
-    jobs, pace = _jobs(recipe, notes), pace_of(case)
+    jobs, pace, gpus = _jobs(recipe, notes), pace_of(case), max(gpus, recipe.gpus)
     every_job = seeds * [tokens for _, tokens in jobs]
     several = ways(case, every_job, gpus, node) if gpus > 1 else ()
     if gpus > 1 and ask.alone:
-        notes.append(
-            "a job has one GPU here: several go neither with train.optimizer.state 8bit nor with engine.device"
-        )
+        notes.append(f"a job has one GPU here: several do not go with {recipe.for_one_gpu()[0]}")
     if not pace.seconds:
         notes.append(f"no time is told: how fast {device.name} is, is not known, and nothing was measured on it here")
     return Plan(
@@ -61,13 +59,14 @@ def plan_study(
         device=device,
         gpus=gpus,
         node=node,
+        ranks=ask.ranks,
         checkpointing=bool(ask.checkpointing),
         rows=rows_of(case),
         rollout=case.rollout,
         update=case.update,
         ways=several,
         step=compute.step_of(model.shape, ask),
-        times=tuple(_times(jobs, pace, seeds) if pace.seconds else ()),
+        times=tuple(_times(jobs, pace, seeds, ask.ranks) if pace.seconds else ()),
         jobs=len(every_job),
         disk=_disk(model.shape, jobs, seeds),
         remedies=() if case.fits else tuple(remedies(case)),
@@ -92,15 +91,14 @@ def case_of(recipe: Recipe, device: Device, config: str | None = None) -> tuple[
 def require_room(recipe: Recipe, device: Device, sharing: int) -> str | None:
     """Make sure that the jobs of a study fit a device.
 
-    sharing: how many of them it holds at once.
+    sharing: how many of them it holds at once, each with all of its ranks where it is no GPU.
 
     Returns what there is to say where that cannot be told, or where a machine without a GPU may be too small: it has
     other ways out than to fail. Raises UserError, in one line with a remedy, for a GPU that is too small.
     """
     try:
         case, _ = case_of(recipe, device)
-        case = replace(case, ask=case.ask.on(recipe.gpus))
-        share = replace(device, usable=device.usable // sharing)
+        share = replace(device, usable=device.usable // (sharing if device.is_gpu else sharing * recipe.gpus))
         case = on_device(replace(case, ask=_least(case.ask)) if device.is_gpu else case, share)
         if case.fits:
             return None
@@ -125,8 +123,8 @@ def _jobs(recipe: Recipe, notes: list[str]) -> list[tuple[Arm, Tokens]]:
     return [(arm, tokens_of(arm, recipe, task, count)) for task in recipe.tasks for arm in recipe.arms]
 
 
-def _times(jobs: Sequence[tuple[Arm, Tokens]], pace: Pace, seeds: int) -> list[Timed]:
-    """Of a step's phases, of the longest job of each kind, and of all of them, one after another."""
+def _times(jobs: Sequence[tuple[Arm, Tokens]], pace: Pace, seeds: int, ranks: int) -> list[Timed]:
+    """Of a step's phases, of the longest job of each kind, and of all of them, on every device that they have."""
     times = [Timed(f"{phase} of a step", pace.seconds[phase], pace.source(phase)) for phase in pace.seconds]
     every, sampling = pace.source(*pace.seconds), pace.source(*DRAWING)
     longest: dict[str, Timed] = {}
@@ -135,7 +133,7 @@ def _times(jobs: Sequence[tuple[Arm, Tokens]], pace: Pace, seeds: int) -> list[T
         lasts = pace.job(tokens)
         if what not in longest or longest[what].seconds < lasts:
             longest[what] = Timed(what, lasts, every if tokens.trained else sampling)
-    total = seeds * sum(pace.job(tokens) for _, tokens in jobs)
+    total = ranks * seeds * sum(pace.job(tokens) for _, tokens in jobs)
     study = Timed(f"the study, {seeds * len(jobs)} jobs, in device hours", total, every)
     return [*times, *longest.values(), study]
 

@@ -53,7 +53,7 @@ Change = tuple[str, Case]
 def remedies(case: Case) -> list[str]:
     """Changes that make a case fit which does not, each by itself, as options; the first costs least.
 
-    Where none does by itself, the fewest that do together.
+    Where none does by itself, the fewest that do together. Then, on a GPU, what takes more or larger ones.
     """
     for count in range(1, len(_CHANGES) + 1):
         found = []
@@ -63,8 +63,15 @@ def remedies(case: Case) -> list[str]:
                 found.append(" ".join(f"--set {one}" for one in changed[0]))
         if found:
             break
-    larger = [name for name in CARDS if case.device.is_gpu and on_device(case, card(name)).fits]
-    return found + [f"--gpu {name}" for name in larger if card(name).usable > case.device.usable]
+    if not case.device.is_gpu:
+        return found
+    several = [ranks for ranks in (2, 4, 8) if ranks > case.ask.ranks and not case.ask.alone and _on(case, ranks).fits]
+    larger = [name for name in CARDS if on_device(case, card(name)).fits and card(name).usable > case.device.usable]
+    return found + [f"--set gpus={ranks}" for ranks in several[:1]] + [f"--gpu {name}" for name in larger]
+
+
+def _on(case: Case, ranks: int) -> Case:
+    return Case(case.model, replace(case.ask, ranks=ranks), case.device, case.with_adapters)
 
 
 def on_device(case: Case, device: Device) -> Case:

@@ -178,8 +178,9 @@ class Ask:
     engine: that draws: the model itself, or vLLM.
     engine_share: of a card's memory that vLLM takes.
     apart: whether the engine has a card of its own.
-    slots: whether the model draws in slots: buffers that stay, each step of them a CUDA graph.
+    slots: whether the model draws in slots where it can: buffers that stay, each step of them a CUDA graph.
     ranks: processes that work on a job together, each on a device of its own (models/sharded.py).
+    alone: whether it asks for what several ranks cannot have.
     """
 
     batch: Batch
@@ -194,15 +195,12 @@ class Ask:
     apart: bool = False
     slots: bool = False
     ranks: int = 1
+    alone: bool = False
 
     @property
-    def alone(self) -> bool:
-        """Whether it asks for what several ranks cannot have: an engine on a GPU of its own, moments of 8 bits."""
-        return self.apart or self.state == "8bit"
-
-    def on(self, ranks: int) -> "Ask":
-        """The same of a job on so many ranks, which do not draw in slots."""
-        return replace(self, ranks=ranks, slots=self.slots and ranks == 1)
+    def in_slots(self) -> bool:
+        """Whether the model draws in slots. Several ranks do not."""
+        return self.slots and self.ranks == 1
 
     @property
     def share(self) -> Batch:

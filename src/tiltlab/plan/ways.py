@@ -18,7 +18,7 @@ def ways(case: Case, jobs: Sequence[Tokens], gpus: int, node: int) -> tuple[Way,
     """
     most = 1 if case.ask.alone else min(gpus, node)
     sizes = [size for size in range(1, most + 1) if gpus % size == 0]
-    return tuple(_way(replace(case, ask=case.ask.on(size)), jobs, gpus // size) for size in sizes)
+    return tuple(_way(replace(case, ask=replace(case.ask, ranks=size)), jobs, gpus // size) for size in sizes)
 
 
 def _way(case: Case, jobs: Sequence[Tokens], side_by_side: int) -> Way:

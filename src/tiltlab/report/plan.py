@@ -17,11 +17,13 @@ def print_plan(plan: Plan, console: Console) -> None:
     trained = f", {shape.trained / 1e6:.1f} M of them adapters that train" if shape.adapters else ""
     sizes = f"{shape.parameters / 1e9:.3g} B weights{trained} ({plan.model_source})"
     console.print(line((f"{plan.model}: ", "bold"), sizes), soft_wrap=True)
+    each = f"on {plan.device.name}" if plan.ranks == 1 else f"on each {plan.device.name} of {plan.ranks}"
     for phase in (plan.rollout, plan.update):
-        _print_phase(f"memory in {phase.name}, on {plan.device.name}", phase, plan.device, console)
-    for phase in (plan.ways[-1].rollout, plan.ways[-1].update) if plan.ways else ():
-        several = f"memory in {phase.name} of a job on {plan.ways[-1].gpus} GPUs, on each"
-        _print_phase(several, phase, plan.device, console)
+        _print_phase(f"memory in {phase.name}, {each}", phase, plan.device, console)
+    for way in (way for way in plan.ways[-1:] if way.gpus != plan.ranks):
+        for phase in (way.rollout, way.update):
+            several = f"memory in {phase.name} of a job on {way.gpus} GPUs, on each"
+            _print_phase(several, phase, plan.device, console)
     _print_step(plan, console)
     _print_times(plan, console)
     if plan.ways:

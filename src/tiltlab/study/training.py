@@ -133,13 +133,13 @@ class Training:
         self._remember_rates()
 
     def _remember_rates(self) -> None:
-        """For the plans of later studies, which are of one rank."""
-        if self.work.world.size > 1:
-            return
+        """For the plans of later studies; of the steps that as many ranks made."""
+        ranks = self.work.world.size
         model, module = self.recipe.model, self.reference.module
         key = key_of(module.config.get_text_config(), module.get_input_embeddings().weight.dtype, model.lora)
-        way = way_of(self.recipe.engine.name, checkpointing=self.reference.checkpointing)
-        found = measured(key, device_name(str(self.reference.device)), way, read_lines(self.folder.metrics))
+        way = way_of(self.recipe.engine.name, checkpointing=self.reference.checkpointing, ranks=ranks)
+        steps = [line for line in read_lines(self.folder.metrics) if line.get("ranks", 1) == ranks]
+        found = measured(key, device_name(str(self.reference.device)), way, steps)
         if found:
             remember(found)
 
