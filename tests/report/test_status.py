@@ -237,10 +237,13 @@ def test_a_job_says_where_it_runs_while_it_does(tmp_path: Path, monkeypatch: pyt
         seen.append(place.at)
         raise ValueError("no")
 
-    monkeypatch.setattr("tiltlab.study.run._run", work)
-    run_job(Work(job, read, folder, lambda *_: None, lambda: False))
+    one = Work(job, read, folder, lambda *_: None, lambda: False)
+    run_job(one, work)
+    run_job(one, work, ["cuda:0", "cuda:1"])
     assert seen[0] is not None
+    assert seen[1] is not None
     assert (seen[0].devices, seen[0].ranks) == (("cuda:6",), 1)
+    assert (seen[1].devices, seen[1].ranks) == (("cuda:4", "cuda:6"), 2)
     assert folder.failed.exists()
     assert read_json(folder.path / NAME).keys() == {"seconds"}
 
