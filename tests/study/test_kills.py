@@ -94,7 +94,7 @@ def contents(folder: Path) -> dict[str, Any]:
             continue
         if path.suffix == ".jsonl":
             found[name] = [without_clocks(json.loads(line)) for line in path.read_text().splitlines()]
-        elif path.name in ("study.json", "sample.json") or path.name.startswith("sampling-"):
+        elif path.name in ("study.json", "sample.json", "place.json") or path.name.startswith("sampling-"):
             found[name] = without_clocks(json.loads(path.read_text()))
         elif path.name == "README.md":
             found[name] = [line for line in path.read_text().splitlines() if not line.startswith("Command:")]

@@ -7,6 +7,7 @@ Left out on purpose: a single process's state, which is one file (optimizer.py).
 """
 
 import math
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -58,7 +59,9 @@ def _parts_of_folder(like: Mapping[str, Tensor], shards: Shards | None, folder: 
     _require_all(folder, like)
     found = {key: torch.empty_like(tensor, device="cpu") for key, tensor in like.items()}
     try:
-        load(dict(found), storage_reader=HuggingFaceStorageReader(str(folder)), no_dist=shards is None)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "torch.distributed is disabled")  # where one process is what is meant
+            load(dict(found), storage_reader=HuggingFaceStorageReader(str(folder)), no_dist=shards is None)
     except (CheckpointException, OSError, SafetensorError, ValueError, KeyError, AssertionError) as error:
         raise UserError(f"{folder} cannot be read: {brief(error)}") from error
     return found
