@@ -10,7 +10,7 @@ from transformers import LlamaConfig
 
 from tests.contract_verl.shapes import PAPER, REGIMES, ROWS, composed, exported, paper, verl
 from tests.models.chats import CHAT, model_folder, tokenizer
-from tiltlab.models.loading import load_codec
+from tiltlab.models.loading import ModelConfig, load_codec
 from tiltlab.seeds import batch_indices
 from tiltlab.study.study import taught
 from tiltlab.verl.settings import Wanted
@@ -109,6 +109,21 @@ def graded(config: Any, row: dict[str, Any], ids: list[int]) -> dict[str, Any]:
 
     said: dict[str, Any] = asyncio.run(call())
     return said
+
+
+def test_a_template_that_verls_settings_could_take_for_their_own(tmp_path: Path) -> None:
+    """verl resolves its settings before it starts, and reads them again afterwards."""
+    from omegaconf import OmegaConf
+
+    out = tmp_path / "out"
+    overrides = paper(PAPER[0], tmp_path, "tasks.0.template='What is ${question}$?'")
+    exported(out, REGIMES["tilted"], f"recipes/paper/{PAPER[0]}.yaml", *overrides)
+    config = composed(out)
+    OmegaConf.resolve(config)
+    row = read(config)[1][0]
+    assert row["raw_prompt"][0]["content"].count("What is $A crate holds") == 1
+    said = graded(config, row, load_codec(ModelConfig(config.actor_rollout_ref.model.path)).encode("\\boxed{1}"))
+    assert said["reward_extra_info"]["answer"] == "1"
 
 
 def test_responses_are_graded_by_tiltlab(tmp_path: Path) -> None:

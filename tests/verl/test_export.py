@@ -15,11 +15,13 @@ from tokenizers import normalizers
 from tests.cli.test_cli import data, model_folder, run
 from tests.models import tiny
 from tiltlab.config.recipe import Recipe, load_recipe
+from tiltlab.config.tasks import load_task
 from tiltlab.errors import UserError
 from tiltlab.models.loading import load_codec
 from tiltlab.seeds import batch_indices
-from tiltlab.storage.files import Json
+from tiltlab.storage.files import Json, write_bytes
 from tiltlab.study.study import taught
+from tiltlab.tasks.dataset import Data
 from tiltlab.types import Grade
 from tiltlab.verl import reward
 from tiltlab.verl.export import Asked, export_verl
@@ -138,6 +140,34 @@ def test_an_epoch_may_end_within_a_batch(tmp_path: Path) -> None:
     order = [problems[i].id for step in range(3) for i in batch_indices(step, 4, 5, plan.seed)]
     assert len(problems) == 5
     assert [row["extra_info"]["id"] for row in rows(tmp_path / "out" / "train.parquet")] == order
+
+
+def test_the_task_is_named_so_that_it_is_found_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    of_file(tmp_path, "plain")
+    monkeypatch.chdir(tmp_path)
+    task = "{task: data, train: train.jsonl, test: test.jsonl, validation: 1, prompt: plain, template: '${question}'}"
+    settings, _ = written(recipe(f"tasks=[{task}]"), tmp_path / "out")
+    entry = settings["reward"]["custom_reward_function"]["reward_kwargs"]["task"]
+    assert "$" not in entry  # verl's settings would read ${question} as another setting
+    monkeypatch.chdir("/")
+    (found,) = [load_task(entry)]
+    assert isinstance(found, Data)
+    assert found.template == "${question}"
+    assert len(found.problems("train")) == 5
+
+
+def test_a_disk_that_fills_up_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tiltlab.verl import export
+
+    def full(path: Path, data: bytes) -> None:
+        if path.name == export.RUN:
+            raise UserError("no space")
+        write_bytes(path, data)
+
+    monkeypatch.setattr(export, "write_bytes", full)
+    with pytest.raises(UserError, match="no space"):
+        written(recipe(), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_chat_that_the_model_has_no_template_for_is_refused(tmp_path: Path) -> None:

@@ -1,9 +1,7 @@
 """What of a recipe goes over to verl, and what cannot: refused, or told, a plain line for each thing."""
 
 from collections.abc import Iterator, Sequence
-from typing import TypeVar
 
-from tiltlab.config.arm import AnyArm
 from tiltlab.config.recipe import Recipe
 from tiltlab.config.trained import Trained
 from tiltlab.errors import UserError
@@ -11,8 +9,6 @@ from tiltlab.models.loading import EMBEDDED, ModelConfig
 from tiltlab.storage.files import slug
 from tiltlab.tasks.base import Task
 from tiltlab.training.importance import Correction
-
-Named = TypeVar("Named", AnyArm, Task)
 
 
 def chosen_arm(recipe: Recipe, wanted: str | None) -> Trained:

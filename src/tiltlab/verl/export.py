@@ -1,16 +1,18 @@
 """A recipe's arm as a folder that verl trains from: settings, data, and the command."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from tiltlab.config.recipe import Recipe
+from tiltlab.datasets.files import is_file
 from tiltlab.errors import UserError
 from tiltlab.models.codec import Codec
 from tiltlab.models.loading import load_codec
 from tiltlab.seeds import batch_indices
-from tiltlab.storage.files import make_folder, write_bytes, write_text
+from tiltlab.storage.files import make_folder, write_bytes
 from tiltlab.study.study import taught
 from tiltlab.tasks.base import Task, notes_of
 from tiltlab.verl.carried import chosen_arm, chosen_task, left_behind, require_carried
@@ -54,16 +56,10 @@ def export_verl(recipe: Recipe, asked: Asked, folder: Path, on_note: Callable[[s
     require_carried(recipe, arm, asked.nodes * asked.gpus)
     codec, seed = load_codec(recipe.model), recipe.seed if asked.seed is None else asked.seed
     files, longest = _data(recipe, task, codec, seed)
-    entries = recipe.model_dump(mode="json")["tasks"]
-    entry = entries[[one.name for one in recipe.tasks].index(task.name)]
-    wanted = Wanted(recipe, arm, json.dumps(entry), seed, asked.nodes, asked.gpus, longest, codec.end_ids)
+    wanted = Wanted(recipe, arm, _entry(recipe, task.name), seed, asked.nodes, asked.gpus, longest, codec.end_ids)
     head = f"# {recipe.name}: {arm.name} on {task.name}, written by `tiltlab export verl` for verl {VERSION}.\n"
     texts = {f"{NAME}.yaml": head + as_yaml(settings(wanted)), "README.txt": readme(wanted), RUN: run_script(wanted)}
-    make_folder(folder)
-    for name, data in files.items():
-        write_bytes(folder / name, data)
-    for name, text in texts.items():
-        write_text(folder / name, text)
+    _write(folder, files | {name: text.encode() for name, text in texts.items()})
     for note in (*notes_of(task, "train"), *codec.notes(map(task.render, task.problems("train")[:1]))):
         on_note(note)
     for note in left_behind(recipe):
@@ -86,6 +82,32 @@ def _data(recipe: Recipe, task: Task, codec: Codec, seed: int) -> tuple[dict[str
         "validation.parquet": parquet(task, validation, others),
     }
     return files, max(longest, more)
+
+
+def _entry(recipe: Recipe, name: str) -> str:
+    """The recipe's entry of a task, on one line, as `--task` takes it anywhere on this machine.
+
+    A $ is written by its number: what verl reads its settings with would take ${...} for another setting.
+    """
+    entries = recipe.model_dump(mode="json")["tasks"]
+    entry = entries[[one.name for one in recipe.tasks].index(name)]
+    named = {key: value for key in ("train", "validation", "test") if isinstance(value := entry.get(key), str)}
+    whole = entry | {key: str(Path(value).resolve()) for key, value in named.items() if is_file(value)}
+    return json.dumps(whole).replace("$", "\\u0024")
+
+
+def _write(folder: Path, files: Mapping[str, bytes]) -> None:
+    """All files, in this order, or none of them."""
+    make_folder(folder)
+    try:
+        for name, data in files.items():
+            write_bytes(folder / name, data)
+    except BaseException:
+        for name in files:
+            (folder / name).unlink(missing_ok=True)
+        with suppress(OSError):  # it is somebody else's by now
+            folder.rmdir()
+        raise
 
 
 def _require_empty(folder: Path) -> None:

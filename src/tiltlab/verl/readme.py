@@ -2,8 +2,9 @@
 
 import shlex
 
+from tiltlab.models.loading import EMBEDDED
 from tiltlab.verl.keys import NAME, PLUGIN, VERSION
-from tiltlab.verl.settings import Wanted
+from tiltlab.verl.settings import Wanted, model_path
 
 
 def run_script(wanted: Wanted) -> str:
@@ -22,6 +23,7 @@ exec python -m verl.trainer.main_ppo --config-dir "$here" --config-name {NAME} "
 def readme(wanted: Wanted) -> str:
     """README.txt: what is needed, how to start, and how to read what comes of it."""
     task = f"--task {shlex.quote(wanted.task)}"
+    base = EMBEDDED if wanted.recipe.model.path == EMBEDDED else model_path(wanted.recipe)
     ray = ["", *_RAY.format(nodes=wanted.nodes).splitlines()] if wanted.nodes > 1 else []
     lines = [
         f"{_headline(wanted)}.",
@@ -43,7 +45,7 @@ def readme(wanted: Wanted) -> str:
         "To report on test sets, draw from the step that is chosen and from the base, as for any other model:",
         "    python -m verl.model_merger merge --backend fsdp --target_dir merged \\",
         "        --local_dir checkpoints/global_step_N/actor",
-        f"    tiltlab verdict --base {shlex.quote(wanted.recipe.model.path)} --tuned merged {task}",
+        f"    tiltlab verdict --base {shlex.quote(base)} --tuned merged {task}",
         "",
         "The objective stands in tiltlab.yaml under `tiltlab`. Settings that would make another one of it are refused.",
     ]

@@ -80,7 +80,7 @@ def _trainer(wanted: Wanted) -> dict[str, Any]:
     return {
         "trainer.v1.trainer_mode": NAME,
         "trainer.project_name": recipe.name,
-        "trainer.experiment_name": f"{wanted.arm.name}, seed {wanted.seed}",
+        "trainer.experiment_name": f"{wanted.arm.name}, seed {wanted.seed}".replace("${", "$ {"),
         "trainer.logger": ["console"],
         "trainer.nnodes": wanted.nodes,
         "trainer.n_gpus_per_node": wanted.gpus,
