@@ -3,7 +3,7 @@
     VERL_USE_EXTERNAL_MODULES=tiltlab.verl.plugin python -m verl.trainer.main_ppo --config-name tiltlab ...
 
 verl brings log pi of the trainer's own forward (old_log_probs), log p of the reference (ref_log_prob), importance
-weights over whole responses, and one update a batch. What is added, by three of its registries and methods overridden, not patched:
+weights over whole responses, and one update a batch. What is added, by three of its registries; nothing is patched:
 
 - an advantage: leave-one-out over the group on the whole response's score;
 - a trainer: puts the objective's terms where verl keeps rewards, and NaN where a response does not count;
