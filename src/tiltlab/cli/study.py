@@ -1,11 +1,11 @@
 """`tiltlab study`, and what is made of run folders: `report`, `compare`; and `lab`, which needs none."""
 
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
@@ -15,7 +15,10 @@ from tiltlab.cli.progress import bars, errors, jobs_progress
 from tiltlab.errors import UserError, gathered
 from tiltlab.storage.files import read_json, shortened
 from tiltlab.storage.folder import alone_in, require_writable
+from tiltlab.system import process_pool
 from tiltlab.system.devices import apart, cores_each, places_for, settle, usable_devices
+from tiltlab.system.process_pool import Pool
+from tiltlab.system.ray_pool import on_ray
 from tiltlab.system.streams import line
 from tiltlab.system.torchrun import ranks_started, standing
 
@@ -39,6 +42,10 @@ def study(
     ] = None,
     track: Annotated[str | None, typer.Option(help="Also send metrics to trackio, wandb or tensorboard.")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="Change a key of the recipe: train.steps=5")] = None,
+    on: Annotated[
+        str | None,
+        typer.Option(help="ray, for the Ray cluster of RAY_ADDRESS or of this machine; or ray://HEAD:10001."),
+    ] = None,
     dry: Annotated[
         bool, typer.Option("--dry-run", help="Tell what would be done and what it takes; write nothing.")
     ] = False,
@@ -50,15 +57,15 @@ def study(
     from tiltlab.config.recipe import load_recipe
     from tiltlab.study.study import run_study, splits_of, taught
 
-    plan = load_recipe(recipe, [*(set_ or ()), *_ranks_asked(gpus, jobs, dry)], print_note)
+    plan = load_recipe(recipe, [*(set_ or ()), *_ranks_asked(gpus, jobs, dry, on)], print_note)
     run = out or Path("runs") / shortened(plan.name)
     if dry:
         dry_run(plan, run, seeds, Output())
         return
-    devices = _devices(plan)
-    places = places_for(plan.gpus, devices)
-    jobs = jobs or (len(places) if devices[0].startswith("cuda") else max(1, 2 // plan.gpus))
-    with standing(apart(places[0]), partial(settle, cores_each(plan.gpus))) as ranks:
+    with (
+        _place(on, plan, run, jobs) as place,
+        standing(apart(place.first), partial(settle, cores_each(plan.gpus))) as ranks,
+    ):
         if ranks and not ranks.world.is_first:
             ranks.follow()
             return
@@ -72,26 +79,55 @@ def study(
                 plan,
                 run,
                 seeds=seeds,
-                jobs=1 if ranks else jobs,
-                devices=devices,
+                jobs=1 if ranks else place.jobs,
+                devices=place.devices,
                 on_progress=on_progress,
                 on_note=print_note,
                 launch=ranks.run if ranks else None,
+                pool=place.pool,
             )
     report(run)
     _tell_failed(failed, run)
 
 
-def _ranks_asked(gpus: int | None, jobs: int | None, dry: bool) -> list[str]:
+class Place(NamedTuple):
+    """Where a study runs.
+
+    pool: what runs its jobs.
+    jobs: side by side.
+    devices: that they take turns on.
+    first: the devices of one job, as `places_for` has them.
+    """
+
+    pool: Pool
+    jobs: int
+    devices: list[str]
+    first: str
+
+
+@contextmanager
+def _place(on: str | None, plan: "Recipe", run: Path, jobs: int | None) -> Iterator[Place]:
+    """This machine, or a cluster. Raises UserError where it cannot be had."""
+    if on is None:
+        devices = _devices(plan)
+        places = places_for(plan.gpus, devices)
+        jobs = jobs or (len(places) if devices[0].startswith("cuda") else max(1, 2 // plan.gpus))
+        yield Place(process_pool, jobs, devices, places[0])
+        return
+    with on_ray(on, run, device=plan.model.device, ranks=plan.gpus, jobs=jobs) as pool:
+        yield Place(pool, pool.room, pool.devices, places_for(plan.gpus, pool.devices)[0])
+
+
+def _ranks_asked(gpus: int | None, jobs: int | None, dry: bool, on: str | None) -> list[str]:
     """What is to change in the recipe for the number of ranks that the command line asks for, or torchrun has started.
 
     Raises UserError for what does not go with torchrun.
     """
     started = ranks_started()
-    if started and (dry or (jobs or 1) > 1 or (gpus or started) != started):
+    if started and (dry or on or (jobs or 1) > 1 or (gpus or started) != started):
         raise UserError(
-            f"torchrun has started {started} ranks for one job at a time: leave out --jobs, --gpus-per-run "
-            "and --dry-run, or torchrun"
+            f"torchrun has started {started} ranks for one job at a time: leave out --jobs, "
+            "--gpus-per-run, --on and --dry-run, or torchrun"
         )
     ranks = started or gpus
     return [f"gpus={ranks}"] if ranks else []

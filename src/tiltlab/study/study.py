@@ -32,8 +32,9 @@ from tiltlab.study.job import Job
 from tiltlab.study.pieces import Launch, begin, piece, placed, workers_gone
 from tiltlab.study.resume import require_whole
 from tiltlab.study.run import load_base
-from tiltlab.system.devices import cores_each, places_for, settle
-from tiltlab.system.process_pool import run_all
+from tiltlab.system import process_pool
+from tiltlab.system.devices import places_for, settle
+from tiltlab.system.process_pool import Pool
 from tiltlab.system.provenance import provenance
 from tiltlab.system.ranks import run_on_ranks
 from tiltlab.tasks.apart import Apart
@@ -74,6 +75,7 @@ def run_study(
     on_progress: OnProgress,
     on_note: Callable[[str], None] = lambda _: None,
     launch: Launch | None = None,
+    pool: Pool = process_pool,
 ) -> list[Job]:
     """Run a study, or go on with one that was stopped or killed; what is done is not done again.
 
@@ -84,6 +86,7 @@ def run_study(
     on_progress: told where each job is.
     on_note: told what there is to say of the model, a line at a time.
     launch: has ranks do a job that is to have several; left out, ranks are started for each.
+    pool: where the jobs run, this machine where left out.
 
     Returns the jobs that could not be finished; each says why in its failed.json.
 
@@ -96,21 +99,21 @@ def run_study(
     asked, recipe = recipe, recipe.model_copy(update={"model": replace(recipe.model, date=date)})
     notes: list[str] = []
     facts = check(recipe, notes.append)
-    if said := require_room(placed(recipe, devices[0]), this_machine(devices[0]), -(-jobs // len(places))):
+    new, keep = not (run / "study.json").exists(), jobs == recipe.gpus == 1
+    if said := pool.ask(partial(_try, placed(recipe, devices[0]), pool.sharing(jobs, places), new, keep)):
         notes.append(said)
-    if not (run / "study.json").exists():
-        _try_model(placed(recipe, devices[0]), keep=jobs == recipe.gpus == 1)
     for note in notes:
         on_note(note)
     with alone_in(run):
         lock = workers_gone(run)
-        threads = cores_each(jobs * recipe.gpus)
+        threads = pool.threads(jobs * recipe.gpus)
         made = provenance() | {"jobs": jobs, "ranks": recipe.gpus, "threads": threads, "devices": list(devices)}
         _open(asked, run, seeds, facts, made, date)
         unfinished = [job for job in plan(recipe, seeds) if not _is_done(job.folder(run), recipe)]
         launch = launch or partial(run_on_ranks, begin=partial(settle, threads))
-        run_all(
-            [partial(piece, job, recipe, run, lock, launch) for job in unfinished],
+        whole = run.absolute()  # wherever the processes that get it are
+        pool.run_all(
+            [partial(piece, job, recipe, whole, lock.absolute(), launch) for job in unfinished],
             jobs=max(1, min(jobs, len(unfinished))),
             begin=partial(begin, threads),
             devices=places,
@@ -125,6 +128,14 @@ def _is_done(folder: JobDir, recipe: Recipe) -> bool:
         return False
     require_whole(folder, recipe.validation.every)
     return True
+
+
+def _try(recipe: Recipe, sharing: int, new: bool, keep: bool) -> str | None:
+    """Whether this machine has room for it, as `require_room` tells; of a new study, whether its model can be used."""
+    said = require_room(recipe, this_machine(recipe.model.device), sharing)
+    if new:
+        _try_model(recipe, keep=keep)
+    return said
 
 
 def _try_model(recipe: Recipe, *, keep: bool) -> None:

@@ -14,12 +14,16 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing import connection
+from typing import Protocol, TypeVar
 
 from tiltlab.errors import Stopped, UserError
+from tiltlab.system.devices import cores_each
 from tiltlab.system.handing_over import Piece, outcome, pickled, teller
 from tiltlab.system.memory import tune
 from tiltlab.system.program import Parent, Program
 from tiltlab.system.signals import stopped_by_signals
+
+Answer = TypeVar("Answer")
 
 Begin = Callable[[str], None]
 """Called as begin(device), once in each process that works."""
@@ -30,6 +34,49 @@ NO_MORE = b""
 
 ENDING = 60.0
 """Seconds that a worker may take to end, once it has closed its pipe."""
+
+
+class Pool(Protocol):
+    """Where pieces of work run. This module is one: this machine; ray_pool.py has another."""
+
+    def run_all(
+        self,
+        pieces: Sequence[Piece],
+        *,
+        jobs: int,
+        begin: Begin,
+        devices: Sequence[str],
+        on_progress: Callable[..., None],
+    ) -> None:
+        """Run all pieces of work, as `run_all` does."""
+        ...
+
+    def ask(self, question: Callable[[], Answer]) -> Answer:
+        """What a question is answered where the pieces are to run. Raises what it raises."""
+        ...
+
+    def threads(self, processes: int) -> int:
+        """CPU threads of each of so many processes."""
+        ...
+
+    def sharing(self, jobs: int, places: Sequence[str]) -> int:
+        """How many of so many jobs side by side share a place."""
+        ...
+
+
+def ask(question: Callable[[], Answer]) -> Answer:
+    """What a question is answered here."""
+    return question()
+
+
+def threads(processes: int) -> int:
+    """CPU threads of each of so many processes."""
+    return cores_each(processes)
+
+
+def sharing(jobs: int, places: Sequence[str]) -> int:
+    """How many of so many jobs side by side share a place."""
+    return -(-jobs // len(places))
 
 
 def run_all(
