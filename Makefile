@@ -7,7 +7,7 @@ PYTHON ?= python3
 PIP_ARGS ?=
 BIN := .venv/bin
 
-.PHONY: study test test-fast contract contract-verl lab check smollm2 embedded pictures requirements docs wheel
+.PHONY: study test test-fast contract contract-verl contract-ray lab check smollm2 embedded pictures requirements docs wheel
 
 study: .venv/ready
 	$(BIN)/tiltlab study
@@ -33,6 +33,11 @@ contract: .venv-vllm/ready
 contract-verl: .venv-verl/ready
 	.venv-verl/bin/python -m pytest tests/contract_verl
 
+# What Ray must hold to for a study on several machines (docs/cluster.md): an environment of its own of 2 GB, and five
+# minutes. Two nodes on this machine, whose workers, nodes and head are killed.
+contract-ray: .venv-ray/ready
+	.venv-ray/bin/python -m pytest tests/contract_ray
+
 check: .venv/ready
 	$(BIN)/ruff format --check src tests benchmarks
 	$(BIN)/ruff check src tests benchmarks
@@ -57,16 +62,17 @@ embedded: .venv/ready
 pictures: .venv/ready
 	$(BIN)/python docs/pictures.py runs/sums docs/pictures
 
-# requirements.txt and those of the other environments (-docs, -vllm, -verl), made again of what is installed in .venv,
-# .venv-docs, .venv-vllm and .venv-verl: each package but torch pinned, with the hashes of all its files. Add or upgrade
+# requirements.txt and those of the other environments (-docs, -vllm, -verl, -ray), made again of what is installed in .venv,
+# .venv-docs, .venv-vllm, .venv-verl and .venv-ray: each package but torch pinned, with the hashes of all its files. Add or upgrade
 # there what should change, and run this. uv, which reads the hashes, lives as long as it takes.
-requirements: .venv/ready .venv-docs/ready .venv-vllm/ready .venv-verl/ready
+requirements: .venv/ready .venv-docs/ready .venv-vllm/ready .venv-verl/ready .venv-ray/ready
 	$(PYTHON) -m venv .venv/uv
 	.venv/uv/bin/pip install --quiet $(PIP_ARGS) uv
 	$(call pin,.venv,requirements.txt,3.11)
 	$(call pin,.venv-docs,requirements-docs.txt,3.11.5)
 	$(call pin,.venv-vllm,requirements-vllm.txt,3.11)
 	$(call pin,.venv-verl,requirements-verl.txt,3.11)
+	$(call pin,.venv-ray,requirements-ray.txt,3.11)
 	rm -r .venv/uv
 
 define pin
@@ -113,6 +119,13 @@ wheel: .venv/ready
 	.venv-verl/bin/pip install --quiet $(PIP_ARGS) -r requirements-torch.txt
 	.venv-verl/bin/pip install --quiet $(PIP_ARGS) --no-deps -r requirements-verl.txt
 	.venv-verl/bin/pip install --quiet --no-deps --editable .
+	touch $@
+
+.venv-ray/ready: requirements-torch.txt requirements-ray.txt pyproject.toml
+	$(PYTHON) -m venv .venv-ray
+	.venv-ray/bin/pip install --quiet $(PIP_ARGS) -r requirements-torch.txt
+	.venv-ray/bin/pip install --quiet $(PIP_ARGS) -r requirements-ray.txt
+	.venv-ray/bin/pip install --quiet --no-deps --editable .
 	touch $@
 
 .venv-docs/ready: requirements-docs.txt

@@ -4,6 +4,7 @@ import re
 import tomllib
 from pathlib import Path
 
+from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 
 from tiltlab.engines.vllm import VERSION
@@ -13,6 +14,7 @@ TEXT = Path("requirements.txt").read_text(encoding="utf-8")
 DOCS = Path("requirements-docs.txt").read_text(encoding="utf-8")
 VLLM = Path("requirements-vllm.txt").read_text(encoding="utf-8")
 VERL = Path("requirements-verl.txt").read_text(encoding="utf-8")
+RAY = Path("requirements-ray.txt").read_text(encoding="utf-8")
 TORCH = Path("requirements-torch.txt").read_text(encoding="utf-8")
 
 
@@ -22,7 +24,7 @@ def entries(text: str) -> list[str]:
 
 
 def test_every_package_is_pinned_to_its_files() -> None:
-    for entry in [*entries(TEXT), *entries(DOCS), *entries(VLLM), *entries(VERL)]:
+    for entry in [*entries(TEXT), *entries(DOCS), *entries(VLLM), *entries(VERL), *entries(RAY)]:
         pin, *hashes = entry.split()
         assert re.fullmatch(r"[\w.-]+==[\w.]+", pin), entry
         assert hashes
@@ -32,7 +34,7 @@ def test_every_package_is_pinned_to_its_files() -> None:
 def test_torch_alone_is_left_to_the_index() -> None:
     (pin,) = entries(TORCH)
     assert re.fullmatch(r"torch==[\d.]+", pin)
-    assert not any(re.match("torch==", entry) for entry in entries(TEXT + VLLM + VERL))
+    assert not any(re.match("torch==", entry) for entry in entries(TEXT + VLLM + VERL + RAY))
 
 
 def test_all_that_tiltlab_needs_is_there() -> None:
@@ -55,6 +57,14 @@ def test_verl_is_of_one_release_and_stands_beside_what_tiltlab_needs() -> None:
     assert Version("5.9") <= Version(pins["transformers"]) < Version("5.11")  # tiltlab's range, and verl's
 
 
+def test_ray_stands_beside_all_that_the_set_up_installs() -> None:
+    pins = {name_of(entry): entry.split()[0] for entry in entries(RAY)}
+    extra = tomllib.loads(Path("pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]["ray"]
+    assert {entry.split()[0] for entry in entries(TEXT)} <= {*pins.values()}
+    assert pins["ray"].split("==")[1] in SpecifierSet(extra[0].partition("]")[2])
+    assert "grpcio" in pins  # Ray's client
+
+
 def test_vllm_is_of_one_release() -> None:
     pins = {name_of(entry): entry.split()[0].split("==")[1] for entry in entries(VLLM)}
     extra = tomllib.loads(Path("pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"][
@@ -69,7 +79,9 @@ def name_of(entry: str) -> str:
 
 
 def test_no_index_is_named() -> None:
-    assert "://" not in TEXT + TORCH + DOCS + VLLM
+    assert "://" not in TEXT + TORCH + DOCS + VLLM + VERL + RAY
     assert not re.search(
-        r"^\s*(-i|--index-url|--extra-index-url|--find-links|-f)\b", TEXT + TORCH + DOCS + VLLM, re.MULTILINE
+        r"^\s*(-i|--index-url|--extra-index-url|--find-links|-f)\b",
+        TEXT + TORCH + DOCS + VLLM + VERL + RAY,
+        re.MULTILINE,
     )

@@ -227,7 +227,8 @@ class _Driver:
         own = {"num_gpus": share.gpus, "num_cpus": share.cpus, "max_retries": 0}
         work: Any = self._ray.remote(_work).options(**own)
         path = [str(Path.cwd()), *sys.path]
-        self._start = lambda number: work.remote(self._board, number, messages[number], begin, device, path, settings)
+        given = begin, device, path, settings
+        self._start: Callable[[int], Any] = lambda number: work.remote(self._board, number, messages[number], *given)
         self._share = share
         self._numbers: dict[Any, int] = {}
 
