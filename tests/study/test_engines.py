@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.cli.test_cli import run as command
-from tests.study.test_resume import SMALL
+from tests.study.test_resume import SMALL, STOP
 from tests.study.test_study import essence
 from tiltlab.config.engine import EngineConfig
 from tiltlab.config.recipe import Recipe
@@ -84,13 +84,13 @@ def test_a_copy_as_engine_makes_the_same_study(tmp_path: Path) -> None:
     ran(tmp_path / "copy", engine=OTHER)
     assert essence(tmp_path / "copy") == essence(tmp_path / "hf")
     assert closed()
-    assert [engine.updates for engine in Copy.made] == [8, 1, 1]  # at the start, after each step, the best
+    assert [engine.updates for engine in Copy.made] == [6, 1, 1]  # at the start, after each step, the best
 
 
 def test_stopped_and_gone_on_with_it_ends_the_same(tmp_path: Path) -> None:
     ran(tmp_path / "straight", engine=OTHER)
     with pytest.raises(Stopped):
-        ran(tmp_path / "stopped", 5, engine=OTHER)
+        ran(tmp_path / "stopped", STOP, engine=OTHER)
     assert closed()
     ran(tmp_path / "stopped", engine=OTHER)
     assert essence(tmp_path / "stopped") == essence(tmp_path / "straight")

@@ -121,6 +121,6 @@ def test_killed_at_random_moments_it_ends_the_same(
             random_moment.randint(1, moments), arguments, folder, random_moment.random() < 0.5
         ):
             kills += 1
-        finish(arguments)
+        finish(undisturbed(folder))
         assert contents(folder) == expected, f"after {kills} kills, in run {runs}"
         runs += 1

@@ -69,8 +69,15 @@ print(found[0])
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("source", ["file", "stdin", "command line"])
-@pytest.mark.parametrize("caller", CALLERS)
+@pytest.mark.parametrize(
+    ("caller", "source"),
+    [
+        *[("itself", source) for source in ("file", "stdin", "command line")],
+        ("a pool of forks", "stdin"),
+        ("forks of one that has workers", "command line"),
+        ("a loader's worker", "file"),
+    ],
+)
 def test_a_script_without_a_main_guard_is_served_and_runs_once(caller: str, source: str, tmp_path: Path) -> None:
     code = GRADES + CALLERS[caller]
     (tmp_path / "script.py").write_text(code)
