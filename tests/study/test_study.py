@@ -22,12 +22,12 @@ from tiltlab.report.findings import findings
 from tiltlab.report.load import load_study
 from tiltlab.report.tables import result_rows
 from tiltlab.storage.files import read_json, read_lines
-from tiltlab.study import study as study_module
 from tiltlab.study.job import Job, Work
 from tiltlab.study.resume import State
 from tiltlab.study.run import run_job
 from tiltlab.study.study import plan, run_study
 from tiltlab.study.training import with_best
+from tiltlab.system import process_pool
 from tiltlab.training.alarms import alarms
 
 pytestmark = pytest.mark.slow
@@ -161,10 +161,10 @@ def test_an_accuracy_that_nobody_knows_loses_to_any_other() -> None:
 
 def test_threads_do_not_change_with_the_jobs_that_are_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     given: list[int] = []
-    real = study_module.run_all
+    real = process_pool.run_all
     # what is done with them is not looked at here, so that one process will do
     monkeypatch.setattr(
-        study_module, "run_all", lambda *a, **k: (given.append(k["begin"].args[0]), real(*a, **(k | {"jobs": 1})))
+        process_pool, "run_all", lambda *a, **k: (given.append(k["begin"].args[0]), real(*a, **(k | {"jobs": 1})))
     )
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(6), raising=False)
     study(tmp_path, jobs=2, arms=["base", "task_reward"])
