@@ -11,7 +11,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import fully_shard
 
 from tests.models import tiny
@@ -284,16 +284,13 @@ def _saved_to(world: World, path: Path) -> None:
 
 
 def _naive(world: World) -> None:
-    """A collective in every forward and backward."""
-    dist.destroy_process_group()
-    dist.init_process_group("gloo", timeout=dt.timedelta(seconds=30))
+    """A collective in every forward and backward, and another number of them on each rank."""
+    mesh = DeviceMesh.from_group(dist.new_group(timeout=dt.timedelta(seconds=30)), "cpu")
     module = tiny.llama(9)
-    for layer in module.model.layers:
-        fully_shard(layer, mesh=init_device_mesh("cpu", (world.size,)))
-    fully_shard(module)
+    for part in (*module.model.layers, module):
+        fully_shard(part, mesh=mesh)
     for _ in range(1 + world.rank):
         module(torch.zeros(1, 4, dtype=torch.long)).logits.sum().backward()
-    world.wait()
 
 
 def test_wrapped_naively_ranks_with_unlike_numbers_of_micro_batches_never_meet() -> None:
