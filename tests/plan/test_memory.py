@@ -53,7 +53,7 @@ def test_each_part_is_what_a_step_holds(family: str, tied: bool, dtype: torch.dt
     compare(found, planned(config, dtype, ask))
 
 
-@pytest.mark.parametrize(("dtype", "checkpointing"), zip(DTYPES, [True, False], strict=True))
+@pytest.mark.parametrize(("dtype", "checkpointing"), [*zip(DTYPES, [True, False], strict=True)])
 def test_each_part_is_what_a_step_with_adapters_holds(dtype: torch.dtype, checkpointing: bool) -> None:
     config, lora = dry.settings("qwen3", tied=True), LoraConfig(rank=4)
     ask = Ask(BATCH, MICRO, 32768, checkpointing, "device", reference=False)
@@ -84,7 +84,7 @@ def test_rows_that_a_recipe_bounds_are_fewer() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "checkpointing"), zip(PAPER, [True, False, False], strict=True))
+@pytest.mark.parametrize(("name", "checkpointing"), [*zip(PAPER, [True, False, False], strict=True)])
 def test_a_part_of_a_published_model_is_as_planned(name: str, checkpointing: bool) -> None:
     """An eighth of the layers and a quarter of each width, which is what a core trains in seconds."""
     given = PUBLISHED[name]

@@ -1,6 +1,7 @@
 """A file in each format, written from a study's own records: the same verdict, as far as the format carries it."""
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -56,13 +57,29 @@ def reading(name: str, path: Path) -> Reading:
     )
 
 
-def judged(name: str, plant: str, folder: Path) -> tuple[Verdict, list[str]]:
-    write, _, _ = FORMATS[name]
-    base, tuned = drawn(plant)
-    paths = [write(records, folder / side) for side, records in (("base", base), ("tuned", tuned))]
-    said: list[str] = []
-    asked = Asked(reading(name, paths[0]), written_task(folder), say=said.append)
-    return decide(from_files(*paths, asked=asked)), said
+Opened = Callable[[str, str], tuple[Evidence, list[str]]]
+"""What is read of a format's files of a plant, by their names, and what is said."""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("formats")
+
+
+@pytest.fixture(scope="module")
+def opened(folder: Path) -> Opened:
+    """Written and read once."""
+
+    @cache
+    def of(name: str, plant: str) -> tuple[Evidence, list[str]]:
+        base, tuned = drawn(plant)
+        place = folder / f"{name}, {plant}"
+        paths = [FORMATS[name][0](records, place / side) for side, records in (("base", base), ("tuned", tuned))]
+        said: list[str] = []
+        asked = Asked(reading(name, paths[0]), written_task(folder), say=said.append)
+        return from_files(*paths, asked=asked), said
+
+    return of
 
 
 @cache
@@ -70,6 +87,7 @@ def on_records(plant: str) -> Verdict:
     return decide(Evidence(*drawn(plant)))
 
 
+@cache
 def expected(plant: str, kept: Kept, folder: Path, *, bytes_: bool) -> Verdict:
     """The verdict on the study's own records, without what the format does not keep."""
     task = written_task(folder)
@@ -109,11 +127,11 @@ def same(found: object, wanted: object, path: str = "verdict") -> None:
 @pytest.mark.parametrize("plant", [FORM, TAUGHT])
 @pytest.mark.parametrize("name", FORMATS)
 def test_a_file_of_each_format_has_the_verdict_of_the_records_that_it_was_written_from(
-    name: str, plant: str, tmp_path: Path
+    name: str, plant: str, opened: Opened, folder: Path
 ) -> None:
     kept = FORMATS[name][2]
-    found, _ = judged(name, plant, tmp_path)
-    same(found, expected(plant, kept, tmp_path, bytes_=name == "open-instruct"))
+    found = decide(opened(name, plant)[0])
+    same(found, expected(plant, kept, folder, bytes_=name == "open-instruct"))
     whole = on_records(plant)
     same(found.gain, whole.gain)
     if plant != TAUGHT or kept.ref_logp:
@@ -124,9 +142,9 @@ def test_a_file_of_each_format_has_the_verdict_of_the_records_that_it_was_writte
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_what_is_read_and_what_a_format_lacks_is_said(name: str, tmp_path: Path) -> None:
+def test_what_is_read_and_what_a_format_lacks_is_said(name: str, opened: Opened) -> None:
     _, form, kept = FORMATS[name]
-    _, said = judged(name, FORM, tmp_path)
+    _, said = opened(name, FORM)
     told = "\n".join(said)
     assert "480 responses" in told
     assert "480 of 480 responses answer 60 of 60 problems" in told
@@ -149,17 +167,15 @@ def test_grades_may_be_the_file_s_own(name: str, tmp_path: Path) -> None:
     assert decide(examined).gain.b.value == pytest.approx(on_records(COLLAPSE).gain.b.value)
 
 
-def test_log_probabilities_are_summed_over_the_tokens_that_were_drawn(tmp_path: Path) -> None:
-    base, tuned = drawn(TAUGHT)
-    for name, (write, _, kept) in FORMATS.items():
-        path = write(tuned, tmp_path / name.replace(" ", "-"))
-        other = write(base, tmp_path / f"{name.replace(' ', '-')}-base")
-        examined = from_files(other, path, asked=Asked(reading(name, path), written_task(tmp_path)))
-        for found, own in zip(examined.tuned, tuned, strict=True):
-            assert found.problem == own.problem
-            assert found.text == own.text
-            assert math.isnan(found.logp) if not kept.logp else found.logp == pytest.approx(own.logp, abs=1e-6)
-            assert math.isnan(found.ref_logp) if not kept.ref_logp else found.ref_logp == pytest.approx(own.ref_logp)
+@pytest.mark.parametrize("name", FORMATS)
+def test_log_probabilities_are_summed_over_the_tokens_that_were_drawn(name: str, opened: Opened) -> None:
+    _, tuned = drawn(TAUGHT)
+    kept, (examined, _) = FORMATS[name][2], opened(name, TAUGHT)
+    for found, own in zip(examined.tuned, tuned, strict=True):
+        assert found.problem == own.problem
+        assert found.text == own.text
+        assert math.isnan(found.logp) if not kept.logp else found.logp == pytest.approx(own.logp, abs=1e-6)
+        assert math.isnan(found.ref_logp) if not kept.ref_logp else found.ref_logp == pytest.approx(own.ref_logp)
 
 
 def test_by_grades_alone_nothing_is_beyond_sharpening_as_nobody_could_vote(tmp_path: Path) -> None:

@@ -100,7 +100,7 @@ def reported(folder: Path, path: Path) -> Exception | None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("turn", "harm"), enumerate([*REFUSED, *EITHER, "missing", "a folder"]))
+@pytest.mark.parametrize(("turn", "harm"), [*enumerate([*REFUSED, *EITHER, "missing", "a folder"])])
 def test_a_damaged_file_is_named(turn: int, harm: str, whole: Path, tmp_path: Path) -> None:
     folder = tmp_path / "copy"
     shutil.copytree(whole, folder)

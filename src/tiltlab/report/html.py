@@ -4,6 +4,7 @@ model or a data file can become markup, and none of it works unseen."""
 import base64
 import math
 from collections.abc import Callable, Mapping
+from functools import cache
 from importlib.resources import files
 from typing import Any
 
@@ -23,6 +24,12 @@ def render_page(template: str, figures: Mapping[str, go.Figure], **values: Any) 
     figures: each is drawn in the element whose id is its name.
     values: what the template asks for.
     """
+    drawn = {name: plain(figure.to_plotly_json()) for name, figure in figures.items()}
+    return _environment().get_template(template).render(figures=drawn, plotly=get_plotlyjs(), **values)
+
+
+@cache  # a template is read once
+def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
         loader=jinja2.FunctionLoader(lambda name: (files("tiltlab.report") / name).read_text(encoding="utf-8")),
         autoescape=True,
@@ -37,8 +44,7 @@ def render_page(template: str, figures: Mapping[str, go.Figure], **values: Any) 
         "signed": _unbroken(signed),
         "tokens": length,
     }
-    drawn = {name: plain(figure.to_plotly_json()) for name, figure in figures.items()}
-    return environment.get_template(template).render(figures=drawn, plotly=get_plotlyjs(), **values)
+    return environment
 
 
 def _unbroken(shown: Callable[..., str]) -> Callable[..., str]:
