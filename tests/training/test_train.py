@@ -80,8 +80,10 @@ REGIMES = {
 }
 
 
-LONG = [(0.1, 600), (0.03, 200), (0.01, 300)]
-SHORT = [(0.1, 300), (0.03, 150), (0.01, 150)]
+LONG = [(0.1, 600), (0.03, 150), (0.01, 250)]
+MIDDLING = [(0.1, 300), (0.03, 150), (0.01, 150)]
+SHORT = [(0.1, 150), (0.03, 80), (0.01, 100)]
+STAGES = {"tilted .1": LONG, "tilted .1, alpha 2": MIDDLING, "tempered .5": MIDDLING}
 SEEDS = range(3)
 
 
@@ -90,10 +92,10 @@ SEEDS = range(3)
 def test_training_reaches_the_exact_optimum(regime: str) -> None:
     """At most .01 in total variation, over 364 sequences of variable length, with random rewards; three languages.
 
-    Half of that is reached by 600 steps of 128 responses, but where rewards of ten nats leave hardly anything of what
-    the reference was.
+    Two thirds of that are reached by 330 steps of 128 responses, but where rewards of ten nats leave hardly anything of
+    what the reference was, and where much is likely.
     """
-    stages, batch = (LONG, 256) if regime == "tilted .1" else (SHORT, 128)
+    stages, batch = STAGES.get(regime, SHORT), 192 if regime == "tilted .1" else 128
     languages = [TableLanguage.random(seed) for seed in SEEDS]
     rewards = [random_rewards(language, seed) for seed, language in enumerate(languages)]
     by_prompt = {f"{seed}{text}": value for seed in SEEDS for text, value in rewards[seed].items()}
