@@ -1,5 +1,6 @@
 """What tests ask of processes."""
 
+import os
 import subprocess
 import sys
 import time
@@ -29,5 +30,5 @@ def wait_until(condition: Callable[[], bool], seconds: float = 100.0) -> None:
 
 def write(file: str, text: str) -> None:
     """At once, for one who waits for it."""
-    Path(file + ".part").write_text(text)
-    Path(file + ".part").replace(file)
+    Path(f"{file}.{os.getpid()}.part").write_text(text)
+    Path(f"{file}.{os.getpid()}.part").replace(file)
