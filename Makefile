@@ -105,27 +105,13 @@ wheel: .venv/ready
 	$(BIN)/pip install --quiet --no-deps --editable .
 	touch $@
 
-# --no-deps: vLLM asks for torchvision, torchaudio and torchcodec, which must fit the build of torch, and are not needed
-.venv-vllm/ready: requirements-torch.txt requirements-vllm.txt pyproject.toml
-	$(PYTHON) -m venv .venv-vllm
-	.venv-vllm/bin/pip install --quiet $(PIP_ARGS) -r requirements-torch.txt
-	.venv-vllm/bin/pip install --quiet $(PIP_ARGS) --no-deps -r requirements-vllm.txt
-	.venv-vllm/bin/pip install --quiet --no-deps --editable .
-	touch $@
-
-# --no-deps: of verl's own needs some bring GPU builds, and vLLM is not needed
-.venv-verl/ready: requirements-torch.txt requirements-verl.txt pyproject.toml
-	$(PYTHON) -m venv .venv-verl
-	.venv-verl/bin/pip install --quiet $(PIP_ARGS) -r requirements-torch.txt
-	.venv-verl/bin/pip install --quiet $(PIP_ARGS) --no-deps -r requirements-verl.txt
-	.venv-verl/bin/pip install --quiet --no-deps --editable .
-	touch $@
-
-.venv-ray/ready: requirements-torch.txt requirements-ray.txt pyproject.toml
-	$(PYTHON) -m venv .venv-ray
-	.venv-ray/bin/pip install --quiet $(PIP_ARGS) -r requirements-torch.txt
-	.venv-ray/bin/pip install --quiet $(PIP_ARGS) -r requirements-ray.txt
-	.venv-ray/bin/pip install --quiet --no-deps --editable .
+# The environments of the contracts. --no-deps, as every package is pinned: vLLM asks for torchvision, torchaudio and
+# torchcodec, which must fit the build of torch, and verl for GPU builds and vLLM; none of them is needed.
+.venv-vllm/ready .venv-verl/ready .venv-ray/ready: .venv-%/ready: requirements-torch.txt requirements-%.txt pyproject.toml
+	$(PYTHON) -m venv .venv-$*
+	.venv-$*/bin/pip install --quiet $(PIP_ARGS) -r requirements-torch.txt
+	.venv-$*/bin/pip install --quiet $(PIP_ARGS) --no-deps -r requirements-$*.txt
+	.venv-$*/bin/pip install --quiet --no-deps --editable .
 	touch $@
 
 .venv-docs/ready: requirements-docs.txt

@@ -7,7 +7,7 @@ import pytest
 
 from tests.ranks import on_ranks
 from tiltlab.evaluation import evaluate as module
-from tiltlab.evaluation.evaluate import Evaluated, evaluate, in_order
+from tiltlab.evaluation.evaluate import Evaluated, evaluate, one_lot
 from tiltlab.models.table import TableLanguage
 from tiltlab.samplers.base import Info
 from tiltlab.samplers.power_smc import PowerSMC
@@ -65,6 +65,6 @@ def test_notes_of_a_call_stand_beside_those_of_a_problem() -> None:
         Evaluated([], Info(0), []),
         Evaluated([], Info(4, seconds=5.0, notes={"each": [10], "call": [8]}, warnings=("w",)), ["b"]),
     ]
-    made = in_order(lots, [[2, 0], [], [1]], n=1)
+    made = one_lot(lots, [[2, 0], [], [1]], n=1)
     assert made.info == Info(7, seconds=5.0, notes={"each": [0, 10, 20], "call": [7, 8]}, warnings=("w",))
     assert made.first_P == ["a", "b", "c"]

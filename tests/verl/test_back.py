@@ -17,9 +17,14 @@ from tiltlab.study.study import taught
 from tiltlab.types import Record
 from tiltlab.verl import reward
 
+Ids = dict[tuple[str, int], list[int]]
+"""Tokens of a response, by its problem and number."""
+
+Drawn = tuple[list[Record], Ids]
+
 
 @pytest.fixture
-def drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[list[Record], dict[tuple[str, int], list[int]]]:
+def drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Drawn:
     """Responses of the embedded model to validation problems, and their tokens."""
     out = str(tmp_path / "drawn")
     keys = ("--task", "lazy-sum", "-n", "8", "--limit", "5", "--max-tokens", "40", "--set", "split=validation")
@@ -28,7 +33,7 @@ def drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[list[Record]
     return read_records(tmp_path / "drawn" / "records.jsonl"), {(x["problem"], x["sample"]): x["ids"] for x in lines}
 
 
-def dumped(folder: Path, step: int, plan: Recipe, records: list[Record], ids: dict[tuple[str, int], list[int]]) -> None:
+def dumped(folder: Path, step: int, plan: Recipe, records: list[Record], ids: Ids) -> None:
     """As verl writes what the grader and the plug-in say of each response."""
     (task,), codec = taught(plan), load_codec(ModelConfig())
     problems = {problem.id: problem for problem in task.problems("validation")}
@@ -48,7 +53,7 @@ def commands(readme: str) -> list[str]:
 
 
 def test_what_the_readme_says_runs(
-    drawn: tuple[list[Record], dict[tuple[str, int], list[int]]],
+    drawn: Drawn,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -76,7 +81,7 @@ def test_what_the_readme_says_runs(
 
 
 def test_log_p_is_filled_in_by_the_very_tokens(
-    drawn: tuple[list[Record], dict[tuple[str, int], list[int]]],
+    drawn: Drawn,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],

@@ -20,7 +20,7 @@ from tiltlab.system.devices import apart, cores_each, places_for, settle, usable
 from tiltlab.system.process_pool import Pool
 from tiltlab.system.ray_pool import on_ray
 from tiltlab.system.streams import line
-from tiltlab.system.torchrun import ranks_started, standing
+from tiltlab.system.torchrun import Standing, ranks_started, standing
 
 if TYPE_CHECKING:
     from tiltlab.config.recipe import Recipe
@@ -55,7 +55,6 @@ def study(
     Stopped or killed, the same command goes on where it was.
     """
     from tiltlab.config.recipe import load_recipe
-    from tiltlab.study.study import run_study, splits_of, taught
 
     plan = load_recipe(recipe, [*(set_ or ()), *_ranks_asked(gpus, jobs, dry, on)], print_note)
     run = out or Path("runs") / shortened(plan.name)
@@ -69,25 +68,34 @@ def study(
         if ranks and not ranks.world.is_first:
             ranks.follow()
             return
-        for task in taught(plan):
-            for needed in splits_of(plan, task):
-                with suppress(UserError):  # told below, with whatever else is wrong
-                    print_notes(needed.task, [needed.split])
-        mirror = _mirror(track, run, plan) if track else None
-        with jobs_progress(run, mirror) as on_progress:
-            failed = run_study(
-                plan,
-                run,
-                seeds=seeds,
-                jobs=1 if ranks else place.jobs,
-                devices=place.devices,
-                on_progress=on_progress,
-                on_note=print_note,
-                launch=ranks.run if ranks else None,
-                pool=place.pool,
-            )
+        failed = _run(plan, run, seeds, place, track, ranks)
     report(run)
     _tell_failed(failed, run)
+
+
+def _run(
+    plan: "Recipe", run: Path, seeds: int, place: "Place", track: str | None, ranks: Standing | None
+) -> "Sequence[Job]":
+    """Run a study, telling what there is to tell. Returns the jobs that failed."""
+    from tiltlab.study.study import run_study, splits_of, taught
+
+    for task in taught(plan):
+        for needed in splits_of(plan, task):
+            with suppress(UserError):  # told below, with whatever else is wrong
+                print_notes(needed.task, [needed.split])
+    mirror = _mirror(track, run, plan) if track else None
+    with jobs_progress(run, mirror) as on_progress:
+        return run_study(
+            plan,
+            run,
+            seeds=seeds,
+            jobs=1 if ranks else place.jobs,
+            devices=place.devices,
+            on_progress=on_progress,
+            on_note=print_note,
+            launch=ranks.run if ranks else None,
+            pool=place.pool,
+        )
 
 
 class Place(NamedTuple):

@@ -15,7 +15,7 @@ from tiltlab.rewards.functions import Reward
 from tiltlab.samplers.base import Info, Sampler, together
 from tiltlab.system.world import ALONE, World
 from tiltlab.tasks.base import Task, grade_all
-from tiltlab.training.dealing import deal
+from tiltlab.training.dealing import deal_prompts, in_order
 from tiltlab.types import Grade, Problem, Prompt, Record, Rollout
 
 CHUNK = 32
@@ -71,10 +71,11 @@ def evaluate(
     at_once = CHUNK * world.size
     for start in range(0, len(problems), at_once):
         some = problems[start : start + at_once]
-        shares = _shares(model, task, some, max_tokens, world)
-        mine = [some[i] for i in shares[world.rank]]
+        prompts = [task.render(problem) for problem in some]
+        shares = deal_prompts(model, prompts, max_tokens, world)
+        mine = [(some[i], prompts[i]) for i in shares[world.rank]]
         lot = _lot(model, reference, sampler, task, mine, n, max_tokens, seed, reward, on_rollouts)
-        lots.append(in_order(world.gather(lot), shares, n))
+        lots.append(one_lot(world.gather(lot), shares, n))
         on_progress(min(start + at_once, len(problems)))
     return Evaluated(
         [record for lot in lots for record in lot.records],
@@ -83,7 +84,7 @@ def evaluate(
     )
 
 
-def in_order(lots: Sequence[Evaluated], shares: Sequence[Sequence[int]], n: int) -> Evaluated:
+def one_lot(lots: Sequence[Evaluated], shares: Sequence[Sequence[int]], n: int) -> Evaluated:
     """What ranks have made of their shares of some problems, problem by problem.
 
     lots: of each rank; seconds are those of the slowest.
@@ -92,29 +93,18 @@ def in_order(lots: Sequence[Evaluated], shares: Sequence[Sequence[int]], n: int)
     """
     if len(lots) == 1:
         return lots[0]
-    places = {i: (rank, place) for rank, share in enumerate(shares) for place, i in enumerate(share)}
-    order = [places[i] for i in range(len(places))]
-    infos = {rank: lot.info for rank, lot in enumerate(lots) if shares[rank]}
-    costs = together(list(infos.values()))
+    busy = [(share, lot) for share, lot in zip(shares, lots, strict=True) if share]
+    shares, infos = [share for share, _ in busy], [lot.info for _, lot in busy]
+    costs = together(infos)
     by_problem = {
-        name: [infos[rank].notes[name][place] for rank, place in order]
+        name: in_order(shares, [info.notes[name] for info in infos])
         for name in costs.notes
-        if all(len(info.notes[name]) == len(shares[rank]) for rank, info in infos.items())  # not one a call
+        if all(len(info.notes[name]) == len(share) for share, info in zip(shares, infos, strict=True))  # not one a call
     }
-    info = replace(costs, seconds=max(one.seconds for one in infos.values()), notes={**costs.notes, **by_problem})
-    records = [record for rank, place in order for record in lots[rank].records[n * place : n * (place + 1)]]
-    return Evaluated(records, info, [lots[rank].first_P[place] for rank, place in order])
-
-
-def _shares(
-    model: LanguageModel, task: Task, problems: Sequence[Problem], max_tokens: int, world: World
-) -> list[list[int]]:
-    """The numbers of the problems that each rank of a world does. Problems with equal prompts go to one: a sampler
-    gives equal prompts other responses only within a call."""
-    if world.size == 1:
-        return [list(range(len(problems)))]
-    ids_P = [tuple(model.encode(task.render(problem))) for problem in problems]
-    return deal([len(ids) + max_tokens for ids in ids_P], world.size, together=ids_P)
+    info = replace(costs, seconds=max(one.seconds for one in infos), notes={**costs.notes, **by_problem})
+    groups = in_order(shares, [[lot.records[n * p : n * p + n] for p in range(len(share))] for share, lot in busy])
+    records = [record for group in groups for record in group]
+    return Evaluated(records, info, in_order(shares, [lot.first_P for _, lot in busy]))
 
 
 def _lot(
@@ -122,17 +112,17 @@ def _lot(
     reference: LanguageModel,
     sampler: Sampler,
     task: Task,
-    problems: Sequence[Problem],
+    asked: Sequence[tuple[Problem, Prompt]],
     n: int,
     max_tokens: int,
     seed: int,
     reward: Reward | None,
     on_rollouts: Callable[[Sequence[Problem], Sequence[Sequence[Rollout]]], None],
 ) -> Evaluated:
-    """What some problems come to, which may be none."""
-    if not problems:
+    """What some problems come to, which may be none; each with its prompt."""
+    if not asked:
         return Evaluated([], Info(0), [])
-    prompts = [task.render(problem) for problem in problems]
+    problems, prompts = [problem for problem, _ in asked], [prompt for _, prompt in asked]
     graded = partial(_graded, task, problems, reward)
     samples = sampler(model, prompts, n=n, max_tokens=max_tokens, seed=seed, grade_fn=graded)
     rollouts = samples.rollouts

@@ -17,7 +17,8 @@ from tiltlab.records.opening import Step
 from tiltlab.records.recognise import is_own
 from tiltlab.storage.files import require_end
 from tiltlab.storage.records import read_records
-from tiltlab.storage.shapes import Told, or_else, read_shaped
+from tiltlab.storage.shaped import or_else, read_shaped
+from tiltlab.storage.shapes import Told
 from tiltlab.storage.token_ids import TokenIds, read_ids
 from tiltlab.tasks.base import LenientReading, Task, grade_texts
 from tiltlab.types import UNKNOWN, Problem, Record, Split

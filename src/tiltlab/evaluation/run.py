@@ -39,7 +39,7 @@ from tiltlab.storage.old_names import renamed
 from tiltlab.storage.place import at_work
 from tiltlab.storage.records import read_records, record_line, write_records
 from tiltlab.storage.run_folder import kept_date
-from tiltlab.storage.shapes import or_else, read_shaped, read_shaped_lines
+from tiltlab.storage.shaped import or_else, read_shaped, read_shaped_lines
 from tiltlab.storage.token_ids import ids_line
 from tiltlab.system.devices import own_number
 from tiltlab.system.provenance import provenance

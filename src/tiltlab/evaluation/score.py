@@ -23,7 +23,7 @@ from tiltlab.models.retokenize import Fault
 from tiltlab.storage import shapes
 from tiltlab.storage.files import Json, append_lines, keep_first, make_folder, whole_lines, write_json
 from tiltlab.storage.records import write_records
-from tiltlab.storage.shapes import or_else, read_shaped
+from tiltlab.storage.shaped import or_else, read_shaped
 from tiltlab.storage.token_ids import TokenIds
 from tiltlab.system.provenance import provenance
 from tiltlab.tasks.base import Task

@@ -229,7 +229,7 @@ class HFModel:
         folder: exists. Where it cannot be written, the file system's own error is raised (OSError, SafetensorError).
         """
         lora = {"save_embedding_layers": False} if self._has_adapter else {}
-        self.module.save_pretrained(folder, **lora)
+        self.module.save_pretrained(folder, state_dict=dict(tensors_of(self.module)), **lora)
         self.codec.tokenizer.save_pretrained(folder)
 
     def restore(self, folder: Path, version: int) -> None:

@@ -30,7 +30,6 @@ from tiltlab.models.engine import Split
 from tiltlab.models.hf import HFModel
 from tiltlab.models.saved import read_adapters, read_module
 from tiltlab.models.shards import Shards
-from tiltlab.models.weights import tensors_of
 from tiltlab.system.world import World
 
 
@@ -75,12 +74,6 @@ class ShardedHFModel(HFModel):
         """Count one more update, and gather the weights. A collective."""
         super().updated()
         self._gather()
-
-    def save(self, folder: Path) -> None:
-        """As `HFModel.save`; for one rank to call."""
-        lora = {"save_embedding_layers": False} if self._has_adapter else {}
-        self.module.save_pretrained(folder, state_dict=dict(tensors_of(self.module)), **lora)
-        self.codec.tokenizer.save_pretrained(folder)
 
     def restore(self, folder: Path, version: int) -> None:
         """As `HFModel.restore`, from a folder that every rank sees. A collective, where no rank raises."""

@@ -17,7 +17,8 @@ from tiltlab.stats.metrics import Interval, averages, majorities, mean_interval,
 from tiltlab.stats.paired import Stratum, by_length, never_limit
 from tiltlab.storage.files import Json, require_end, write_text
 from tiltlab.storage.records import read_records
-from tiltlab.storage.shapes import Sample, TokenLine, or_else, read_shaped, read_shaped_lines
+from tiltlab.storage.shaped import or_else, read_shaped, read_shaped_lines
+from tiltlab.storage.shapes import Sample, TokenLine
 from tiltlab.types import Record
 
 SAMPLES = 8

@@ -8,7 +8,7 @@ from tiltlab.report.status import is_silent, since
 from tiltlab.storage import shapes
 from tiltlab.storage.files import whole_lines
 from tiltlab.storage.place import Place, Where, place_of
-from tiltlab.storage.shapes import or_else, read_shaped, read_shaped_lines
+from tiltlab.storage.shaped import or_else, read_shaped, read_shaped_lines
 
 State = Literal["begun", "drawing", "stopped", "killed", "done"]
 
@@ -74,17 +74,15 @@ def evaluation_status(folder: Path) -> EvaluationStatus:
         left=seconds * (of - problems) / problems if of and problems and not done else None,
         changed=changed,
         where=where,
-        is_silent=state in ("begun", "drawing") and not (where and where.is_here) and is_silent(changed),
+        is_silent=state in ("begun", "drawing") and is_silent(where, changed),
     )
 
 
 def _state(done: bool, place: Place | None, drawing: bool) -> State:
     if done:
         return "done"
-    if place and place.at is None:
-        return "stopped"
-    if place and place.at and place.at.is_gone:
-        return "killed"
+    if place and place.ended:
+        return place.ended
     return "drawing" if drawing else "begun"
 
 

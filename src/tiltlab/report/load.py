@@ -11,7 +11,7 @@ from tiltlab.storage.natures import Nature, nature_of
 from tiltlab.storage.old_names import renamed_study
 from tiltlab.storage.records import read_records
 from tiltlab.storage.run_folder import JobDir
-from tiltlab.storage.shapes import or_else, read_shaped, read_shaped_lines, read_steps
+from tiltlab.storage.shaped import or_else, read_shaped, read_shaped_lines, read_steps
 from tiltlab.types import Record
 
 

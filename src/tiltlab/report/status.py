@@ -13,7 +13,7 @@ from tiltlab.storage.files import Json
 from tiltlab.storage.natures import Trained
 from tiltlab.storage.place import Place, Where, place_of
 from tiltlab.storage.run_folder import JobDir
-from tiltlab.storage.shapes import or_else, read_shaped, read_steps
+from tiltlab.storage.shaped import or_else, read_shaped, read_steps
 from tiltlab.training.alarms import alarms
 
 RECENT = 10
@@ -120,13 +120,15 @@ def _changed(file: Path) -> float:
         return 0.0
 
 
-def is_silent(changed: float, step: float = 0.0) -> bool:
-    """Whether a process that cannot be asked has written nothing for so long that it may have been killed.
+def is_silent(where: Where | None, changed: float, step: float = 0.0) -> bool:
+    """Whether what runs as far as its folder tells has written nothing for so long that it may have been killed. One
+    whose process can be asked from here is not.
 
+    where: it runs, as far as is known.
     changed: seconds since it wrote.
     step: seconds that a step of it takes.
     """
-    return changed > max(SILENT, STEPS * step)
+    return not (where and where.is_here) and changed > max(SILENT, STEPS * step)
 
 
 def _remaining(told: Sequence[tuple[JobStatus, Course]], side_by_side: object) -> Remaining:
@@ -164,7 +166,7 @@ def _job(run: Path, task: str, arm: str, seed: int, trained: bool, of: int) -> t
         why=read_shaped(folder.failed, shapes.Failed)["error"] if state == "failed" else None,
         where=where,
         changed=changed,
-        is_silent=state in RUNS and not (where and where.is_here) and is_silent(changed or 0, 1 / rate if rate else 0),
+        is_silent=state in RUNS and is_silent(where, changed or 0, 1 / rate if rate else 0),
     )
     return job, Course(task, arm, trained, state == "done", _spent(folder, metrics, place, until), left)
 
@@ -174,10 +176,8 @@ def _state(folder: JobDir, step: int, of: int, place: Place | None) -> State:
         return "done"
     if folder.failed.exists():
         return "failed"
-    if place and place.at is None:
-        return "stopped"
-    if place and place.at and place.at.is_gone:
-        return "killed"
+    if place and place.ended:
+        return place.ended
     if step:
         return "training" if step < of else "testing"
     return "begun" if folder.path.is_dir() else "waiting"

@@ -11,11 +11,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Literal
 
 from tiltlab.errors import UserError
 from tiltlab.storage import shapes
 from tiltlab.storage.files import Json, write_json
-from tiltlab.storage.shapes import or_else, read_shaped
+from tiltlab.storage.shaped import or_else, read_shaped
 from tiltlab.system.running import is_running, number_space
 
 NAME = "place.json"
@@ -61,6 +62,13 @@ class Place:
 
     seconds: float
     at: Where | None
+
+    @property
+    def ended(self) -> Literal["stopped", "killed"] | None:
+        """How the last try ended, of what is not done; None where it runs as far as can be told from here."""
+        if self.at is None:
+            return "stopped"
+        return "killed" if self.at.is_gone else None
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from tiltlab.config.recipe import Recipe
 from tiltlab.plan.work import counted, tokens_of
 from tiltlab.storage import shapes
 from tiltlab.storage.files import Json
-from tiltlab.storage.shapes import read_shaped, read_shaped_lines
+from tiltlab.storage.shaped import read_shaped, read_shaped_lines
 from tiltlab.study.study import check, plan
 
 

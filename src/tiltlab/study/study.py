@@ -27,7 +27,7 @@ from tiltlab.storage.files import write_json, write_text
 from tiltlab.storage.folder import alone_in, require_writable
 from tiltlab.storage.old_names import renamed_study
 from tiltlab.storage.run_folder import JobDir, kept_date
-from tiltlab.storage.shapes import or_else, read_shaped
+from tiltlab.storage.shaped import or_else, read_shaped
 from tiltlab.study.job import Job
 from tiltlab.study.pieces import Launch, begin, piece, placed, workers_gone
 from tiltlab.study.resume import require_whole
@@ -97,13 +97,9 @@ def run_study(
     require_writable(run / "study.json")
     date = recipe.model.date or kept_date(run / "study.json") or today()
     asked, recipe = recipe, recipe.model_copy(update={"model": replace(recipe.model, date=date)})
-    notes: list[str] = []
-    facts = check(recipe, notes.append)
     new, keep = not (run / "study.json").exists(), jobs == recipe.gpus == 1
-    if said := pool.ask(partial(_try, placed(recipe, devices[0]), pool.sharing(jobs, places), new, keep)):
-        notes.append(said)
-    for note in notes:
-        on_note(note)
+    tried = partial(_try, placed(recipe, devices[0]), pool.sharing(jobs, places), new, keep)
+    facts = _looked_over(recipe, partial(pool.ask, tried), on_note)
     with alone_in(run):
         lock = workers_gone(run)
         threads = pool.threads(jobs * recipe.gpus)
@@ -120,6 +116,20 @@ def run_study(
             on_progress=lambda i, *news: on_progress(unfinished[i], *news),
         )
         return [job for job in unfinished if job.folder(run).failed.exists()]
+
+
+def _looked_over(recipe: Recipe, tried: Callable[[], str | None], on_note: Callable[[str], None]) -> dict[str, Any]:
+    """What `check` returns. All notes are told in the end, where nothing is wrong.
+
+    tried: called once that is so; `_try`.
+    """
+    notes: list[str] = []
+    facts = check(recipe, notes.append)
+    if said := tried():
+        notes.append(said)
+    for note in notes:
+        on_note(note)
+    return facts
 
 
 def _is_done(folder: JobDir, recipe: Recipe) -> bool:

@@ -63,7 +63,7 @@ class Training:
         self.state, self.watch = resumed.state, resumed.watch
         if resumed.wrong:
             self._tell("training", f"{resumed.wrong}; going on from the checkpoint of step {self.state.step}")
-        if not self.work.world.done_by_first(lambda: read_lines(self.folder.validation)):
+        if not self.work.world.done_by_first(lambda: bool(read_lines(self.folder.validation))):
             self.watch.evaluated(self.evaluation.validate(0))
 
     def _train(self) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from tiltlab.errors import UserError
+from tiltlab.system.world import ON_VERL
 
 Result = TypeVar("Result")
 
@@ -51,7 +52,7 @@ def places_for(ranks: int, devices: Sequence[str]) -> list[str]:
     if ranks > len(devices):
         raise UserError(
             f"gpus: {ranks}, and this machine has {len(devices)} that torch can use; a job that needs more machines "
-            "than one runs on verl: tiltlab export verl RECIPE --arm ARM --out DIR"
+            f"than one {ON_VERL}"
         )
     return ["+".join(devices[i : i + ranks]) for i in range(0, len(devices) - ranks + 1, ranks)]
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tiltlab.errors import UserError
+from tiltlab.system.world import ON_VERL
 
 A_MACHINE = 2
 """Jobs side by side on the CPUs of a machine, where nobody says how many: as on one machine."""
@@ -82,7 +83,7 @@ def _of_gpus(nodes: Sequence[Node], most: int, ranks: int) -> Share:
     if ranks > most:
         raise UserError(
             f"gpus: {ranks}, and no node of the cluster has more than {most} to hand out; a job that needs more "
-            "machines than one runs on verl: tiltlab export verl RECIPE --arm ARM --out DIR"
+            f"machines than one {ON_VERL}"
         )
     threads = min(node.cpus // node.gpus for node in nodes if node.gpus >= ranks)
     return Share(ranks, 0, ranks, max(1, threads))

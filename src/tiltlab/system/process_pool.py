@@ -20,7 +20,7 @@ from tiltlab.errors import Stopped, UserError
 from tiltlab.system.devices import cores_each
 from tiltlab.system.handing_over import Piece, outcome, pickled, teller
 from tiltlab.system.memory import tune
-from tiltlab.system.program import Parent, Program
+from tiltlab.system.program import Parent, Program, how_ended
 from tiltlab.system.signals import stopped_by_signals
 
 Answer = TypeVar("Answer")
@@ -200,9 +200,8 @@ def _send(program: Program, message: bytes) -> None:
 
 
 def _killed(code: int) -> UserError:
-    ended = "was killed (for want of memory?)" if code < 0 else f"ended by itself (exit code {code})"
     return UserError(
-        f"a worker process {ended}; what it had saved is kept: "
+        f"a worker process {how_ended(code)}; what it had saved is kept: "
         "give the same command again to go on, with a smaller --jobs if memory was short"
     )
 

@@ -84,6 +84,11 @@ class Program:
         return self._process.wait()
 
 
+def how_ended(code: int) -> str:
+    """What became of a program that was not to end yet, by its exit code (`Program.kill`)."""
+    return "was killed (for want of memory?)" if code < 0 else f"ended by itself (exit code {code})"
+
+
 def _killed(process: subprocess.Popen[bytes], pipe: Connection) -> None:
     process.kill()
     process.wait()

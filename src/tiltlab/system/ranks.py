@@ -19,7 +19,7 @@ from typing import Any
 from tiltlab.errors import Stopped, UserError, said
 from tiltlab.system.handing_over import outcome, pickled, teller
 from tiltlab.system.memory import tune
-from tiltlab.system.program import Parent, Program
+from tiltlab.system.program import Parent, Program, how_ended
 from tiltlab.system.world import joined
 
 RankPiece = Callable[..., None]
@@ -132,9 +132,7 @@ class _Watch:
         try:
             kind, news = pickle.loads(program.pipe.recv_bytes())  # of `outcome`'s making
         except (EOFError, OSError):
-            code = program.kill(patience=DYING)
-            killed = "was killed (for want of memory?)" if code < 0 else f"ended by itself (exit code {code})"
-            self._died.append(self._death(rank, killed))
+            self._died.append(self._death(rank, how_ended(program.kill(patience=DYING))))
             self._ended(rank, GRACE)
             return
         if kind == "told":

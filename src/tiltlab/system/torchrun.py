@@ -21,7 +21,7 @@ from tiltlab.system.handing_over import pickled
 from tiltlab.system.ranks import GRACE, RankPiece
 from tiltlab.system.running import is_running
 from tiltlab.system.signals import ASKING_TO_END
-from tiltlab.system.world import World, is_rank, joined
+from tiltlab.system.world import ON_VERL, World, is_rank, joined
 
 EVERY = 0.5
 """Seconds between two looks at the other ranks' processes."""
@@ -38,7 +38,7 @@ def ranks_started() -> int:
     if int(os.environ.get("LOCAL_WORLD_SIZE", size)) != size:
         raise UserError(
             "torchrun has started ranks on several machines, and a job has those of one; a job that needs more "
-            "runs on verl: tiltlab export verl RECIPE --arm ARM --out DIR"
+            f"{ON_VERL}"
         )
     return size
 

@@ -25,6 +25,10 @@ TOLD = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "
 """What the environment of a rank tells it, as torchrun has it."""
 
 
+ON_VERL = "runs on verl: tiltlab export verl RECIPE --arm ARM --out DIR"
+"""What becomes of a job that needs more than one machine; said wherever one is refused."""
+
+
 @dataclass(frozen=True)
 class World:
     """The ranks of one job.

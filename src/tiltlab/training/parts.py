@@ -48,14 +48,20 @@ def restore_parts(own: Mapping[str, Tensor], shards: Shards | None, path: Path) 
     Raises UserError, with nothing changed, for files that are not whole, or are another model's.
     """
     like = {key: _whole(key, tensor, shards) if shards else tensor for key, tensor in own.items()}
-    found = _parts_of_folder(like, shards, path) if path.is_dir() else read_tensors(path, like)
+    found = _of_folder(like, shards, path) if path.is_dir() else _of_file(like, shards, path)
     with torch.no_grad():
         for key, tensor in found.items():
-            cut = path.is_file() and shards and not key.startswith("step/")
-            own[key].copy_(shards.part(key.split("/", 1)[1], tensor) if shards and cut else part_of(tensor))
+            own[key].copy_(tensor)
 
 
-def _parts_of_folder(like: Mapping[str, Tensor], shards: Shards | None, folder: Path) -> dict[str, Tensor]:
+def _of_file(like: Mapping[str, Tensor], shards: Shards | None, path: Path) -> dict[str, Tensor]:
+    """This rank's part of each tensor."""
+    wholes = read_tensors(path, like)
+    return {key: _part(key, tensor, shards) for key, tensor in wholes.items()} if shards else wholes
+
+
+def _of_folder(like: Mapping[str, Tensor], shards: Shards | None, folder: Path) -> dict[str, Tensor]:
+    """This rank's part of each tensor."""
     _require_all(folder, like)
     found = {key: torch.empty_like(tensor, device="cpu") for key, tensor in like.items()}
     try:
@@ -64,12 +70,17 @@ def _parts_of_folder(like: Mapping[str, Tensor], shards: Shards | None, folder: 
             load(dict(found), storage_reader=HuggingFaceStorageReader(str(folder)), no_dist=shards is None)
     except (CheckpointException, OSError, SafetensorError, ValueError, KeyError, AssertionError) as error:
         raise UserError(f"{folder} cannot be read: {brief(error)}") from error
-    return found
+    return {key: part_of(tensor) for key, tensor in found.items()}
 
 
 def _whole(key: str, part: Tensor, shards: Shards) -> Tensor:
     kind, name = key.split("/", 1)
     return part if kind == "step" else shards.whole(name, part)
+
+
+def _part(key: str, whole: Tensor, shards: Shards) -> Tensor:
+    kind, name = key.split("/", 1)
+    return whole if kind == "step" else shards.part(name, whole)
 
 
 def _require_all(folder: Path, wanted: Mapping[str, Tensor]) -> None:

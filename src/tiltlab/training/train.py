@@ -30,7 +30,7 @@ from tiltlab.seeds import batch_indices, derive
 from tiltlab.system.world import ALONE, World
 from tiltlab.tasks.base import Task, grade_all
 from tiltlab.training.advantage import Advantage, advantages
-from tiltlab.training.dealing import deal, shared
+from tiltlab.training.dealing import deal_groups, deal_prompts, shared
 from tiltlab.training.importance import NOTHING, Correction, log_ratio
 from tiltlab.training.optimizer import Optimizer
 from tiltlab.training.room import Room
@@ -126,8 +126,7 @@ def train_step(
     phases, halved = Phases(), room.halved
     prompts_P = [task.render(problem) for problem in problems_P]
     own_reward = reward if config.signal == "task" else None
-    ids_P = [tuple(policy.encode(prompt)) for prompt in prompts_P]
-    shares = deal([len(ids) + config.max_tokens for ids in ids_P], world.size, together=ids_P)
+    shares = deal_prompts(policy, prompts_P, config.max_tokens, world)
     with phases("rollout"):
         rollouts_PG = shared(world, shares, lambda rows: drawn(policy, pick(prompts_P, rows), config, step))
     with phases("grade"):
@@ -137,8 +136,7 @@ def train_step(
         rewards_PG = signal_rewards(
             config.signal, rollouts_PG, grades_PG, derive(config.seed, "signal", step), config.truncated
         )
-    tokens_P = [len(ids) + sum(len(r.tokens) for r in group) for ids, group in zip(ids_P, rollouts_PG, strict=True)]
-    rows = deal(tokens_P, world.size)[world.rank]  # by what they took: who drew a group need not learn from it
+    rows = deal_groups(policy, prompts_P, rollouts_PG, world)[world.rank]
     batch = (pick(prompts_P, rows), pick(rollouts_PG, rows), pick(rewards_PG, rows))
     parts = room.fit(
         lambda batches: backward(policy, reference, objective, config, *batch, batches, phases),

@@ -25,7 +25,8 @@ from tiltlab.samplers.power_smc import PowerSMC
 from tiltlab.samplers.temperature import Temperature
 from tiltlab.seeds import derive
 from tiltlab.storage.natures import nature_of
-from tiltlab.storage.shapes import TokenLine, or_else, read_shaped_lines
+from tiltlab.storage.shaped import or_else, read_shaped_lines
+from tiltlab.storage.shapes import TokenLine
 from tiltlab.tasks.base import Task
 from tiltlab.types import UNKNOWN, Problem, Record
 from tiltlab.verdict.verdict import Evidence
